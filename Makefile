@@ -1,0 +1,63 @@
+# Quick start: `make demo`. All targets: `make help`.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint doctest notebooks clean
+
+BIN := .venv/bin
+AT_LEAST_3_11 := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+# Each candidate is run, not only looked up: a version manager may put names on the path that do not start.
+PYTHON ?= $(shell for python in python3.11 python3 python; do \
+	$$python $(AT_LEAST_3_11) 2>/dev/null && echo $$python && break; done)
+PYTEST_ARGS ?=
+# Two test processes on two cores: more threads in each would only wait for one another.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+SET_UP_TEST := .venv/.installed-test
+# The test environment holds all that the demo needs.
+SET_UP_DEMO := $(or $(wildcard $(SET_UP_TEST)),.venv/.installed-plot)
+
+help:
+	@echo "make demo       set up .venv, train four methods on a real table, print a table, draw a picture"
+	@echo "make test       set up .venv with the test tools, run the tests (PYTEST_ARGS='-k name' for some)"
+	@echo "make lint       check the code style"
+	@echo "make doctest    run the examples of the docstrings and of README.md"
+	@echo "make notebooks  run the notebooks"
+	@echo "make clean      remove .venv and all that the tools left behind"
+
+demo: $(SET_UP_DEMO)
+	@echo "Running the demo: python -m sklearn_probmix.demo"
+	@$(BIN)/python -m sklearn_probmix.demo
+
+test: $(SET_UP_TEST)
+	@echo "Running the tests in two processes"
+	@$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_ARGS)
+
+lint: $(SET_UP_TEST)
+	@echo "Checking the code style with ruff"
+	@$(BIN)/ruff check .
+
+doctest: $(SET_UP_TEST)
+	@echo "Running the examples of the docstrings and of README.md"
+	@$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules --doctest-glob=README.md \
+		sklearn_probmix README.md
+
+notebooks: $(SET_UP_TEST)
+	@echo "Running the notebooks"
+	@$(BIN)/python -m pytest -q --nbmake notebooks
+
+clean:
+	@echo "Removing .venv and caches"
+	@rm -rf .venv build dist *.egg-info .coverage .hypothesis .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed-%: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing sklearn-probmix[$*] and what it needs into .venv (minutes the first time)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	@touch $@
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" && $(PYTHON) $(AT_LEAST_3_11) || { \
+		echo "Python 3.11 or newer is needed; '$(or $(PYTHON),none of python3.11, python3, python)'" \
+			"is not. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Creating the environment .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }

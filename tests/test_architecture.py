@@ -1,0 +1,165 @@
+"""Who may import what: flat, one concept per file, imports only downwards."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import sklearn_probmix
+
+PACKAGE = Path(sklearn_probmix.__file__).parent
+FILES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+MAX_LINES = 600
+# Big or optional: whoever does not use them must not wait for them, nor need them.
+ONLY_INSIDE_FUNCTIONS = {"matplotlib", "pynndescent"}
+
+
+class Rule(NamedTuple):
+    """Modules of the package directly below, and packages from outside."""
+
+    below: set
+    outside: set
+
+
+RULES = {
+    # The left wing trains.
+    "families": Rule(set(), {"torch"}),
+    "loaders": Rule(set(), {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
+    "modules": Rule({"families"}, {"torch"}),
+    "callbacks": Rule({"families", "loaders"}, {"numpy", "skorch", "torch"}),
+    # The right wing judges.
+    "distributions": Rule(set(), {"numpy", "scipy"}),
+    "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
+    "calibration": Rule({"distributions"}, {"numpy", "scipy", "sklearn"}),
+    "displays": Rule({"metrics"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
+    "datasets": Rule(set(), {"numpy", "scipy", "sklearn"}),
+    # They meet.
+    "estimators": Rule(
+        {"modules", "callbacks", "metrics", "calibration", "datasets"},
+        {"numpy", "scipy", "sklearn", "skorch", "torch"},
+    ),
+    "persistence": Rule({"estimators"}, {"numpy", "safetensors", "sklearn", "skorch", "torch"}),
+    "demo": Rule({"estimators", "displays"}, {"matplotlib", "numpy", "scipy", "sklearn", "tqdm"}),
+}
+
+
+class Import(NamedTuple):
+    name: str
+    at_top: bool
+    line: int
+
+
+def all_below(module):
+    direct = RULES[module].below
+    return direct.union(*(all_below(name) for name in direct))
+
+
+def parsed(module):
+    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+
+
+def names_of(node):
+    """Return absolute dotted names; of the package's own modules, the module itself."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    source = node.module or ""
+    if node.level:
+        source = ".".join(filter(None, ["sklearn_probmix", source]))
+    if source == "sklearn_probmix":
+        return [f"{source}.{alias.name}" for alias in node.names]
+    return [source]
+
+
+def imports_of(module):
+    found = []
+
+    def visit(node, at_top):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.extend(Import(name, at_top, node.lineno) for name in names_of(node))
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            visit(child, at_top and not inside)
+
+    visit(parsed(module), at_top=True)
+    return found
+
+
+def split_imports(module):
+    """Return the package's own modules and the packages from outside that a module imports."""
+    own, outside = set(), set()
+    for name in (found.name for found in imports_of(module)):
+        top, _, rest = name.partition(".")
+        if top == "sklearn_probmix":
+            own.add(rest.partition(".")[0] or "__init__")
+        elif top not in sys.stdlib_module_names:
+            outside.add(top)
+    return own, outside
+
+
+def test_the_package_is_flat_and_every_file_has_its_place():
+    folders = [path.name for path in PACKAGE.iterdir() if path.is_dir()]
+    assert set(folders) <= {"__pycache__"}
+    assert set(FILES) - {"__init__"} <= set(RULES), "give a new file its row in RULES"
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if name in RULES])
+def test_modules_import_only_what_lies_below(module):
+    own, outside = split_imports(module)
+    assert own <= all_below(module), f"{module} may import {sorted(all_below(module))}"
+    assert outside <= RULES[module].outside, f"{module} may use {sorted(RULES[module].outside)}"
+    at_top = {found.name.partition(".")[0] for found in imports_of(module) if found.at_top}
+    assert not at_top & ONLY_INSIDE_FUNCTIONS
+
+
+def test_the_wings_meet_in_the_estimators_only():
+    left = {"families", "loaders", "modules", "callbacks"}
+    right = {"distributions", "metrics", "calibration", "displays"}
+    for wing, other in [(left, right), (right, left)]:
+        for module in wing:
+            assert not all_below(module) & other
+    assert not any("torch" in RULES[module].outside for module in right)
+    # scikit-learn's neighbours are found in the left wing; scores are the right wing's.
+    assert not any("scoringrules" in RULES[module].outside for module in left)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_no_module_is_too_long_to_read(module):
+    n_lines = len((PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines())
+    assert n_lines <= MAX_LINES
+
+
+def test_init_holds_the_public_names_and_nothing_else():
+    docstring, *body = parsed("__init__").body
+    assert isinstance(docstring, ast.Expr)
+    imported, assigned = [], {}
+    for node in body:
+        if isinstance(node, ast.ImportFrom):
+            source = f".{node.module}" if node.level else node.module
+            ours = source.removeprefix("sklearn_probmix").removeprefix(".")
+            assert ours in RULES, f"line {node.lineno}: import from the defining module"
+            imported += [alias.asname or alias.name for alias in node.names]
+        else:
+            assert isinstance(node, ast.Assign), f"line {node.lineno}: only imports, two names"
+            # Literals: packaging reads the version without importing torch.
+            assigned[node.targets[0].id] = ast.literal_eval(node.value)
+    assert set(assigned) == {"__all__", "__version__"}
+    assert sorted(assigned["__all__"]) == sorted(imported)
+
+
+def test_all_names_what_is_there():
+    assert len(set(sklearn_probmix.__all__)) == len(sklearn_probmix.__all__)
+    for name in sklearn_probmix.__all__:
+        assert not name.startswith("_")
+        assert hasattr(sklearn_probmix, name)
+
+
+def test_import_loads_nothing_optional():
+    code = (
+        "import sys, sklearn_probmix;"
+        f"print(*{ONLY_INSIDE_FUNCTIONS} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
