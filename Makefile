@@ -5,7 +5,8 @@
 
 BIN := .venv/bin
 AT_LEAST_3_11 := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
-# Each candidate is run, not only looked up: a version manager may put names on the path that do not start.
+# Each candidate is run, not only looked up: version managers put names on the path that do not
+# start.
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
 	$$python $(AT_LEAST_3_11) 2>/dev/null && echo $$python && break; done)
 PYTEST_ARGS ?=
@@ -17,8 +18,8 @@ SET_UP_TEST := .venv/.installed-test
 SET_UP_DEMO := $(or $(wildcard $(SET_UP_TEST)),.venv/.installed-plot)
 
 help:
-	@echo "make demo       set up .venv, train four methods on a real table, print a table, draw a picture"
-	@echo "make test       set up .venv with the test tools, run the tests (PYTEST_ARGS='-k name' for some)"
+	@echo "make demo       set up .venv, train on a real table, print scores, draw a picture"
+	@echo "make test       set up .venv, run the tests (PYTEST_ARGS='-k name' for some)"
 	@echo "make lint       check the code style"
 	@echo "make doctest    run the examples of the docstrings and of README.md"
 	@echo "make notebooks  run the notebooks"
@@ -57,7 +58,7 @@ clean:
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" && $(PYTHON) $(AT_LEAST_3_11) || { \
-		echo "Python 3.11 or newer is needed; '$(or $(PYTHON),none of python3.11, python3, python)'" \
-			"is not. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+		echo "No Python 3.11 or newer: tried $(or $(PYTHON),python3.11 python3 python)." \
+			"Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Creating the environment .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
