@@ -1,0 +1,28 @@
+"""Probabilistic mixup for scikit-learn: predictive distributions from mixed networks."""
+
+from sklearn_probmix.callbacks import ProbMixup
+from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.estimators import ProbMixupClassifier, ProbMixupRegressor
+from sklearn_probmix.families import NegativeLogLikelihood, get_family
+from sklearn_probmix.loaders import NeighborLoader, TensorLoader
+from sklearn_probmix.metrics import (
+    neg_coverage_error_scorer,
+    neg_crps_scorer,
+    neg_nll_scorer,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NegativeLogLikelihood",
+    "NeighborLoader",
+    "PredictiveDistribution",
+    "ProbMixup",
+    "ProbMixupClassifier",
+    "ProbMixupRegressor",
+    "TensorLoader",
+    "get_family",
+    "neg_coverage_error_scorer",
+    "neg_crps_scorer",
+    "neg_nll_scorer",
+]

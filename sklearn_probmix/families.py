@@ -1,0 +1,678 @@
+"""Exponential families on natural parameters, their pooling, and the criterion that trains them.
+
+A density of an exponential family reads ``p(y) = h(y) exp(<eta, T(y)> - A(eta))`` with natural
+parameters ``eta``. The normalised product of powers ``p_i^lam p_j^(1 - lam)`` stays in the family
+and has the natural parameters ``lam eta_i + (1 - lam) eta_j`` (Theorem C.1 of the paper), so that
+log-linear pooling is one :func:`torch.lerp`, the same for every family.
+
+Conventions for shapes, used throughout the package:
+
+* ``raw``, the unconstrained outputs of a network, and ``eta``: ``(..., n_outputs, n_params)``;
+* ``y``: ``(..., n_outputs)``;
+* a module returns ``eta`` of shape ``(rows, n_outputs, n_params)`` or, for a mixture,
+  ``(rows, components, n_outputs, n_params)``; components of unequal weight are a
+  :class:`Mixture`;
+* what a response is mixed to is a weighted set of points, ``points`` of shape
+  ``(rows, n_points, n_outputs)`` and ``weights`` of shape ``(rows, n_points)``. The loss of a row
+  is ``-sum_a weights[a] log p(points[a])``. For one component log p is linear in T(y), hence any
+  set of points with the right expectation of T gives the expected loss exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, logsigmoid, one_hot, softplus
+
+__all__ = ["Family", "Mixture", "NegativeLogLikelihood", "get_family"]
+
+# Keeps a positive parameter away from zero where softplus underflows in float32.
+_TINY = 1e-12
+
+
+class Mixture(NamedTuple):
+    """Natural parameters of a finite mixture whose components have unequal weights."""
+
+    eta: Tensor
+    """Shape (rows, components, n_outputs, n_params)."""
+    log_weights: Tensor
+    """Shape (rows, components); each row's weights sum to one."""
+
+
+def log_linear_pool(eta_i: Tensor, eta_j: Tensor, lam: Tensor) -> Tensor:
+    """Natural parameters of g ∝ p_i^lam p_j^(1 - lam), eq. 18.
+
+    Parameters
+    ----------
+    eta_i, eta_j : Tensor of shape (rows, ...)
+        Natural parameters; also plain activations, whose mixing is the same operation.
+    lam : Tensor of shape (rows,)
+        Mixing coefficients in [0, 1].
+
+    Returns
+    -------
+    Tensor of shape (rows, ...)
+        ``lam * eta_i + (1 - lam) * eta_j``, exactly ``eta_i`` where both agree.
+    """
+    return torch.lerp(eta_j, eta_i, _as_rows(lam, eta_i))
+
+
+def linear_pool(eta_i: Tensor, eta_j: Tensor, lam: Tensor) -> Mixture:
+    """Two-component mixture g = lam p_i + (1 - lam) p_j, eq. 17.
+
+    Parameters
+    ----------
+    eta_i, eta_j : Tensor of shape (rows, n_outputs, n_params)
+    lam : Tensor of shape (rows,)
+
+    Returns
+    -------
+    Mixture of two components
+    """
+    weights = torch.stack([lam, 1 - lam], dim=1).to(eta_i.dtype)
+    return Mixture(torch.stack([eta_i, eta_j], dim=1), weights.log())
+
+
+def _as_rows(lam: Tensor, like: Tensor) -> Tensor:
+    return lam.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+
+class Family(ABC):
+    """An exponential family: the minimum that a subclass supplies, and what follows from it.
+
+    Subclasses define :meth:`natural`, :meth:`log_prob` and :meth:`scipy_parameters`; those whose
+    response can be smoothed or rescaled override :meth:`kernel`, :meth:`pooled_kernel`,
+    :meth:`scaling` or :meth:`standardise`.
+    """
+
+    #: Name in scipy.stats of the distribution, its parameters come from `scipy_parameters`.
+    scipy_name: str
+    #: Last axis of raw outputs and natural parameters.
+    n_params: int = 2
+    #: How many of the raw outputs, counted from the last, do not depend on x.
+    n_shared: int = 0
+    #: The rule that mixes responses unless the user names another.
+    default_response: str = "expected"
+    #: What y is stored as; float64 where y enters through functions that float32 ruins.
+    dtype: torch.dtype = torch.float32
+    #: Support in words and as closed or open bounds, for error messages.
+    support: str = "the real numbers"
+
+    @abstractmethod
+    def natural(self, raw: Tensor) -> Tensor:
+        """Map unconstrained outputs (..., n_outputs, n_params) to natural parameters."""
+
+    @abstractmethod
+    def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
+        """Log-density of y (..., n_outputs) at eta (..., n_outputs, n_params), in nats."""
+
+    @abstractmethod
+    def scipy_parameters(
+        self, eta: Tensor, shift: Tensor | float = 0.0, scale: Tensor | float = 1.0
+    ) -> dict[str, Tensor]:
+        """Keyword arguments of `scipy.stats.<scipy_name>` for y in its original units.
+
+        Parameters
+        ----------
+        eta : Tensor of shape (..., n_outputs, n_params)
+        shift, scale : Tensor of shape (n_outputs,) or float
+            What :meth:`standardise` removed from y.
+
+        Returns
+        -------
+        dict of str to float64 Tensor of shape (..., n_outputs)
+        """
+
+    def in_support(self, y: Tensor) -> Tensor:
+        """Boolean mask, True where a finite y has positive density."""
+        return torch.ones_like(y, dtype=torch.bool)
+
+    def scaling(self, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift and scale, shape (n_outputs,), that :meth:`standardise` is to remove.
+
+        Parameters
+        ----------
+        y : float64 Tensor of shape (rows, n_outputs)
+        weight : float64 Tensor of shape (rows,)
+        """
+        return y.new_zeros(y.shape[1]), y.new_ones(y.shape[1])
+
+    def standardise(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Map y to the units in which the network is trained; stays in the support."""
+        return y
+
+    def kernel(self, y: Tensor, beta: float, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Kernel s_beta(. | y) of eq. 14 as weighted points.
+
+        Parameters
+        ----------
+        y : Tensor of shape (rows, n_outputs)
+        beta : float
+            Variance of the kernel, or smoothing of the labels, in transformed units.
+        noise : Tensor of shape (rows, n_outputs), default=None
+            Standard Normal draws. With them a continuous kernel is sampled; without, its points
+            have the kernel's expectation of T(y), which is exact for one component only.
+
+        Returns
+        -------
+        points : Tensor of shape (rows, n_points, n_outputs)
+        weights : Tensor of shape (rows, n_points)
+        """
+        if beta > 0:
+            raise ValueError(
+                f"beta={beta!r} smooths the response, which {self!r} has no kernel for; "
+                "expected beta=0."
+            )
+        return y.unsqueeze(1), torch.ones_like(y[:, :1], dtype=torch.get_default_dtype())
+
+    def pooled_kernel(
+        self, y_i: Tensor, y_j: Tensor, lam: Tensor, beta: float, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Log-linear pool of the kernels around y_i and y_j as weighted points, eq. 14."""
+        raise ValueError(
+            f"response='pooled' needs a kernel around y, which {self!r} does not have; "
+            "use response='expected'."
+        )
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in vars(self).items())
+        return f"{type(self).__name__}({arguments})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), tuple(vars(self).items())))
+
+
+class Normal(Family):
+    """Normal density, eta = (mu / s2, -1 / (2 s2)), T(y) = (y, y^2), y real.
+
+    Raw outputs are the mean and the inverse softplus of the variance less its floor. The
+    log-density is computed centred, ``-.5 log(2 pi s2) - (y - mu)^2 / (2 s2)``: the canonical
+    form loses every digit in float32 where ``mu^2 / s2`` is large.
+
+    Parameters
+    ----------
+    variance_floor : float, default=1e-6
+        Smallest variance that the network can express, in units of the transformed y.
+    """
+
+    scipy_name = "norm"
+    default_response = "pooled"
+
+    def __init__(self, variance_floor: float = 1e-6):
+        self.variance_floor = variance_floor
+
+    def natural(self, raw):
+        mean, spread = raw.unbind(-1)
+        precision = 1 / (softplus(spread) + self.variance_floor)
+        return torch.stack([mean * precision, -0.5 * precision], dim=-1)
+
+    @staticmethod
+    def moments(eta: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance, each of shape (..., n_outputs)."""
+        variance = -0.5 / eta[..., 1]
+        return eta[..., 0] * variance, variance
+
+    def log_prob(self, eta, y):
+        mean, variance = self.moments(eta)
+        return -0.5 * ((2 * math.pi * variance).log() + (y - mean).square() / variance)
+
+    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+        mean, variance = self.moments(eta.double())
+        return {"loc": shift + scale * mean, "scale": scale * variance.sqrt()}
+
+    def scaling(self, y, weight):
+        share = weight / weight.sum()
+        shift = share @ y
+        # Deviations are scaled before they are squared: 1e30 and 1e-30 are units like any other.
+        largest = (y - shift).abs().amax(0)
+        unit = torch.where(largest > 0, largest, 1.0)
+        scale = unit * (share @ ((y - shift) / unit).square()).sqrt()
+        constant = scale <= 10 * torch.finfo(y.dtype).eps * shift.abs()
+        return shift, torch.where(constant, 1.0, scale)
+
+    def standardise(self, y, shift, scale):
+        return (y - shift) / scale
+
+    def kernel(self, y, beta, noise=None):
+        # Two points at one standard deviation have the mean and the variance of the kernel,
+        # which is all of it that T(y) = (y, y^2) sees.
+        deviation = math.sqrt(beta)
+        noises = [0.0] if beta == 0 else [1.0, -1.0] if noise is None else [noise]
+        points = torch.stack([y + deviation * z for z in noises], dim=1)
+        return points, torch.full_like(points[..., 0], 1 / len(noises))
+
+    def pooled_kernel(self, y_i, y_j, lam, beta, noise=None):
+        return self.kernel(log_linear_pool(y_i, y_j, lam), beta, noise)
+
+
+class HomoscedasticNormal(Normal):
+    """Normal density whose variance is one learned number per output, not a function of x.
+
+    With it ProbMix mixes the means of the outputs (Theorem 4.4).
+    """
+
+    n_shared = 1
+
+
+class LogNormal(Normal):
+    """Log-normal density: log y is Normal, T(y) = (log y, log^2 y), h(y) = 1 / y, y > 0.
+
+    The kernel around y and the standardisation are the Normal's, on log y.
+    """
+
+    scipy_name = "lognorm"
+    support = "the positive numbers"
+
+    def in_support(self, y):
+        return y > 0
+
+    def log_prob(self, eta, y):
+        log_y = y.log()
+        return super().log_prob(eta, log_y) - log_y
+
+    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+        normal = super().scipy_parameters(eta, shift, scale)
+        return {"s": normal["scale"], "scale": normal["loc"].exp()}
+
+    def scaling(self, y, weight):
+        return super().scaling(y.log(), weight)
+
+    def standardise(self, y, shift, scale):
+        return super().standardise(y.log(), shift, scale).exp()
+
+    def kernel(self, y, beta, noise=None):
+        points, weights = super().kernel(y.log(), beta, noise)
+        return points.exp(), weights
+
+    def pooled_kernel(self, y_i, y_j, lam, beta, noise=None):
+        return self.kernel(log_linear_pool(y_i.log(), y_j.log(), lam).exp(), beta, noise)
+
+
+class Gamma(Family):
+    """Gamma density of shape a and rate b, eta = (a, -b), T(y) = (log y, y), h(y) = 1 / y, y > 0.
+
+    Raw outputs are the inverse softplus of the mean a / b and of the shape a. The shape itself,
+    not a - 1, is the natural parameter: the difference goes into h and spares float32 a
+    cancellation for small shapes.
+    """
+
+    scipy_name = "gamma"
+    dtype = torch.float64
+    support = "the positive numbers"
+
+    def in_support(self, y):
+        return y > 0
+
+    def natural(self, raw):
+        mean, shape = (softplus(raw) + _TINY).unbind(-1)
+        return torch.stack([shape, -shape / mean], dim=-1)
+
+    def log_prob(self, eta, y):
+        shape, rate = eta[..., 0].double(), -eta[..., 1].double()
+        y = y.double()
+        density = torch.xlogy(shape, rate) - torch.lgamma(shape) - y.log()
+        return (density + torch.xlogy(shape, y) - rate * y).to(eta.dtype)
+
+    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+        eta = eta.double()
+        return {"a": eta[..., 0], "scale": -scale / eta[..., 1]}
+
+    def scaling(self, y, weight):
+        unit = y.amax(0)
+        return y.new_zeros(y.shape[1]), unit * ((weight / weight.sum()) @ (y / unit))
+
+    def standardise(self, y, shift, scale):
+        return y / scale
+
+
+class Beta(Family):
+    """Beta density, eta = (a, b), T(y) = (log y, log(1 - y)), h(y) = 1 / (y (1 - y)), 0 < y < 1.
+
+    Raw outputs are the logit of the mean a / (a + b) and the inverse softplus of a + b.
+    """
+
+    scipy_name = "beta"
+    dtype = torch.float64
+    support = "the open interval (0, 1)"
+
+    def in_support(self, y):
+        return (y > 0) & (y < 1)
+
+    def natural(self, raw):
+        logit, size = raw.unbind(-1)
+        size = softplus(size) + _TINY
+        parameters = torch.stack([torch.sigmoid(logit), torch.sigmoid(-logit)], dim=-1)
+        return parameters * size.unsqueeze(-1) + _TINY
+
+    def log_prob(self, eta, y):
+        a, b = eta.double().unbind(-1)
+        y = y.double()
+        normaliser = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+        log_density = (a - 1) * y.log() + (b - 1) * torch.log1p(-y) - normaliser
+        return log_density.to(eta.dtype)
+
+    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+        a, b = eta.double().unbind(-1)
+        return {"a": a, "b": b}
+
+
+class Poisson(Family):
+    """Poisson mass of rate exp(eta), T(y) = y, h(y) = 1 / y!, y a count."""
+
+    scipy_name = "poisson"
+    n_params = 1
+    dtype = torch.float64
+    support = "the counts 0, 1, 2, ..."
+
+    def in_support(self, y):
+        return (y >= 0) & (y == y.floor())
+
+    def natural(self, raw):
+        return raw
+
+    def log_prob(self, eta, y):
+        log_rate, y = eta[..., 0].double(), y.double()
+        return (y * log_rate - log_rate.exp() - torch.lgamma(y + 1)).to(eta.dtype)
+
+    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+        return {"mu": eta[..., 0].double().exp()}
+
+
+class _Classes(Family):
+    """What the categorical and the Bernoulli family share: kernels on a finite set of classes."""
+
+    n_classes: int
+
+    def kernel(self, y, beta, noise=None):
+        if beta == 0:
+            return super().kernel(y, beta)
+        weights = (self._one_hot(y) + beta) / (1 + self.n_classes * beta)
+        return self._all_classes(y), weights
+
+    def pooled_kernel(self, y_i, y_j, lam, beta, noise=None):
+        if beta == 0:
+            raise ValueError(
+                "response='pooled' of class labels is 0/0 at beta=0; expected beta > 0, "
+                "or response='expected'."
+            )
+        log_i, log_j = ((self._one_hot(y) + beta).log() for y in (y_i, y_j))
+        return self._all_classes(y_i), log_linear_pool(log_i, log_j, lam).softmax(-1)
+
+    def _one_hot(self, y: Tensor) -> Tensor:
+        """Indicator of shape (rows, n_classes); more than one output would need their product."""
+        if y.shape[1] != 1:
+            raise ValueError(f"{self!r} mixes labels of one output; found {y.shape[1]}.")
+        return one_hot(y[:, 0].long(), self.n_classes).to(torch.get_default_dtype())
+
+    def _all_classes(self, y: Tensor) -> Tensor:
+        return torch.arange(self.n_classes, device=y.device).reshape(1, -1, 1).expand(len(y), -1, 1)
+
+
+class Categorical(_Classes):
+    """Categorical mass over n_classes classes, eta = logits, T(y) = one-hot(y).
+
+    Logits are natural parameters up to a constant per row, which the log-softmax removes: with
+    log-linear pooling ProbMix mixes logits (Theorem 4.3).
+
+    Parameters
+    ----------
+    n_classes : int
+        At least 2; y holds the codes 0, ..., n_classes - 1.
+    """
+
+    scipy_name = "multinomial"
+    dtype = torch.int64
+
+    def __init__(self, n_classes: int = 2):
+        self.n_classes = n_classes
+
+    @property
+    def n_params(self):
+        return self.n_classes
+
+    @property
+    def support(self):
+        return f"the codes 0, ..., {self.n_classes - 1}"
+
+    def in_support(self, y):
+        return (y >= 0) & (y < self.n_classes) & (y == y.floor())
+
+    def natural(self, raw):
+        return raw
+
+    def log_prob(self, eta, y):
+        code = y.long().unsqueeze(-1)
+        log_p = log_softmax(eta, dim=-1)
+        shape = torch.broadcast_shapes(code.shape[:-1], eta.shape[:-1])
+        log_p = log_p.expand(*shape, self.n_classes)
+        return log_p.gather(-1, code.expand(*shape, 1)).squeeze(-1)
+
+    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+        return {"p": eta.double().softmax(-1)}
+
+
+class Bernoulli(_Classes):
+    """Bernoulli mass with logit eta, T(y) = y, y in {0, 1}."""
+
+    scipy_name = "bernoulli"
+    n_params = 1
+    n_classes = 2
+    support = "the set {0, 1}"
+
+    def in_support(self, y):
+        return (y == 0) | (y == 1)
+
+    def natural(self, raw):
+        return raw
+
+    def log_prob(self, eta, y):
+        logit, y = eta[..., 0], y.to(eta.dtype)
+        return y * logsigmoid(logit) + (1 - y) * logsigmoid(-logit)
+
+    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+        return {"p": eta[..., 0].double().sigmoid()}
+
+
+FAMILIES = {
+    "normal": Normal,
+    "homoscedastic-normal": HomoscedasticNormal,
+    "lognormal": LogNormal,
+    "gamma": Gamma,
+    "beta": Beta,
+    "poisson": Poisson,
+    "bernoulli": Bernoulli,
+    "categorical": Categorical,
+}
+
+
+def get_family(family: str | Family, **parameters) -> Family:
+    """Look a family up by name, or pass an instance through.
+
+    Parameters
+    ----------
+    family : str or Family
+        One of "normal", "homoscedastic-normal", "lognormal", "gamma", "beta", "poisson",
+        "bernoulli", "categorical", or an instance of a subclass of :class:`Family`.
+    **parameters
+        Arguments of the family, such as `variance_floor` of the Normal or `n_classes` of the
+        categorical; only with a name.
+
+    Returns
+    -------
+    Family
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    TypeError
+        If `family` is neither a name nor a family.
+
+    Examples
+    --------
+    >>> from sklearn_probmix import get_family
+    >>> get_family("categorical", n_classes=3)
+    Categorical(n_classes=3)
+    """
+    if isinstance(family, Family):
+        return family
+    if not isinstance(family, str):
+        raise TypeError(f"family must be a name or a Family; found {family!r}.")
+    if family not in FAMILIES:
+        raise ValueError(f"family={family!r} is unknown; expected one of {sorted(FAMILIES)}.")
+    return FAMILIES[family](**parameters)
+
+
+def log_likelihood(
+    family: Family, eta: Tensor, points: Tensor, log_weights: Tensor | None = None
+) -> Tensor:
+    """Joint log-likelihood log sum_c pi_c prod_o p_c(y_o) of points under a mixture.
+
+    Parameters
+    ----------
+    family : Family
+    eta : Tensor of shape (rows, components, n_outputs, n_params)
+    points : Tensor of shape (rows, n_points, n_outputs)
+    log_weights : Tensor of shape (rows, components), default=None
+        Uniform if None.
+
+    Returns
+    -------
+    Tensor of shape (rows, n_points), in nats
+    """
+    log_p = family.log_prob(eta.unsqueeze(1), points.unsqueeze(2)).sum(-1)
+    if log_weights is not None:
+        return (log_p + log_weights.unsqueeze(1)).logsumexp(-1)
+    if log_p.shape[-1] == 1:
+        return log_p.squeeze(-1)
+    return log_p.logsumexp(-1) - math.log(log_p.shape[-1])
+
+
+class NegativeLogLikelihood(nn.Module):
+    """Mean negative log-likelihood of a batch, in nats per row: the criterion of a skorch net.
+
+    Parameters
+    ----------
+    family : str or Family, default="normal"
+        What the module's outputs are natural parameters of.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_probmix import NegativeLogLikelihood
+    >>> criterion = NegativeLogLikelihood("poisson")
+    >>> criterion(torch.zeros(3, 1, 1), torch.tensor([0.0, 0.0, 1.0]))
+    tensor(1.)
+    """
+
+    def __init__(self, family: str | Family = "normal"):
+        super().__init__()
+        self.family = get_family(family)
+
+    def forward(self, output: Tensor | Mixture, target: Tensor | dict[str, Tensor]) -> Tensor:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        output : Tensor or Mixture
+            Natural parameters, (rows, [components,] n_outputs, n_params).
+        target : Tensor or dict of Tensor
+            Either raw responses, shape (rows,) or (rows, n_outputs); or these and weights as
+            ``{"y": ..., "weight": ...}``; or a mixed target as made by the callback.
+
+        Returns
+        -------
+        Tensor of shape ()
+
+        Raises
+        ------
+        ValueError
+            If rows, outputs or parameters of output and target do not match.
+        """
+        eta, log_weights = output if isinstance(output, tuple) else (output, None)
+        if eta.ndim == 3:
+            eta = eta.unsqueeze(1)
+        target = as_target(target)
+        points = target["points"]
+        expected = (points.shape[0], points.shape[2], self.family.n_params)
+        if eta.ndim != 4 or (eta.shape[0], *eta.shape[2:]) != expected:
+            raise ValueError(
+                f"the module returned natural parameters of shape {tuple(output_shape(output))}; "
+                f"expected (rows, n_outputs, n_params) = {expected} for y of "
+                f"{expected[0]} rows and {expected[1]} outputs and {self.family!r}."
+            )
+        score = log_likelihood(self.family, eta, points, log_weights)
+        score = (target["weights"] * score).sum(-1)
+        draws = int(target["draws"])
+        score = score.unflatten(0, (draws, -1)).logsumexp(0) - math.log(draws)
+        if "row_weight" in target:
+            score = score * target["row_weight"].unflatten(0, (draws, -1)).mean(0)
+        return -score.mean()
+
+
+def output_shape(output: Tensor | Mixture) -> torch.Size:
+    """Shape of the natural parameters in what a module returned."""
+    return (output[0] if isinstance(output, tuple) else output).shape
+
+
+def as_target(target: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    """Express raw responses, with or without weights, as weighted points.
+
+    A mixed target passes through. Its keys: `points` (rows, n_points, n_outputs), `weights`
+    (rows, n_points), `draws`, the number of consecutive blocks of rows whose likelihoods are
+    averaged before the logarithm (Appendix B; 1 for the expected log-likelihood), and
+    optionally `row_weight` (rows,).
+    """
+    if isinstance(target, dict) and "points" in target:
+        return target
+    y, weight = (target["y"], target["weight"]) if isinstance(target, dict) else (target, None)
+    y = y.reshape(len(y), -1)
+    weights = torch.ones(len(y), 1, dtype=torch.get_default_dtype(), device=y.device)
+    raw = {"points": y.unsqueeze(1), "weights": weights, "draws": torch.tensor(1)}
+    return raw if weight is None else raw | {"row_weight": weight}
+
+
+def mix_responses(
+    family: Family,
+    y_i: Tensor,
+    y_j: Tensor,
+    lam: Tensor,
+    *,
+    response: str,
+    beta: float = 0.0,
+    noise: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Density g_y of the latent response y~ as weighted points, eq. 14.
+
+    Parameters
+    ----------
+    family : Family
+    y_i, y_j : Tensor of shape (rows, n_outputs)
+    lam : Tensor of shape (rows,)
+    response : {"pooled", "expected"}
+        Pool the kernels around y_i and y_j log-linearly, or linearly (Assumption 4.2 at
+        beta = 0: the loss is ``lam NLL(y_i) + (1 - lam) NLL(y_j)``).
+    beta, noise
+        As in :meth:`Family.kernel`.
+
+    Returns
+    -------
+    points : Tensor of shape (rows, n_points, n_outputs)
+    weights : Tensor of shape (rows, n_points)
+    """
+    if response == "pooled":
+        return family.pooled_kernel(y_i, y_j, lam, beta, noise)
+    points_i, weights_i = family.kernel(y_i, beta, noise)
+    points_j, weights_j = family.kernel(y_j, beta, noise)
+    lam = _as_rows(lam, weights_i)
+    return (
+        torch.cat([points_i, points_j], dim=1),
+        torch.cat([lam * weights_i, (1 - lam) * weights_j], dim=1),
+    )
