@@ -1,0 +1,597 @@
+"""Scores of predictive distributions, and scorers for scikit-learn's model selection.
+
+What all scores of distributions share, and their docstrings do not repeat:
+
+y_true : array-like of shape (n,) or (n, outputs)
+    NaN and infinity are a ValueError.
+y_pred : PredictiveDistribution, or a frozen scipy.stats distribution, which is broadcast to y_true
+    A shape that does not match is a ValueError. Class probabilities are a TypeError that names
+    the scorer of scikit-learn to use instead.
+sample_weight : array-like of shape (n,), default=None
+multioutput : {"uniform_average", "raw_values"} or array-like of shape (outputs,)
+    How the figures of the outputs are averaged; "raw_values" returns an array of all of them, and
+    anything else a float.
+level : float in (0, 1), default=0.9
+    Probability of the central interval that is judged.
+
+The examples assume ``import numpy as np`` and ``from scipy import stats``.
+"""
+
+import numpy as np
+import scoringrules as sr
+from scipy import special, stats
+from scipy.stats.distributions import rv_frozen
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import cross_validate
+from sklearn.utils import _safe_indexing, check_array, check_consistent_length
+from sklearn.utils.validation import _check_sample_weight
+
+from sklearn_probmix.distributions import PredictiveDistribution
+
+_LEVELS = np.linspace(0.05, 0.95, 19)
+
+
+def nll(y_true, y_pred, *, sample_weight=None, multioutput="joint"):
+    r"""Negative log-likelihood, :math:`-\frac{1}{n} \sum_r \log p_r(y_r)`; less is better.
+
+    Parameters
+    ----------
+    multioutput : {"joint", "raw_values", "uniform_average"} or array-like, default="joint"
+        "joint" takes the joint density of all outputs, the others the density of each output.
+
+    Examples
+    --------
+    >>> nll([80.0], stats.norm(75, 13.5))
+    3.59...
+    """
+    y, dist, weight = _check(y_true, y_pred, sample_weight, instead="neg_log_loss")
+    if isinstance(multioutput, str) and multioutput == "joint":
+        return _average(-dist.joint_logpdf(y), weight)
+    return _average(-dist.logpdf(y), weight, multioutput)
+
+
+def crps(y_true, y_pred, *, sample_weight=None, multioutput="uniform_average"):
+    r"""Continuous ranked probability score, :math:`\int (F(x) - 1\{x \ge y\})^2 dx`.
+
+    Less is better; it is in the units of y, and the absolute error for a point prediction. Closed
+    forms serve Normal, log-normal, gamma and Poisson distributions, their mixtures, and the single
+    beta; the rest is a sum (counts) or a quadrature with a relative error below 1e-6.
+
+    Reference: Gneiting and Raftery (2007), Strictly proper scoring rules, prediction, estimation.
+
+    Examples
+    --------
+    >>> dist = PredictiveDistribution("norm", {"loc": [[0.0]], "scale": [[1.0]]})
+    >>> crps([0.0], dist)
+    0.2336...
+    """
+    y, dist, weight = _check(y_true, y_pred, sample_weight)
+    # Beyond the support, each unit of distance adds one unit of score.
+    inside = np.clip(y, *dist.support())
+    return _average(_crps(dist, inside) + abs(y - inside), weight, multioutput)
+
+
+def pinball_loss(
+    y_true,
+    y_pred,
+    *,
+    quantiles=(0.05, 0.25, 0.5, 0.75, 0.95),
+    sample_weight=None,
+    multioutput="uniform_average",
+):
+    r"""Quantile loss :math:`\max(q (y - z_q), (q - 1)(y - z_q))`, averaged over the quantiles.
+
+    Less is better, in the units of y; twice its average over all q is the CRPS.
+
+    Parameters
+    ----------
+    quantiles : float or array-like in (0, 1), default=(0.05, 0.25, 0.5, 0.75, 0.95)
+
+    Examples
+    --------
+    >>> pinball_loss([1.0, 2.0], stats.norm(0, 1), quantiles=0.5)
+    0.75
+    """
+    y, dist, weight = _check(y_true, y_pred, sample_weight)
+    q = np.atleast_1d(_check_open_unit("quantiles", quantiles))
+    losses = sr.quantile_score(y, dist.ppf(q), q.reshape(-1, *[1] * y.ndim))
+    return _average(losses.mean(axis=0), weight, multioutput)
+
+
+def interval_score(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
+    r"""Winkler score of the central interval (l, u) of probability ``level``.
+
+    .. math:: (u - l) + \frac{2}{1 - level} \max(l - y, y - u, 0)
+
+    Less is better, in the units of y.
+
+    Examples
+    --------
+    >>> interval_score([0.25, 1.25], stats.uniform(0, 1), level=0.5)
+    1.5
+    """
+    y, dist, weight = _check(y_true, y_pred, sample_weight)
+    level = float(_check_open_unit("level", level))
+    scores = sr.interval_score(y, *dist.interval(level), 1 - level)
+    return _average(np.reshape(scores, y.shape), weight, multioutput)
+
+
+def coverage(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
+    """Share of values inside the central interval of probability ``level``, ends included.
+
+    The best figure is ``level``. For counts the interval holds at least ``level`` by its
+    construction, so the figure of a perfect forecast lies above it.
+
+    Examples
+    --------
+    >>> coverage([0.0, 1.0, 2.0, -1.0], stats.norm(0, 1))
+    0.75
+    """
+    y, dist, weight = _check(y_true, y_pred, sample_weight)
+    low, high = dist.interval(_check_open_unit("level", level))
+    return _average((low <= y) & (y <= high), weight, multioutput)
+
+
+def coverage_error(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
+    """Distance of the observed `coverage` of an interval from its nominal ``level``, in [0, 1].
+
+    Examples
+    --------
+    >>> coverage_error([0.0, 1.0, 2.0, -1.0], stats.norm(0, 1))
+    0.15
+    """
+    observed = coverage(
+        y_true, y_pred, level=level, sample_weight=sample_weight, multioutput="raw_values"
+    )
+    return _over_outputs(abs(observed - level), multioutput)
+
+
+def coverage_curve(y_true, y_pred, *, levels=None, sample_weight=None):
+    """Observed against nominal coverage of central intervals, for a reliability diagram.
+
+    A count has a whole interval of PIT values, from cdf(y - 1) to cdf(y): it is covered to the
+    extent that this interval is, so that a perfect forecast of counts lies on the diagonal too.
+
+    Parameters
+    ----------
+    levels : array-like of shape (n_levels,) in (0, 1), default=None
+        None means 0.05, 0.1, ..., 0.95.
+
+    Returns
+    -------
+    levels : ndarray of shape (n_levels,)
+    observed : ndarray of shape (n_levels,) or (n_levels, outputs)
+
+    Reference: Czado, Gneiting and Held (2009), Predictive model assessment for count data.
+
+    Examples
+    --------
+    >>> levels, observed = coverage_curve([-1, 0, 1, 2], stats.norm(0, 1), levels=[0.5, 0.9])
+    >>> observed
+    array([0.25, 0.75])
+    """
+    y, dist, weight = _check(y_true, y_pred, sample_weight)
+    levels = _LEVELS if levels is None else np.atleast_1d(_check_open_unit("levels", levels))
+    upper, mass = dist.cdf(y), dist.pdf(y) if dist.is_discrete else np.zeros(y.shape)
+    lower = upper - mass
+    observed = []
+    for level in levels:
+        low, high = (1 - level) / 2, (1 + level) / 2
+        overlap = np.clip(np.minimum(upper, high) - np.maximum(lower, low), 0, None)
+        is_inside = (low <= upper) & (upper <= high)
+        covered = np.divide(overlap, mass, out=is_inside.astype(float), where=mass > 0)
+        observed.append(np.average(covered, axis=0, weights=weight))
+    return levels, np.array(observed)
+
+
+def calibration_error(
+    y_true, y_pred, *, levels=None, sample_weight=None, multioutput="uniform_average"
+):
+    """Mean distance of observed from nominal coverage over a grid of levels.
+
+    Less is better, in [0, 1]: the area between `coverage_curve` and the diagonal.
+
+    Parameters
+    ----------
+    levels : array-like of shape (n_levels,) in (0, 1), default=None
+        None means 0.05, 0.1, ..., 0.95.
+
+    Examples
+    --------
+    >>> calibration_error([-1, 0, 1, 2], stats.norm(0, 1), levels=[0.5, 0.9])
+    0.2
+    """
+    levels, observed = coverage_curve(y_true, y_pred, levels=levels, sample_weight=sample_weight)
+    distances = abs(observed.T - levels).mean(axis=-1)
+    return _over_outputs(distances, multioutput)
+
+
+def pit_values(y_true, y_pred, *, random_state=None):
+    r"""Probability integral transform, :math:`F_r(y_r)`; uniform if the forecast is perfect.
+
+    For counts it is randomised, :math:`F(y - 1) + V p(y)` with V uniform on (0, 1), because F(y)
+    itself cannot be uniform.
+
+    Parameters
+    ----------
+    random_state : int, Generator or None, default=None
+        Used for counts only.
+
+    Returns
+    -------
+    ndarray of y_true's shape, in [0, 1]
+
+    Examples
+    --------
+    >>> pit_values([0.0, 1.0], stats.norm(0, 1)).round(3)
+    array([0.5  , 0.841])
+    """
+    y, dist, _ = _check(y_true, y_pred, None)
+    values = dist.cdf(y)
+    if dist.is_discrete:
+        draws = np.random.default_rng(random_state).random(y.shape)
+        values = np.clip(values - draws * dist.pdf(y), 0, 1)
+    return values
+
+
+def sharpness(y_pred, *, sample_weight=None, multioutput="uniform_average"):
+    """Mean predictive standard deviation, in the units of y; it says nothing of the truth.
+
+    Examples
+    --------
+    >>> sharpness(PredictiveDistribution("norm", {"loc": [[0], [0]], "scale": [[1], [3]]}))
+    2.0
+    """
+    dist, weight = _check_forecast(y_pred, sample_weight)
+    return _average(dist.std(), weight, multioutput)
+
+
+def interval_width(y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
+    """Mean width of the central interval of probability ``level``, in the units of y.
+
+    Examples
+    --------
+    >>> interval_width(PredictiveDistribution("norm", {"loc": [[0]], "scale": [[1]]}))
+    3.28...
+    """
+    dist, weight = _check_forecast(y_pred, sample_weight)
+    low, high = dist.interval(_check_open_unit("level", level))
+    return _average(high - low, weight, multioutput)
+
+
+def brier_score(y_true, y_proba, *, labels=None, sample_weight=None):
+    r"""Brier score of class probabilities, :math:`\sum_k (p_k - 1\{y = k\})^2`; less is better.
+
+    As in scikit-learn it is halved for two classes.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,)
+    y_proba : array-like of shape (n, n_classes)
+    labels : array-like of shape (n_classes,), default=None
+        The classes in the order of the columns, ``classes_`` of the classifier; None means the
+        sorted values of y_true.
+    sample_weight : array-like of shape (n,), default=None
+
+    Returns
+    -------
+    float in [0, 2], or in [0, 1] for two classes
+
+    Examples
+    --------
+    >>> brier_score(["cat", "dog"], [[0.9, 0.1], [0.2, 0.8]])
+    0.025
+    """
+    is_class, proba, weight = _check_classes(y_true, y_proba, labels, sample_weight)
+    scores = ((proba - is_class) ** 2).sum(axis=1)
+    return _average(scores / 2 if proba.shape[1] == 2 else scores, weight)
+
+
+def expected_calibration_error(y_true, y_proba, *, labels=None, n_bins=15, sample_weight=None):
+    r"""Distance of accuracy from confidence, :math:`\sum_b \frac{n_b}{n} |acc_b - conf_b|`.
+
+    The confidence of a row is its largest probability; the bins b divide [0, 1] evenly.
+
+    Parameters
+    ----------
+    y_true, y_proba, labels, sample_weight
+        As for `brier_score`.
+    n_bins : int, default=15
+
+    Returns
+    -------
+    float in [0, 1]; less is better
+
+    Reference: Guo, Pleiss, Sun and Weinberger (2017), On calibration of modern neural networks.
+
+    Examples
+    --------
+    >>> expected_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]])
+    0.25
+    """
+    is_class, proba, weight = _check_classes(y_true, y_proba, labels, sample_weight)
+    confidence = proba.max(axis=1)
+    is_right = is_class[np.arange(len(proba)), proba.argmax(axis=1)]
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(bins, weights=weight * (is_right - confidence))
+    return float(abs(gaps).sum() / weight.sum())
+
+
+def cross_val_predict_proba(
+    estimator, X, y, *, groups=None, cv=None, n_jobs=None, params=None, verbose=0
+):
+    """Out-of-fold predictive distributions of a regressor.
+
+    It does what ``cross_val_predict(method="predict_proba")`` does for classifiers and refuses to
+    do for regressors: every row is predicted by a clone that was fitted without it. A ValueError
+    if the test sets overlap or miss a row, a TypeError if predict_proba returns an array.
+
+    Parameters
+    ----------
+    estimator : regressor whose predict_proba returns a PredictiveDistribution
+    X : array-like or DataFrame of n rows
+    y : array-like of shape (n,) or (n, outputs)
+    groups, cv, n_jobs, params, verbose
+        As in `sklearn.model_selection.cross_validate`; the test sets of ``cv`` must partition the
+        rows, as those of KFold do. ``params`` are passed on to fit, as sample_weight is.
+
+    Returns
+    -------
+    PredictiveDistribution of y's shape, in the order of the rows of X
+
+    Examples
+    --------
+    >>> from sklearn.dummy import DummyRegressor
+    >>> class Climatology(DummyRegressor):
+    ...     def predict_proba(self, X):
+    ...         mean = self.predict(X)[:, None]
+    ...         return PredictiveDistribution("norm", {"loc": mean, "scale": np.ones_like(mean)})
+    >>> X, y = np.zeros((4, 1)), np.arange(4.0)
+    >>> cross_val_predict_proba(Climatology(), X, y, cv=2).mean()
+    array([2.5, 2.5, 0.5, 0.5])
+    """
+    folds = cross_validate(
+        estimator,
+        X,
+        y,
+        groups=groups,
+        cv=cv,
+        n_jobs=n_jobs,
+        params=params,
+        verbose=verbose,
+        scoring=_no_score,
+        return_estimator=True,
+        return_indices=True,
+        error_score="raise",
+    )
+    tests = folds["indices"]["test"]
+    order = np.concatenate(tests)
+    if not np.array_equal(np.sort(order), np.arange(len(y))):
+        raise ValueError("cv: the test sets must hold every row exactly once, as those of KFold.")
+    parts = [
+        fitted.predict_proba(_safe_indexing(X, test))
+        for fitted, test in zip(folds["estimator"], tests, strict=True)
+    ]
+    if not isinstance(parts[0], PredictiveDistribution):
+        raise TypeError(
+            f"predict_proba returned {type(parts[0]).__name__}, not a PredictiveDistribution; for "
+            "a classifier use cross_val_predict(method='predict_proba') of scikit-learn."
+        )
+    return PredictiveDistribution.concatenate(parts)[np.argsort(order)]
+
+
+def _no_score(estimator, X, y):
+    return 0.0
+
+
+def _scorer(score):
+    return make_scorer(score, response_method="predict_proba", greater_is_better=False)
+
+
+neg_nll_scorer = _scorer(nll)
+neg_crps_scorer = _scorer(crps)
+neg_pinball_scorer = _scorer(pinball_loss)
+neg_interval_score_scorer = _scorer(interval_score)
+neg_coverage_error_scorer = _scorer(coverage_error)
+neg_calibration_error_scorer = _scorer(calibration_error)
+
+
+def _crps(dist, y):
+    is_closed = dist.name in _CLOSED_CRPS or (dist.name == "beta" and dist.n_components == 1)
+    if is_closed and (dist.name == "norm" or not np.any(dist.params.get("loc", 0))):
+        closed = _CLOSED_CRPS.get(dist.name, _crps_positive)
+        return dist.map_rows(closed, y, cost=4 * dist.n_components)
+    if dist.is_discrete:
+        return dist.map_rows(_crps_counts, y, cost=_COUNTS_AT_ONCE)
+    return dist.map_rows(_crps_quadrature, y, cost=_BREAKS.size * dist.n_components)
+
+
+def _crps_norm(dist, y):
+    params = {"loc": 0.0, "scale": 1.0, **dist.params}
+    loc, scale, weights = np.broadcast_arrays(params["loc"], params["scale"], _weights(dist))
+    return sr.crps_mixnorm(y, loc, scale, weights, m_axis=1)
+
+
+def _crps_positive(dist, y):
+    r"""Mixtures of one positive family, by CRPS = y - 2 E min(X, y) + E min(X, X').
+
+    With m the mean and X+ the size-biased variable, E X g(X) = m E g(X+), both terms are closed:
+    E min(X, y) = m P(X+ <= y) + y P(X > y) and E min(X, X') = 2 m P(X+ < X'), where a tie counts
+    one half. No means are subtracted, which are huge for a wide log-normal.
+    """
+    weights = _weights(dist)
+    params = {key: value for key, value in dist.params.items() if key != "loc"}
+    mean, below, pairs = _SIZE_BIASED[dist.name](y[:, None], **params)
+    inner = below - (weights[:, None] * pairs).sum(axis=2)
+    return y - 2 * (weights * mean * inner).sum(axis=1) - 2 * y * dist.sf(y)
+
+
+def _size_biased_lognorm(y, s, scale=1.0):
+    """Return m, P(X+ <= y) and the matrix P(X+_i < X_j) of all pairs of components."""
+    location = np.log(scale) * np.ones_like(s)
+    biased = location + s**2
+    with np.errstate(divide="ignore"):
+        below = special.ndtr((np.log(y) - biased) / s)
+    distance = location[:, None] - biased[:, :, None]
+    pairs = special.ndtr(distance / np.hypot(s[:, None], s[:, :, None]))
+    return np.exp(location + s**2 / 2), below, pairs
+
+
+def _size_biased_gamma(y, a, scale=1.0):
+    scale = scale * np.ones_like(a)
+    own, other = scale[:, :, None], scale[:, None]
+    pairs = special.betainc(a[:, :, None] + 1, a[:, None], other / (own + other))
+    return a * scale, special.gammainc(a + 1, y / scale), pairs
+
+
+def _size_biased_beta(y, a, b, scale=1.0):
+    # Only a component with itself has a closed form.
+    gini = 2 / a * np.exp(special.betaln(2 * a, 2 * b) - 2 * special.betaln(a, b))
+    return scale * a / (a + b), special.betainc(a + 1, b, y / scale), ((1 - gini) / 2)[:, None]
+
+
+def _size_biased_poisson(y, mu):
+    own, other = np.maximum(mu, 1e-300)[:, :, None], np.maximum(mu, 1e-300)[:, None]
+    pairs = (stats.skellam.cdf(-1, own, other) + stats.skellam.cdf(-2, own, other)) / 2
+    return mu, stats.poisson.cdf(y - 1, mu), pairs
+
+
+_SIZE_BIASED = {
+    "lognorm": _size_biased_lognorm,
+    "gamma": _size_biased_gamma,
+    "beta": _size_biased_beta,
+    "poisson": _size_biased_poisson,
+}
+_CLOSED_CRPS = {
+    "norm": _crps_norm,
+    "lognorm": _crps_positive,
+    "gamma": _crps_positive,
+    "poisson": _crps_positive,
+}
+
+# Between the quantiles of all components lie smooth pieces, so that no narrow component is missed,
+# and the double exponential rule takes care of what happens at their ends.
+_BREAKS = np.array([1e-12, 1e-7, 1e-4, 0.01, 0.1, 0.5])
+_BREAKS = np.r_[_BREAKS, 1 - _BREAKS]
+_STEPS = np.linspace(-3.3, 3.3, 45)
+_NODES = special.expit(np.pi * np.sinh(_STEPS))
+_NODE_WEIGHTS = np.gradient(_STEPS) * np.pi * np.cosh(_STEPS) * _NODES * (1 - _NODES)
+
+
+def _crps_quadrature(dist, y):
+    breaks = [component.ppf(_BREAKS) for component in dist.components]
+    breaks = np.sort(np.concatenate([*breaks, y[None]]), axis=0)
+    width = np.diff(breaks, axis=0)
+    total = np.zeros(y.shape)
+    for node, node_weight in zip(_NODES, _NODE_WEIGHTS, strict=True):
+        x = breaks[:-1] + node * width
+        total += node_weight * (width * (dist.cdf(x) - (breaks[:-1] >= y)) ** 2).sum(axis=0)
+    return total
+
+
+_COUNTS_AT_ONCE = 256
+
+
+def _crps_counts(dist, y):
+    """Sum over the integers, between which the cdf is constant."""
+    low, high = np.stack([c.ppf([1e-13, 1 - 1e-13]) for c in dist.components]).swapaxes(0, 1)
+    low, high = low.min(axis=0), high.max(axis=0)
+    inside = np.clip(y, low, high)
+    total = abs(y - inside)
+    for start in np.arange(0, (high - low).max(initial=0) + 1, _COUNTS_AT_ONCE):
+        x = low + (start + np.arange(_COUNTS_AT_ONCE)).reshape(-1, *[1] * y.ndim)
+        above, cdf = np.clip(x + 1 - inside, 0, 1), dist.cdf(x)
+        total += ((1 - above) * cdf**2 + above * (1 - cdf) ** 2).sum(axis=0)
+    return total
+
+
+def _weights(dist):
+    return dist.weights.reshape(dist.weights.shape + (1,) * (dist.ndim - 1))
+
+
+def _check(y_true, y_pred, sample_weight, *, instead="neg_brier_score"):
+    _check_kind(y_pred, instead)
+    y = check_array(y_true, ensure_2d=False, dtype=np.float64, input_name="y_true")
+    if isinstance(y_pred, rv_frozen):
+        y_pred = _from_frozen(y_pred, y.shape)
+    elif y.size == len(y) == len(y_pred) == np.prod(y_pred.shape):
+        y = y.reshape(y_pred.shape)
+    if y.shape != y_pred.shape:
+        raise ValueError(f"y_true has shape {y.shape}, but y_pred has shape {y_pred.shape}.")
+    return y, y_pred, _check_sample_weight(sample_weight, y, ensure_non_negative=True)
+
+
+def _check_forecast(y_pred, sample_weight):
+    _check_kind(y_pred, "neg_brier_score")
+    if isinstance(y_pred, rv_frozen):
+        params = (*y_pred.args, *y_pred.kwds.values())
+        y_pred = _from_frozen(y_pred, np.broadcast_shapes((1,), *map(np.shape, params)))
+    return y_pred, _check_sample_weight(sample_weight, y_pred, ensure_non_negative=True)
+
+
+def _check_kind(y_pred, instead):
+    if not isinstance(y_pred, PredictiveDistribution | rv_frozen):
+        raise TypeError(
+            f"y_pred must be a PredictiveDistribution, got {type(y_pred).__name__}. This score is "
+            f"for regressors; for the class probabilities of a classifier use {instead!r} of "
+            "scikit-learn."
+        )
+
+
+def _from_frozen(frozen, shape):
+    """Convert a frozen scipy.stats distribution, its parameters broadcast to the shape of y."""
+    family = frozen.dist
+    names = [*(family.shapes.split(", ") if family.shapes else ()), "loc", "scale"]
+    params = {"loc": 0.0, **dict(zip(names, frozen.args, strict=False)), **frozen.kwds}
+    try:
+        params = {
+            key: np.broadcast_to(np.asarray(value, dtype=float), shape)[:, None]
+            for key, value in params.items()
+        }
+    except ValueError:
+        shapes = {key: np.shape(value) for key, value in params.items()}
+        raise ValueError(f"y_true has shape {shape}, but y_pred's params {shapes}.") from None
+    return PredictiveDistribution(family.name, params)
+
+
+def _check_open_unit(what, value):
+    value = np.asarray(value, dtype=float)
+    if not ((value > 0) & (value < 1)).all():
+        raise ValueError(f"{what} must lie strictly between 0 and 1, got {value}.")
+    return value
+
+
+def _check_classes(y_true, y_proba, labels, sample_weight):
+    if isinstance(y_proba, PredictiveDistribution):
+        raise TypeError(
+            "y_proba must be class probabilities, got a PredictiveDistribution. This score is for "
+            "classifiers; for a regressor use nll or crps."
+        )
+    y = check_array(y_true, ensure_2d=False, dtype=None, input_name="y_true")
+    proba = check_array(y_proba, dtype=np.float64, input_name="y_proba")
+    check_consistent_length(y, proba)
+    labels = np.unique(y) if labels is None else np.asarray(labels)
+    if len(labels) != proba.shape[1]:
+        raise ValueError(f"labels holds {len(labels)} classes, y_proba {proba.shape[1]} columns.")
+    if not np.isin(y, labels).all():
+        raise ValueError(f"y_true holds {np.setdiff1d(y, labels)}, not among labels {labels}.")
+    weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
+    return y[:, None] == labels, proba, weight
+
+
+def _average(losses, weight, multioutput="uniform_average"):
+    return _over_outputs(np.average(losses, axis=0, weights=weight), multioutput)
+
+
+def _over_outputs(losses, multioutput):
+    """Average the figures of the outputs; a single figure stays as it is."""
+    if isinstance(multioutput, str):
+        if multioutput not in ("raw_values", "uniform_average"):
+            raise ValueError(
+                "multioutput must be 'raw_values', 'uniform_average' or an array of weights; "
+                f"got {multioutput!r}."
+            )
+        if multioutput == "raw_values":
+            return np.atleast_1d(losses)
+        return float(np.mean(losses))
+    return float(np.average(np.atleast_1d(losses), weights=multioutput))
