@@ -1,0 +1,441 @@
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import integrate, stats
+
+from sklearn_probmix import distributions
+from sklearn_probmix.distributions import PredictiveDistribution
+
+FAMILIES = ["norm", "lognorm", "gamma", "beta", "poisson", "bernoulli"]
+CONTINUOUS = FAMILIES[:4]
+COUNTS = FAMILIES[4:]
+PARAMS = {
+    "norm": lambda u: {"loc": 6 * u - 3, "scale": np.exp(2 * u - 1)},
+    "lognorm": lambda u: {"s": 0.2 + u, "scale": np.exp(2 * u)},
+    "gamma": lambda u: {"a": np.exp(3 * u - 1), "scale": np.exp(2 * u - 1)},
+    "beta": lambda u: {"a": np.exp(3 * u - 1), "b": np.exp(1 - u)},
+    "poisson": lambda u: {"mu": np.exp(5 * u - 1)},
+    "bernoulli": lambda u: {"p": u},
+}
+Q = np.array([1e-6, 0.01, 0.3, 0.5, 0.77, 0.99, 1 - 1e-6])
+
+
+def make(name, shape=(7, 1), seed=0, weights="random"):
+    rng = np.random.default_rng(seed)
+    if weights == "random":
+        weights = rng.dirichlet(np.ones(shape[1]), shape[0])
+    return PredictiveDistribution(name, PARAMS[name](rng.random(shape)), weights=weights)
+
+
+def by_hand(dist, method, x):
+    """sum_c w_c f_c(x), one component and one row after the other."""
+    family = getattr(stats, dist.name)
+    total = np.zeros(dist.shape)
+    for row in range(len(dist)):
+        for c in range(dist.n_components):
+            params = {key: value[row, c] for key, value in dist.params.items()}
+            total[row] += dist.weights[row, c] * getattr(family, method)(x[row], **params)
+    return total
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("shape", [(7, 1), (5, 1, 3)])
+def test_single_component_is_scipy(name, shape):
+    dist = make(name, shape)
+    frozen = getattr(stats, name)(**{key: value[:, 0] for key, value in dist.params.items()})
+    assert dist.shape == (shape[0], *shape[2:])
+    assert dist.ndim == len(dist.shape)
+    x = dist.rvs(4, random_state=1)
+    mass = "p{}f".format("m" if name in COUNTS else "d")
+    assert_allclose(dist.pdf(x), getattr(frozen, mass)(x), rtol=1e-10)
+    assert_allclose(dist.logpdf(x), getattr(frozen, f"log{mass}")(x), rtol=1e-10)
+    for method in ("cdf", "sf"):
+        assert_allclose(getattr(dist, method)(x), getattr(frozen, method)(x), rtol=1e-10)
+    for method in ("mean", "median", "var", "std"):
+        result = getattr(dist, method)()
+        assert result.shape == dist.shape
+        assert_allclose(result, getattr(frozen, method)(), rtol=1e-10)
+    q = np.r_[0, Q, 1]
+    expected = np.stack([frozen.ppf(level) for level in q])
+    assert_allclose(dist.ppf(q), expected, rtol=1e-10)
+    for end, expected in zip(dist.interval(0.8), frozen.interval(0.8), strict=True):
+        assert_allclose(end, expected, rtol=1e-10)
+    for end, expected in zip(dist.support(), frozen.support(), strict=True):
+        assert_array_equal(end, np.broadcast_to(expected, dist.shape))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("shape", [(6, 4), (3, 4, 2)])
+def test_mixture_is_the_weighted_sum(name, shape):
+    dist = make(name, shape)
+    x = dist.rvs(random_state=2)
+    mass = by_hand(dist, "pmf" if name in COUNTS else "pdf", x)
+    assert_allclose(dist.pdf(x), mass, rtol=1e-12)
+    assert_allclose(dist.logpdf(x), np.log(mass), rtol=1e-12, atol=1e-14)
+    assert_allclose(dist.cdf(x), by_hand(dist, "cdf", x), rtol=1e-12)
+    assert_allclose(dist.sf(x), by_hand(dist, "sf", x), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_mixture_moments_are_integrals(name):
+    dist = make(name, (1, 3))
+    mean, var = dist.mean()[0], dist.var()[0]
+    tail = np.logspace(-13, -1, 13)
+    breaks = np.unique(dist.ppf(np.r_[tail, 0.5, 1 - tail]))
+
+    def moment(power, centre):
+        def integrand(x):
+            return (x - centre) ** power * dist.pdf([x])[0]
+
+        return sum(integrate.quad(integrand, a, b)[0] for a, b in pairwise(breaks))
+
+    assert_allclose(moment(0, 0.0), 1, rtol=1e-7)
+    assert_allclose(moment(1, 0.0), mean, rtol=1e-6, atol=1e-7)
+    assert_allclose(moment(2, mean), var, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+@pytest.mark.parametrize("shape", [(20, 5), (4, 3, 2)])
+def test_mixture_quantiles_invert_the_cdf(name, shape):
+    dist = make(name, shape)
+    x = dist.ppf(Q.reshape(1, -1))
+    assert x.shape == (1, Q.size, *dist.shape)
+    levels = np.broadcast_to(Q.reshape(-1, *[1] * dist.ndim), x.shape)
+    assert_allclose(dist.cdf(x), levels, rtol=0, atol=1e-10)
+    assert_array_equal(dist.ppf([0, 1]), np.stack(dist.support()))
+    assert_array_equal(dist.median(), dist.ppf(0.5))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("components", [1, 4])
+def test_quantile_of_counts_is_the_smallest_integer_that_suffices(name, components):
+    dist = make(name, (30, components))
+    k = dist.ppf(Q)
+    assert_array_equal(k, np.round(k))
+    assert (dist.cdf(k) >= Q[:, None] - 1e-14).all()
+    assert (dist.cdf(k - 1) < Q[:, None]).all()
+    assert_array_equal(dist.ppf(1.0), dist.support()[1])
+
+
+def test_degenerate_and_distant_components():
+    same = PredictiveDistribution("norm", {"loc": np.full((2, 3), 4.0), "scale": np.ones((2, 3))})
+    assert_allclose(same.ppf(0.9), stats.norm.ppf(0.9, 4.0), rtol=1e-12)
+    far = PredictiveDistribution("norm", {"loc": [[-1e6, 1e6]], "scale": [[1e-6, 1e-6]]})
+    assert_allclose(far.ppf([0.25, 0.75])[:, 0], [-1e6, 1e6])
+    assert np.isfinite(far.ppf(0.5)).all()
+    unused = PredictiveDistribution(
+        "gamma", {"a": [[2.0, 9.0]], "scale": [[1.0, 1e9]]}, weights=[1.0, 0.0]
+    )
+    assert_allclose(unused.ppf(Q)[:, 0], stats.gamma.ppf(Q, 2.0), rtol=1e-10)
+    assert_allclose(unused.logpdf([3.0]), stats.gamma.logpdf(3.0, 2.0))
+    assert unused.rvs(500, random_state=0).max() < 100
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e-30])
+@pytest.mark.parametrize("name", ["norm", "lognorm", "gamma"])
+def test_extreme_scales_are_rescaled_ordinary_ones(name, factor):
+    dist = make(name, (5, 3))
+    params = {k: v * factor if k in ("loc", "scale") else v for k, v in dist.params.items()}
+    scaled = PredictiveDistribution(name, params, weights=dist.weights)
+    x = dist.rvs(random_state=0)
+    assert_allclose(scaled.ppf(Q) / factor, dist.ppf(Q), rtol=1e-9)
+    assert_allclose(scaled.logpdf(x * factor) + np.log(factor), dist.logpdf(x), rtol=1e-9)
+    assert_allclose(scaled.std() / factor, dist.std(), rtol=1e-9)
+    assert_allclose(scaled.cdf(x * factor), dist.cdf(x), rtol=1e-9)
+
+
+def test_variance_of_a_narrow_lognormal_keeps_its_digits():
+    s = np.array([[1e-9], [1e-6], [1e-3]])
+    dist = PredictiveDistribution("lognorm", {"s": s, "scale": np.full((3, 1), 2.0)})
+    series = 4 * (s**2 + 1.5 * s**4)[:, 0]
+    assert_allclose(dist.var(), series, rtol=1e-11)
+
+
+def test_law_of_total_variance_by_hand():
+    dist = PredictiveDistribution(
+        "norm", {"loc": [[0.0, 10.0]], "scale": [[1.0, 2.0]]}, weights=[0.75, 0.25]
+    )
+    assert_allclose(dist.var("aleatoric"), 0.75 * 1 + 0.25 * 4)
+    assert_allclose(dist.var("epistemic"), 0.75 * 2.5**2 + 0.25 * 7.5**2)
+    assert_allclose(dist.var(), 1.75 + 18.75)
+    assert_array_equal(make("gamma", (4, 1)).var("epistemic"), np.zeros(4))
+    with pytest.raises(ValueError, match="kind must be one of.*'noise'"):
+        dist.var("noise")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_samples_follow_the_distribution(name):
+    dist = make(name, (1, 3), seed=3)
+    draws = dist.rvs(20_000, random_state=0)[:, 0]
+    if name in CONTINUOUS:
+        assert stats.kstest(draws, lambda x: dist.cdf(x[:, None])[:, 0]).pvalue > 1e-3
+    else:
+        k = np.arange(draws.max() + 2)
+        observed = np.searchsorted(np.sort(draws), k, side="right") / draws.size
+        # Dvoretzky, Kiefer and Wolfowitz: exceeded with probability 1e-3.
+        bound = np.sqrt(np.log(2 / 1e-3) / (2 * draws.size))
+        assert abs(observed - dist.cdf(k[:, None])[:, 0]).max() < bound
+    standard_error = dist.std()[0] / np.sqrt(draws.size)
+    assert abs(draws.mean() - dist.mean()[0]) < 4 * standard_error
+    assert_allclose(draws.var(), dist.var()[0], rtol=0.1)
+
+
+def test_shapes_and_seeds_of_samples():
+    dist = make("norm", (4, 3, 2))
+    assert dist.rvs().shape == (4, 2)
+    assert dist.rvs(5).shape == (5, 4, 2)
+    assert dist.rvs((5, 6)).shape == (5, 6, 4, 2)
+    first = dist.rvs(5, random_state=1)
+    assert_array_equal(first, dist.rvs(5, random_state=1))
+    assert_array_equal(first, dist.rvs(5, random_state=np.random.default_rng(1)))
+    assert (first != dist.rvs(5, random_state=2)).all()
+    legacy = [dist.rvs(5, random_state=np.random.RandomState(1)) for _ in range(2)]
+    assert_array_equal(*legacy)
+
+
+def test_a_draw_takes_one_component_for_all_outputs():
+    params = {"loc": [[[-9.0, -9.0], [9.0, 9.0]]], "scale": np.full((1, 2, 2), 0.1)}
+    draws = PredictiveDistribution("norm", params).rvs(200, random_state=0)[:, 0]
+    signs = np.sign(draws)
+    assert_array_equal(signs[:, 0], signs[:, 1])
+    assert set(signs[:, 0]) == {-1, 1}
+
+
+def test_joint_density_mixes_after_multiplying_the_outputs():
+    dist = make("norm", (3, 2, 2))
+    y = dist.rvs(random_state=0)
+    p = stats.norm.pdf(y[:, None], **dist.params)
+    joint = (dist.weights * p[..., 0] * p[..., 1]).sum(axis=1)
+    assert_allclose(dist.joint_logpdf(y), np.log(joint), rtol=1e-12)
+    assert abs(dist.joint_logpdf(y) - dist.logpdf(y).sum(axis=1)).min() > 1e-4
+    single = make("norm", (3, 1, 2))
+    assert_allclose(single.joint_logpdf(y), single.logpdf(y).sum(axis=1), rtol=1e-12)
+    assert_array_equal(make("gamma").joint_logpdf(np.ones(7)), make("gamma").logpdf(np.ones(7)))
+    assert dist.joint_logpdf(np.zeros((5, 3, 2))).shape == (5, 3)
+
+
+def test_leading_axes_are_broadcast():
+    dist = make("norm", (4, 2))
+    grid = np.linspace(-1, 1, 9)
+    values = dist.cdf(grid[:, None])
+    assert values.shape == (9, 4)
+    assert_array_equal(values[3], dist.cdf(np.full(4, grid[3])))
+    assert dist.cdf(0.0).shape == (4,)
+
+
+@pytest.mark.parametrize("name", ["norm", "poisson"])
+@pytest.mark.parametrize("shape", [(11, 3), (11, 3, 2)])
+def test_blocks_of_rows_do_not_change_results(name, shape, monkeypatch):
+    dist = make(name, shape)
+    x = dist.rvs(4, random_state=0)
+
+    def results():
+        return [
+            dist.pdf(x),
+            dist.logpdf(x),
+            dist.joint_logpdf(x),
+            dist.cdf(x),
+            dist.sf(x[0]),
+            dist.ppf(Q),
+        ]
+
+    whole = results()
+    sizes = []
+    take = PredictiveDistribution._take
+    monkeypatch.setattr(
+        PredictiveDistribution,
+        "_take",
+        lambda self, rows: sizes.append(rows.stop - rows.start) or take(self, rows),
+    )
+    monkeypatch.setattr(distributions, "_BLOCK", 4 * 3 * 2 * 3)
+    for one, other in zip(whole, results(), strict=True):
+        assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+    assert len(sizes) >= 6 * 2
+
+
+def test_rows_are_selected_as_in_numpy():
+    dist = make("norm", (5, 2, 3))
+    mean = dist.mean()
+    mask = np.array([True, False, True, False, True])
+    for index in (np.s_[1:4], np.s_[::-1], mask, [3, 0], np.array([-1]), mask & False):
+        assert_array_equal(dist[index].mean(), mean[index])
+        assert_array_equal(dist[index].weights, dist.weights[index])
+    assert dist[3].shape == (1, 3)
+    assert_array_equal(dist[-2].mean(), mean[[3]])
+    assert len(dist) == 5
+    assert [row.shape for row in dist] == [(1, 3)] * 5
+    for index in (5, (0, 0), [[0, 1]]):
+        with pytest.raises(IndexError):
+            dist[index]
+
+
+def test_array_is_the_mean():
+    dist = make("gamma", (4, 2))
+    assert_array_equal(np.asarray(dist), dist.mean())
+    assert np.asarray(dist, dtype=np.float32).dtype == np.float32
+    assert_array_equal(np.array(dist, copy=True), dist.mean())
+    with pytest.raises(ValueError, match="copy=False"):
+        np.array(dist, copy=False)
+
+
+def test_repr_and_pickle():
+    dist = make("beta", (4, 2, 3))
+    assert repr(dist) == "PredictiveDistribution('beta', shape=(4, 3), n_components=2)"
+    copy = pickle.loads(pickle.dumps(dist))
+    x = dist.rvs(random_state=0)
+    assert_array_equal(copy.logpdf(x), dist.logpdf(x))
+    assert_array_equal(copy.weights, dist.weights)
+
+
+def test_inputs_are_copied_and_results_are_not_views():
+    loc, weights = np.zeros((3, 1)), np.ones((3, 1))
+    dist = PredictiveDistribution("norm", {"loc": loc, "scale": np.ones((3, 1))}, weights=weights)
+    loc[:] = 7
+    weights[:] = 0
+    assert_array_equal(dist.mean(), np.zeros(3))
+    with pytest.raises(ValueError, match="read-only"):
+        dist.params["loc"][0] = 1
+    dist.mean()[:] = 5
+    assert_array_equal(dist.mean(), np.zeros(3))
+
+
+def test_concatenate_joins_rows():
+    dist = make("gamma", (6, 3))
+    joined = PredictiveDistribution.concatenate([dist[4:], dist[:4]])
+    assert_array_equal(joined.mean(), np.roll(dist.mean(), 2))
+    for other in (make("gamma", (6, 2)), make("lognorm", (6, 3)), make("gamma", (6, 3, 2))):
+        with pytest.raises(ValueError, match="do not match"):
+            PredictiveDistribution.concatenate([dist, other])
+    with pytest.raises(ValueError, match="empty"):
+        PredictiveDistribution.concatenate([])
+
+
+@pytest.mark.parametrize("weights", [None, [0.2, 0.8], np.tile([0.5, 0.5], (6, 1))])
+def test_mix_pools_densities(weights):
+    one, other = make("gamma", (6, 3)), make("gamma", (6, 2), seed=1)
+    pooled = PredictiveDistribution.mix([one, other], weights)
+    shares = np.broadcast_to([0.5, 0.5] if weights is None else weights, (6, 2))
+    x = np.linspace(0.1, 3, 6)
+    expected = shares[:, 0] * one.pdf(x) + shares[:, 1] * other.pdf(x)
+    assert_allclose(pooled.pdf(x), expected, rtol=1e-12)
+    assert pooled.n_components == 5
+    with pytest.raises(ValueError, match="do not match"):
+        PredictiveDistribution.mix([one, other[:3]])
+
+
+def test_components_are_the_terms_of_the_mixture():
+    dist = make("beta", (4, 3, 2))
+    x = np.full((4, 2), 0.3)
+    terms = [dist.weights[:, [c]] * component.pdf(x) for c, component in enumerate(dist.components)]
+    assert_allclose(sum(terms), dist.pdf(x), rtol=1e-12)
+
+
+def test_any_scipy_family_may_be_named():
+    dist = PredictiveDistribution("t", {"df": [[3.0, 5.0]], "loc": [[0.0, 1.0]]})
+    expected = (stats.t.cdf(0.4, 3) + stats.t.cdf(0.4, 5, 1)) / 2
+    assert_allclose(dist.cdf([0.4]), expected)
+
+
+ONES = np.ones((3, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "weights", "message"),
+    [
+        ("normal", {"loc": ONES}, None, "name must be.*norm, lognorm.*'normal'"),
+        (3, {"loc": ONES}, None, "name must be"),
+        ("norm", {"mean": ONES, "sd": ONES}, None, r"\['loc', 'scale'\].*got \['mean', 'sd'\]"),
+        ("gamma", {"scale": ONES}, None, r"must be \['a'\].*got \['scale'\]"),
+        ("norm", {}, None, "params"),
+        ("poisson", {"mu": np.ones(3)}, None, r"'mu'.*shape \(3,\), expected \(n, components\)"),
+        ("poisson", {"mu": np.ones((3, 0))}, None, "at least one component"),
+        ("norm", {"loc": ONES, "scale": np.ones((3, 2))}, None, r"'scale'.*\(3, 2\).*\(3, 1\)"),
+        ("norm", {"loc": [[np.nan]], "scale": [[1]]}, None, r"'loc'.*nan at index \(0, 0\)"),
+        ("norm", {"loc": [[0], [0]], "scale": [[1], [0]]}, None, r"\(1, 0\).*scale=0.0.*scale > 0"),
+        ("lognorm", {"s": -ONES, "scale": ONES}, None, "s=-1.0.*s > 0"),
+        ("gamma", {"a": 0 * ONES, "scale": ONES}, None, "a=0.0.*a > 0"),
+        ("beta", {"a": ONES, "b": -ONES}, None, "b=-1.0.*b > 0"),
+        ("poisson", {"mu": -ONES}, None, "mu=-1.0.*mu >= 0"),
+        ("bernoulli", {"p": 2 * ONES}, None, "p=2.0.*0 <= p <= 1"),
+        ("poisson", {"mu": ONES}, [0.5, 0.5], r"weights has shape \(2,\), expected \(1,\)"),
+        ("poisson", {"mu": np.ones((3, 2))}, [0.9, 0.3], "sum to 1.*1.2"),
+        ("poisson", {"mu": np.ones((3, 2))}, [1.5, -0.5], "non-negative.*-0.5"),
+        ("poisson", {"mu": np.ones((3, 2))}, [np.nan, 1], "weights must be"),
+    ],
+)
+def test_bad_parameters_are_named(name, params, weights, message):
+    with pytest.raises(ValueError, match=message):
+        PredictiveDistribution(name, params, weights=weights)
+
+
+def test_bad_arguments_are_named():
+    dist = make("norm", (3, 2))
+    for method in (dist.pdf, dist.logpdf, dist.joint_logpdf, dist.cdf, dist.sf):
+        with pytest.raises(ValueError, match=r"NaN, first at index \(1,\)"):
+            method([0, np.nan, 0])
+        with pytest.raises(ValueError, match=r"shape \(4,\), expected \(3,\)"):
+            method(np.zeros(4))
+    with pytest.raises(ValueError, match=r"shape \(5,\), expected \(1,\)"):
+        dist[0].cdf(np.zeros(5))
+    for q in (-0.1, [0.5, 1.1], np.nan):
+        with pytest.raises(ValueError, match=r"q must lie in \[0, 1\]"):
+            dist.ppf(q)
+    with pytest.raises(ValueError, match="confidence must lie"):
+        dist.interval(90)
+
+
+mixtures = st.builds(
+    make,
+    st.sampled_from(FAMILIES),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.integers(0, 10_000),
+)
+quick = settings(max_examples=40, deadline=None)
+
+
+@quick
+@given(mixtures, st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_quantiles_and_probabilities_increase(dist, levels):
+    x = dist.ppf(np.sort(levels))
+    assert not np.isnan(x).any()
+    assert (x[1:] >= x[:-1]).all()
+    probabilities = dist.cdf(x)
+    assert (probabilities[1:] >= probabilities[:-1] - 1e-15).all()
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    assert_allclose(probabilities + dist.sf(x), 1, rtol=1e-12)
+    if not dist.is_discrete:
+        assert_allclose(probabilities.T, np.tile(np.sort(levels), (len(dist), 1)), atol=1e-9)
+
+
+@quick
+@given(mixtures, st.randoms())
+def test_components_have_no_order(dist, random):
+    order = random.sample(range(dist.n_components), dist.n_components)
+    params = {key: value[:, order] for key, value in dist.params.items()}
+    other = PredictiveDistribution(dist.name, params, weights=dist.weights[:, order])
+    assert_allclose(other.ppf(Q), dist.ppf(Q), rtol=1e-9, atol=1e-12)
+    assert_allclose(other.var(), dist.var(), rtol=1e-12, atol=1e-14)
+    assert_allclose(other.cdf(0.4), dist.cdf(0.4), rtol=1e-12)
+
+
+@quick
+@given(mixtures, st.floats(0, 1))
+def test_mixing_a_distribution_with_itself_changes_nothing(dist, share):
+    same = PredictiveDistribution.mix([dist, dist], [share, 1 - share])
+    assert_allclose(same.ppf(Q), dist.ppf(Q), rtol=1e-9, atol=1e-12)
+    assert_allclose(same.mean(), dist.mean(), rtol=1e-12, atol=1e-14)
+    assert_allclose(same.var("epistemic"), dist.var("epistemic"), rtol=1e-9, atol=1e-12)
+    assert_allclose(same.logpdf(1.0), dist.logpdf(1.0), rtol=1e-9, atol=1e-12)
+
+
+@quick
+@given(mixtures)
+def test_variance_splits_in_two(dist):
+    assert_allclose(dist.var("aleatoric") + dist.var("epistemic"), dist.var(), rtol=1e-12)
+    within = [c.var() for c in dist.components]
+    assert (dist.var() >= np.min(within, axis=0) - 1e-12).all()
