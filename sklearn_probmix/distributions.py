@@ -486,10 +486,9 @@ def _real_quantiles(dist, q):
     with np.errstate(all="ignore"):
         result = elementwise.find_root(excess, (low, high), args=(cells, q))
         # Equal components give an empty bracket, and rounding one without a change of sign: the
-        # root is then an end of it, as it is for q = 0 and q = 1.
+        # root is then an end of it.
         nearer = np.where(abs(result.f_bracket[0]) <= abs(result.f_bracket[1]), low, high)
-    x = np.where(result.success, result.x, nearer)
-    return np.where(q == 0, low, np.where(q == 1, high, x))
+    return np.where(result.success, result.x, nearer)
 
 
 def _integer_quantiles(dist, q):

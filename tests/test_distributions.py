@@ -134,6 +134,9 @@ def test_degenerate_and_distant_components():
     assert_allclose(unused.ppf(Q)[:, 0], stats.gamma.ppf(Q, 2.0), rtol=1e-10)
     assert_allclose(unused.logpdf([3.0]), stats.gamma.logpdf(3.0, 2.0))
     assert unused.rvs(500, random_state=0).max() < 100
+    boxes = PredictiveDistribution("uniform", {"scale": [[1.0, 2.0, 9.0]]}, weights=[0.3, 0.7, 0])
+    assert_array_equal(np.stack(boxes.support()), [[0], [2]])
+    assert_array_equal(boxes.ppf([0, 1]), [[0], [2]])
 
 
 @pytest.mark.parametrize("factor", [1e30, 1e-30])
