@@ -1,0 +1,128 @@
+"""Resumable experiments: one JSON line per finished fit, keyed by the settings of the fit.
+
+A line is ``{"settings": {...}, "scores": {...}, "seconds": 1.2}``, or has "error" in the place of
+"scores" where the fit raised a ValueError, which is a result too. Lines are only ever appended.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from joblib import Parallel, delayed
+from sklearn.exceptions import ConvergenceWarning
+from tqdm import tqdm
+
+__all__ = ["RESULTS", "key", "read_results", "run_missing"]
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def key(settings):
+    """Return a canonical text of settings: equal for equal settings, in whatever order.
+
+    Parameters
+    ----------
+    settings : dict
+        Of JSON types; tuples count as lists.
+
+    Returns
+    -------
+    str
+    """
+    return json.dumps(settings, sort_keys=True)
+
+
+def read_results(path):
+    """Read the finished fits of a file of results.
+
+    Parameters
+    ----------
+    path : path-like
+        May not exist yet. A line that was cut off when its writer was killed is left out.
+
+    Returns
+    -------
+    dict of str to dict
+        Lines by the `key` of their settings, in the order of the file; the first of equal ones.
+    """
+    path = Path(path)
+    results = {}
+    if not path.exists():
+        return results
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            result = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        results.setdefault(key(result["settings"]), result)
+    return results
+
+
+def run_missing(fit, jobs, path, *, n_jobs=1, title=""):
+    """Fit what is not in the file yet, appending a line for each fit as it ends.
+
+    Parameters
+    ----------
+    fit : callable
+        Maps settings to a dict of scores (floats); of a module or a partial of one, so that it can
+        be sent to other processes. It runs with one torch thread.
+    jobs : iterable of dict
+        Settings in order of priority; doubles are run once.
+    path : path-like
+        File of JSON lines; its folder is made.
+    n_jobs : int, default=1
+        Number of processes.
+    title : str, default=""
+        Stands before the progress bar.
+
+    Returns
+    -------
+    dict of str to dict
+        All results of the file, as `read_results` returns them.
+    """
+    path = Path(path)
+    results = read_results(path)
+    wanted = {key(settings): settings for settings in jobs}
+    missing = [settings for text, settings in wanted.items() if text not in results]
+    if not missing:
+        return results
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fits = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(
+        delayed(_measured)(fit, settings) for settings in missing
+    )
+    bar = tqdm(
+        total=len(wanted),
+        initial=len(wanted) - len(missing),
+        desc=title,
+        unit="fit",
+        # A log file does not need ten lines a second.
+        mininterval=0.1 if sys.stderr.isatty() else 60,
+        smoothing=0.05,
+    )
+    with bar, path.open("a", encoding="utf-8") as file:
+        if file.tell() and not path.read_text(encoding="utf-8").endswith("\n"):
+            file.write("\n")
+        for result in fits:
+            results[key(result["settings"])] = result
+            file.write(json.dumps(result) + "\n")
+            file.flush()
+            bar.update()
+    return results
+
+
+def _measured(fit, settings):
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            # That training diverged late and the best epoch was kept is seen in n_epochs.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            outcome = {"scores": fit(settings)}
+    except ValueError as error:
+        outcome = {"error": str(error)}
+    return {"settings": settings, **outcome, "seconds": round(time.perf_counter() - start, 2)}

@@ -1,0 +1,280 @@
+"""The experiments of the paper, as commands.
+
+``python -m benchmarks.paper {toy-regression,toy-classification,uci,stocks,tables}``
+
+Every finished fit is one line of ``benchmarks/results/<experiment>.jsonl``; a command that is
+called again runs what is missing. ``tables`` writes ``benchmarks/PAPER_RESULTS.md`` from these
+files, with the paper's figures beside ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks._runs import RESULTS, read_results, run_missing
+from benchmarks.paper_settings import (
+    FIRST_SPLITS,
+    FULL_BATCH_METHODS,
+    LARGE_SETS,
+    METHODS,
+    N_SPLITS,
+    N_TOY_TEST,
+    NINE_METHODS,
+    SELECTION_SPLITS,
+    SEQUENCE_MODULES,
+    SMALL_SETS,
+    STOCKS,
+    chosen_mixing,
+    stock_settings,
+    toy_settings,
+    toy_stages,
+    uci_grid,
+    uci_settings,
+)
+from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor
+from sklearn_probmix.datasets import (
+    load_stock_windows,
+    load_uci_split,
+    make_cubic,
+    make_rings,
+)
+from sklearn_probmix.metrics import (
+    brier_score,
+    coverage,
+    crps,
+    expected_calibration_error,
+    nll,
+)
+
+
+def fit_uci(root, settings):
+    """Fit and score one split of a UCI table."""
+    folder = Path(root, "uci", settings["dataset"])
+    X, X_test, y, y_test = load_uci_split(folder, settings["split"])
+    est = ProbMixupRegressor(**settings["estimator"], random_state=settings["split"]).fit(X, y)
+    return regression_scores(est, X_test, y_test) | training_scores(est)
+
+
+def regression_scores(est, X, y):
+    """Score a regressor's predictive distributions, in the units of y."""
+    dist = est.predict_proba(X)
+    return {
+        "nll": nll(y, dist),
+        "rmse": float(np.sqrt(np.mean((dist.mean() - y) ** 2))),
+        "crps": crps(y, dist),
+        "coverage": coverage(y, dist, level=0.9),
+    }
+
+
+def training_scores(est):
+    """Return the validation NLL of the kept epoch, in the units of y, and the epochs run."""
+    losses = [epoch["valid_loss"] for epoch in est.history_]
+    best = int(np.argmin(losses))
+    scores = {"best_epoch": best + 1, "n_epochs": len(losses)}
+    valid_nll = losses[best]
+    if isinstance(est, ProbMixupRegressor):
+        scores["log_scale"] = float(np.log(float(est.y_scale_[0])))
+        valid_nll += scores["log_scale"]
+    return scores | {"valid_nll": float(valid_nll)}
+
+
+def run_uci(args):
+    """Choose alpha and beta on the first splits, then fit all splits, breadth first."""
+    path = args.results / "uci.jsonl"
+    for group in (SMALL_SETS, LARGE_SETS):
+        datasets = [name for name in group if name in args.datasets]
+        n_splits = {name: args.splits or N_SPLITS[name] for name in datasets}
+        last = max(n_splits.values(), default=0)
+        for splits in (range(min(FIRST_SPLITS, last)), range(FIRST_SPLITS, last)):
+            for batch_size in (100, None):
+                cells = [
+                    (dataset, method)
+                    for dataset in datasets
+                    for method in args.methods
+                    if batch_size or (group is SMALL_SETS and method in FULL_BATCH_METHODS)
+                ]
+                _run_uci_cells(args, path, cells, splits, n_splits, batch_size)
+
+
+def _run_uci_cells(args, path, cells, splits, n_splits, batch_size):
+    fit = partial(fit_uci, args.data)
+    batch = f"batch {batch_size}" if batch_size else "full batch"
+    grid = [
+        uci_settings(dataset, split, method, batch_size, **mixing)
+        for dataset, method in cells
+        for mixing in uci_grid(method)
+        for split in SELECTION_SPLITS
+    ]
+    results = run_missing(fit, grid, path, n_jobs=args.jobs, title=f"uci {batch}, selection")
+    chosen = {cell: chosen_mixing(results, *cell, batch_size) for cell in cells}
+    jobs = [
+        uci_settings(dataset, split, method, batch_size, **chosen[dataset, method])
+        for split in splits
+        for dataset, method in cells
+        if split < n_splits[dataset]
+    ]
+    title = f"uci {batch}, splits {splits.start} to {splits.stop - 1}"
+    run_missing(fit, jobs, path, n_jobs=args.jobs, title=title)
+
+
+def fit_toy_regression(settings):
+    """Fit one draw of the cubic; score inside (-4, 4) and outside, in (4, 6)."""
+    run = settings["run"]
+    X, y = make_cubic(random_state=run)
+    est = ProbMixupRegressor(**settings["estimator"], random_state=run).fit(X, y)
+    scores = training_scores(est)
+    for where, (low, high) in {"in": (-4, 4), "out": (4, 6)}.items():
+        X_test, y_test = make_cubic(N_TOY_TEST, low=low, high=high, random_state=10_000 + run)
+        found = regression_scores(est, X_test, y_test)
+        # The paper's NLL is that of standardised y.
+        found["nll_standardised"] = found["nll"] - scores["log_scale"]
+        found["mse"] = found.pop("rmse") ** 2
+        scores |= {f"{name}_{where}": value for name, value in found.items()}
+    return scores
+
+
+def run_toy_regression(args):
+    """Fit the cubic: all methods, alphas, betas and poolings."""
+    jobs = [
+        toy_settings(run, method, mixing)
+        for stage in toy_stages(args.methods)
+        for run in range(args.runs)
+        for method, mixing in stage
+    ]
+    path = args.results / "toy-regression.jsonl"
+    run_missing(fit_toy_regression, jobs, path, n_jobs=args.jobs, title="toy-regression")
+
+
+def fit_toy_classification(settings):
+    """Fit and score one draw of the three rings."""
+    run = settings["run"]
+    X, y = make_rings(random_state=run)
+    X_test, y_test = make_rings(N_TOY_TEST, random_state=10_000 + run)
+    est = ProbMixupClassifier(**settings["estimator"], random_state=run).fit(X, y)
+    proba = est.predict_proba(X_test)
+    p_of_label = np.take_along_axis(proba, np.searchsorted(est.classes_, y_test)[:, None], axis=1)
+    return {
+        "accuracy": float(np.mean(est.classes_[proba.argmax(axis=1)] == y_test)),
+        "nll": float(-np.log(np.maximum(p_of_label, np.finfo(float).tiny)).mean()),
+        "brier": brier_score(y_test, proba, labels=est.classes_),
+        "calibration_error": expected_calibration_error(y_test, proba, labels=est.classes_),
+    } | training_scores(est)
+
+
+def run_toy_classification(args):
+    """Fit the rings: all methods, alphas, betas and poolings."""
+    jobs = [
+        toy_settings(run, method, mixing, classification=True)
+        for stage in toy_stages(args.methods, classification=True)
+        for run in range(args.runs)
+        for method, mixing in stage
+    ]
+    path = args.results / "toy-classification.jsonl"
+    run_missing(fit_toy_classification, jobs, path, n_jobs=args.jobs, title="toy-classification")
+
+
+def fit_stock(root, settings):
+    """Fit the earlier 80 % of a stock's windows, score the later 20 %."""
+    from benchmarks.sequence_modules import make_net
+
+    X, y = load_stock_windows(Path(root, "stocks", f"{settings['stock']}.csv"))
+    n_train = int(0.8 * len(y))
+    net = make_net(settings["module"], settings["estimator"]["method"], **settings["net"])
+    est = ProbMixupRegressor(net=net, **settings["estimator"], random_state=settings["run"])
+    est.fit(X[:n_train], y[:n_train])
+    scores = regression_scores(est, X[n_train:], y[n_train:]) | training_scores(est)
+    return scores | {"nll_standardised": scores["nll"] - scores["log_scale"]}
+
+
+def run_stocks(args):
+    """Fit the four stocks: the LSTM first, then the transformer."""
+    jobs = [
+        stock_settings(stock, module, run, method)
+        for module in args.modules
+        for run in range(args.runs or {"lstm": 3, "transformer": 1}[module])
+        for stock in args.datasets
+        for method in args.methods
+    ]
+    path = args.results / "stocks.jsonl"
+    run_missing(partial(fit_stock, args.data), jobs, path, n_jobs=args.jobs, title="stocks")
+
+
+def write_tables(args):
+    """Write what is in the results as Markdown."""
+    from benchmarks.paper_report import render_report
+
+    names = ["toy-regression", "toy-classification", "uci", "stocks"]
+    text = render_report({name: read_results(args.results / f"{name}.jsonl") for name in names})
+    args.output.write_text(text, encoding="utf-8")
+    print(f"Wrote {args.output}")
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name, run, methods, **help_texts):
+        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        command.set_defaults(run=run)
+        command.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
+        if methods:
+            command.add_argument(
+                "--methods",
+                nargs="+",
+                choices=methods,
+                default=methods,
+                metavar="METHOD",
+                help=f"some of {', '.join(methods)}",
+            )
+            command.add_argument("--jobs", type=int, default=1, help="processes")
+        return command
+
+    def add_data(command, datasets):
+        command.add_argument(
+            "--data",
+            type=Path,
+            default=os.environ.get("PROBMIX_DATA"),
+            help="folder that holds uci and stocks; by default the variable PROBMIX_DATA",
+        )
+        command.add_argument(
+            "--datasets",
+            nargs="+",
+            choices=datasets,
+            default=datasets,
+            metavar="DATASET",
+            help=f"some of {', '.join(datasets)}",
+        )
+
+    for name, run in [
+        ("toy-regression", run_toy_regression),
+        ("toy-classification", run_toy_classification),
+    ]:
+        add(name, run, NINE_METHODS).add_argument("--runs", type=int, default=10)
+    uci = add("uci", run_uci, list(METHODS))
+    add_data(uci, [*SMALL_SETS, *LARGE_SETS])
+    uci.add_argument("--splits", type=int, help="by default 20, and 5 of the three large tables")
+    stocks = add("stocks", run_stocks, NINE_METHODS)
+    add_data(stocks, STOCKS)
+    stocks.add_argument("--runs", type=int, help="by default 3, and 1 of the transformer")
+    stocks.add_argument("--modules", nargs="+", choices=SEQUENCE_MODULES, default=SEQUENCE_MODULES)
+    tables = add("tables", write_tables, None)
+    tables.add_argument("--output", type=Path, default=RESULTS.parent / "PAPER_RESULTS.md")
+    return parser
+
+
+def main(argv=None):
+    """Run one command."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if "data" in args and (args.data is None or not Path(args.data).is_dir()):
+        parser.error(f"--data {args.data}: no such folder; name one or set PROBMIX_DATA")
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()

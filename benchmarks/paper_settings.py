@@ -1,0 +1,156 @@
+"""What the experiments of the paper are: methods, grids, and the settings of every fit."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from benchmarks._runs import key
+
+LOCAL = {"n_neighbors": 5}
+SEPARATE = {"method": "m-probmix", "embedding_variance": "separate"}
+METHODS = {
+    "erm": {"method": "erm"},
+    "mixup": {"method": "mixup"},
+    "local-mixup": {"method": "mixup", **LOCAL},
+    "manifold-mixup": {"method": "manifold-mixup"},
+    "local-manifold-mixup": {"method": "manifold-mixup", **LOCAL},
+    "probmix": {"method": "probmix"},
+    "local-probmix": {"method": "probmix", **LOCAL},
+    "m-probmix": {"method": "m-probmix"},
+    "local-m-probmix": {"method": "m-probmix", **LOCAL},
+    "m-probmix-separate": SEPARATE,
+    "local-m-probmix-separate": {**SEPARATE, **LOCAL},
+}
+NINE_METHODS = [name for name in METHODS if not name.endswith("separate")]
+PROBABILISTIC = [name for name in METHODS if name.endswith(("probmix", "separate"))]
+
+SMALL_SETS = ["yacht", "energy", "concrete", "bostonHousing", "wine-quality-red"]
+LARGE_SETS = ["kin8nm", "power-plant", "naval-propulsion-plant"]
+FULL_BATCH_METHODS = ["erm", "probmix", "m-probmix"]
+N_SPLITS = {**dict.fromkeys(SMALL_SETS, 20), **dict.fromkeys(LARGE_SETS, 5)}
+SELECTION_SPLITS = range(2)
+# So many splits of every small set come before the rest of any.
+FIRST_SPLITS = 5
+
+# What all experiments share. The paper has no floor of the variance.
+COMMON = {
+    "weight_decay": 0.0,
+    "variance_floor": 1e-6,
+    "validation_fraction": 0.2,
+    "early_stopping": True,
+    "n_iter_no_change": 200,
+}
+UCI = {"hidden_layer_sizes": [128, 32], "lr": 0.005, "max_epochs": 1000, **COMMON}
+UCI_GRID = {"alpha": [0.1, 0.4], "beta": [0.0, 0.01]}
+
+TOY = {
+    "hidden_layer_sizes": [128, 64],
+    "lr": 0.01,
+    "max_epochs": 500,
+    "batch_size": None,
+    **COMMON,
+}
+# alpha .25 and the vanishing one first: the paper's claims are about them.
+TOY_ALPHAS = [0.25, 1e-32, 0.01, 0.05, 0.1, 0.5, 1.0]
+TOY_BETAS = [0.0, 0.01]
+POOLINGS = ["log-linear", "linear"]
+N_TOY_TEST = 1000
+
+STOCKS = ["GME", "GOOG", "NVDA", "RCL"]
+SEQUENCE_MODULES = ["lstm", "transformer"]
+STOCK_NET = {"lr": 0.0005, "max_epochs": 2000, "batch_size": 32}
+STOCK_MIXING = {"alpha": 0.1, "beta": 0.0}
+
+
+def uci_settings(dataset, split, method, batch_size=100, **mixing):
+    """Return the settings of one fit on a UCI table, which are the key of its result."""
+    estimator = {**UCI, "batch_size": batch_size, **METHODS[method], **mixing}
+    if method.endswith("separate"):
+        estimator["hidden_layer_sizes"] = [64, 32]
+    return {"dataset": dataset, "split": split, "name": method, "estimator": estimator}
+
+
+def uci_grid(method):
+    """Return the alpha and beta among which validation chooses."""
+    if method == "erm":
+        return [{}]
+    betas = UCI_GRID["beta"] if method in PROBABILISTIC else UCI_GRID["beta"][:1]
+    return [{"alpha": alpha, "beta": beta} for alpha in UCI_GRID["alpha"] for beta in betas]
+
+
+def chosen_mixing(results, dataset, method, batch_size=100):
+    """Return the alpha and beta of the lowest validation NLL on splits 0 and 1.
+
+    Parameters
+    ----------
+    results : dict
+        As `read_results` returns them.
+    dataset, method : str
+    batch_size : int or None
+
+    Returns
+    -------
+    dict or None
+        None if a fit that the choice needs is missing.
+    """
+    mean_nll = []
+    for mixing in uci_grid(method):
+        fits = [
+            results.get(key(uci_settings(dataset, split, method, batch_size, **mixing)))
+            for split in SELECTION_SPLITS
+        ]
+        if None in fits:
+            return None
+        losses = [fit["scores"]["valid_nll"] if "scores" in fit else np.inf for fit in fits]
+        mean_nll.append(np.mean(losses))
+    return uci_grid(method)[int(np.argmin(mean_nll))]
+
+
+def toy_mixings(method, *, classification=False):
+    """Return the settings of mixing that are tried on a toy problem, as arguments of estimators."""
+    if method == "erm":
+        return [METHODS[method]]
+    if method not in PROBABILISTIC:
+        return [{**METHODS[method], "alpha": alpha} for alpha in TOY_ALPHAS]
+    mixings = []
+    for beta, alpha, pooling in itertools.product(TOY_BETAS, TOY_ALPHAS, POOLINGS):
+        mixing = {**METHODS[method], "alpha": alpha, "beta": beta, "pooling": pooling}
+        if classification and beta > 0:
+            # Eq. 14, which is undefined at beta 0.
+            mixing["response"] = "pooled"
+        mixings.append(mixing)
+    return mixings
+
+
+def toy_stages(methods, *, classification=False):
+    """Divide (method, mixing) by alpha and beta, so that every stage can be compared in itself."""
+    stages = {(beta, alpha): [] for beta in TOY_BETAS for alpha in TOY_ALPHAS}
+    for method in methods:
+        for mixing in toy_mixings(method, classification=classification):
+            stage = mixing.get("beta", TOY_BETAS[0]), mixing.get("alpha", TOY_ALPHAS[0])
+            stages[stage].append((method, mixing))
+    return list(stages.values())
+
+
+def toy_settings(run, method, mixing, *, classification=False):
+    """Return the settings of one fit on a toy problem."""
+    estimator = {**TOY, **mixing}
+    if classification:
+        del estimator["variance_floor"]
+    return {"run": run, "name": method, "estimator": estimator}
+
+
+def stock_settings(stock, module, run, method):
+    """Return the settings of one fit on the prices of a stock."""
+    mixing = {} if method == "erm" else STOCK_MIXING
+    estimator = {**COMMON, **METHODS[method], **mixing}
+    return {
+        "stock": stock,
+        "module": module,
+        "run": run,
+        "name": method,
+        "net": STOCK_NET,
+        "estimator": estimator,
+    }
