@@ -188,9 +188,9 @@ def render_uci(cells):
             "alpha and beta were chosen, for each table, method and batch size, by the mean "
             f"validation NLL of splits {SELECTION_SPLITS[0]} and {SELECTION_SPLITS[-1]} from "
             f"{grid} (beta for the probabilistic methods only), and then fixed. The response is "
-            f"pooled (eq. 14). There are {N_PAPER_SPLITS} splits; {splits}. NLL, RMSE and CRPS are in the "
-            "units of y. *SE* is our mean minus the paper's in standard errors of the paper's, "
-            "sd/√20; below zero is better than the paper."
+            f"pooled (eq. 14). There are {N_PAPER_SPLITS} splits; {splits}. NLL, RMSE and "
+            "CRPS are in the units of y. *SE* is our mean minus the paper's in standard errors of the "
+            "paper's, sd/√20; below zero is better than the paper."
         ),
     ]
     for dataset in [*SMALL_SETS, *LARGE_SETS]:
@@ -264,9 +264,9 @@ def render_toy_regression(cells):
             f"{TOY['hidden_layer_sizes']} is trained on the full batch with learning rate "
             f"{TOY['lr']} for at most {TOY['max_epochs']} epochs, and stops after "
             f"{TOY['n_iter_no_change']} without a better validation NLL. NLL is that of "
-            "standardised y, the mean squared error is in units of y². The paper's figures are those "
-            "of beta 1e-32, ours of beta 0. *SE* is the difference of the means in standard errors "
-            "of both, √(sd²/runs + sd²/10), where the paper has a deviation."
+            "standardised y, the mean squared error is in units of y². The paper's figures are "
+            "those of beta 1e-32, ours of beta 0. *SE* is the difference of the means in standard "
+            "errors of both, √(sd²/runs + sd²/10), where the paper has a deviation."
         ),
     ]
     for pooling in POOLINGS:
@@ -334,9 +334,9 @@ def render_toy_classification(results):
         "## Toy classification (Figures 15 to 25)",
         (
             "Three rings, 100 rows, of which 20 validate; tested on 1000 rows. Network and "
-            "training are those of the toy regression. At beta 0 the response is that of Assumption 4.2, "
-            "at beta .01 the pooled one of eq. 14. The paper shows pictures of this problem and no "
-            "figures. Means over the runs:"
+            "training are those of the toy regression. At beta 0 the response is that of "
+            "Assumption 4.2, at beta .01 the pooled one of eq. 14. The paper shows pictures of this "
+            "problem and no figures. Means over the runs:"
         ),
     ]
     for score, title in [("accuracy", "Accuracy"), ("nll", "NLL"), ("calibration_error", "ECE")]:
@@ -376,7 +376,8 @@ def render_stocks(results):
             f"{STOCK_NET['lr']}, batches of {STOCK_NET['batch_size']}, at most "
             f"{STOCK_NET['max_epochs']} epochs, stopping after 200 without a better validation "
             f"NLL; {mixing}, not tuned. NLL is that of y standardised by the training windows. "
-            "*Apart* is the difference of the means in units of the deviation that the paper prints."
+            "*Apart* is the difference of the means in units of the deviation that the paper "
+            "prints."
         ),
     ]
     for module in SEQUENCE_MODULES:
