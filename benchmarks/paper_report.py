@@ -189,8 +189,8 @@ def render_uci(cells):
             f"validation NLL of splits {SELECTION_SPLITS[0]} and {SELECTION_SPLITS[-1]} from "
             f"{grid} (beta for the probabilistic methods only), and then fixed. The response is "
             f"pooled (eq. 14). There are {N_PAPER_SPLITS} splits; {splits}. NLL, RMSE and "
-            "CRPS are in the units of y. *SE* is our mean minus the paper's in standard errors of the "
-            "paper's, sd/√20; below zero is better than the paper."
+            "CRPS are in the units of y. *SE* is our mean minus the paper's in standard errors of "
+            "the paper's, sd/√20; below zero is better than the paper."
         ),
     ]
     for dataset in [*SMALL_SETS, *LARGE_SETS]:
@@ -335,8 +335,8 @@ def render_toy_classification(results):
         (
             "Three rings, 100 rows, of which 20 validate; tested on 1000 rows. Network and "
             "training are those of the toy regression. At beta 0 the response is that of "
-            "Assumption 4.2, at beta .01 the pooled one of eq. 14. The paper shows pictures of this "
-            "problem and no figures. Means over the runs:"
+            "Assumption 4.2, at beta .01 the pooled one of eq. 14. The paper shows pictures of "
+            "this problem and no figures. Means over the runs:"
         ),
     ]
     for score, title in [("accuracy", "Accuracy"), ("nll", "NLL"), ("calibration_error", "ECE")]:
