@@ -1,9 +1,10 @@
 """Probabilistic mixup for scikit-learn: predictive distributions from mixed networks."""
 
 from sklearn_probmix.callbacks import ProbMixup
+from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.estimators import ProbMixupClassifier, ProbMixupRegressor
-from sklearn_probmix.families import NegativeLogLikelihood, get_family
+from sklearn_probmix.families import get_family
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
 from sklearn_probmix.metrics import (
     neg_coverage_error_scorer,

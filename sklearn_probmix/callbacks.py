@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback
 
+from sklearn_probmix.criterion import as_target, log_likelihood, normal_crps, output_shape
 from sklearn_probmix.families import (
     Mixture,
-    as_target,
     get_family,
     linear_pool,
     log_linear_pool,
     mix_responses,
-    output_shape,
 )
 from sklearn_probmix.loaders import PairedBatch
+from sklearn_probmix.modules import Ensemble
 
-__all__ = ["BestEpoch", "ProbMixup"]
+__all__ = ["BestEpoch", "ProbMixup", "Validation"]
+
+_VALIDATION_CHUNK = 4096
 
 
 class ProbMixup(Callback):
@@ -126,15 +128,16 @@ class ProbMixup(Callback):
         return self
 
     def on_train_begin(self, net, **kwargs):
-        """Hook the site, after removing what an interrupted fit may have left."""
+        """Register the hook, after removing one that an interrupted fit left."""
         self._remove_hook()
         if self.alpha == 0 or self.site == "input":
             return
-        submodules = dict(net.module_.named_modules())
+        module = net.module_.template if isinstance(net.module_, Ensemble) else net.module_
+        submodules = dict(module.named_modules())
         name = "" if self.site == "output" else self.site
         if name not in submodules:
             raise ValueError(
-                f"site={self.site!r} is no submodule of {type(net.module_).__name__}; expected "
+                f"site={self.site!r} is no submodule of {type(module).__name__}; expected "
                 f"'input', 'output' or one of {sorted(filter(None, submodules))}."
             )
         self.handle_ = submodules[name].register_forward_hook(self._mix_output)
@@ -187,6 +190,8 @@ class ProbMixup(Callback):
         lam = self.rng_.beta(self.alpha, self.alpha, size=self.n_mixes * n_rows)
         self.lam_ = torch.from_numpy(lam)
         self.partner_ = partner.repeat(self.n_mixes)
+        # Drawn here and not in the hook, which runs once for each member of a looped ensemble.
+        self.own_is_chosen_ = torch.from_numpy(self.rng_.random(len(lam)) < lam)
 
     def _mix_target(self, target):
         lam = self.lam_.to(target["points"].device)
@@ -208,6 +213,9 @@ class ProbMixup(Callback):
             mixed["row_weight"] = log_linear_pool(
                 self._own(weight), self._partners(weight), lam.to(weight.dtype)
             )
+        if "mask" in target:
+            # A pair counts for a member only where neither of its rows is held out from it.
+            mixed["mask"] = self._own(target["mask"]) * self._partners(target["mask"])
         return mixed
 
     def _may_have_components(self):
@@ -246,7 +254,7 @@ class ProbMixup(Callback):
             return log_linear_pool(own, partners, lam)
         if self.site == "output":
             return linear_pool(own, partners, lam)
-        chosen = torch.from_numpy(self.rng_.random(len(lam))).to(tensor) < lam
+        chosen = self.own_is_chosen_.to(tensor.device)
         return torch.where(chosen.reshape(-1, *[1] * (own.ndim - 1)), own, partners)
 
     def _own(self, tensor):
@@ -258,34 +266,61 @@ class ProbMixup(Callback):
         return tensor[self.partner_.to(tensor.device)]
 
 
-class BestEpoch(Callback):
-    """Keep the weights of the epoch of lowest validation loss in memory, and know when to stop.
+class Validation(NamedTuple):
+    """Rows that choose the best epoch: the same for all members, or each member's own.
 
-    Without validation data the last epoch whose training loss is finite is kept. The weights are
-    put back when training ends.
+    A member's own rows have the member on a first axis; its rows of weight 0 are padding.
+    """
+
+    X: torch.Tensor
+    """Shape ([n_members,] rows, ...)."""
+    y: torch.Tensor
+    """Shape ([n_members,] rows, n_outputs)."""
+    weight: torch.Tensor
+    """Shape ([n_members,] rows)."""
+    per_member: bool
+
+
+class BestEpoch(Callback):
+    """Keep every member's weights of its best epoch in memory, and know when to stop.
+
+    At the end of an epoch the validation rows are scored, by the mean negative log-likelihood
+    and perhaps by CRPS, and recorded in the history as `valid_loss` and `valid_crps`. Without
+    validation rows the last epoch whose training loss is finite is kept. The weights are put
+    back when training ends.
 
     Parameters
     ----------
     patience : int or None, default=None
-        Number of epochs without improvement after which training stops; None never stops.
+        Number of epochs in which no member improves after which training stops; None never stops.
+    validation : Validation or None, default=None
+    monitor : {"nll", "crps"}, default="nll"
+        The score whose minimum is the best epoch; CRPS for Normal families only.
+    family : str or Family, default="normal"
+    n_members : int, default=1
 
     Attributes
     ----------
-    best_epoch_ : int or None
-        Number, from 1, of the epoch whose weights are kept; None before the first.
-    best_loss_ : float
-        Its validation loss; infinite without validation data.
+    best_epoch_ : ndarray of shape (n_members,)
+        Number, from 1, of the epoch whose weights are kept; 0 before the first.
+    best_score_ : ndarray of shape (n_members,)
+        Its score; infinite without validation rows.
     stop_reason_ : {"patience", "divergence", "interruption"} or None
         Why training ended early.
     """
 
-    def __init__(self, patience=None):
+    def __init__(self, patience=None, validation=None, monitor="nll", family="normal", n_members=1):
         self.patience = patience
+        self.validation = validation
+        self.monitor = monitor
+        self.family = family
+        self.n_members = n_members
 
     def on_train_begin(self, net, **kwargs):
         """Forget an earlier fit."""
-        self.best_epoch_, self.best_loss_, self.weights_ = None, math.inf, None
-        self.stop_reason_, self.in_epoch_ = None, False
+        self.best_epoch_ = np.zeros(self.n_members, dtype=int)
+        self.best_score_ = np.full(self.n_members, np.inf)
+        self.stop_reason_, self.in_epoch_, self.weights_ = None, False, None
 
     def on_epoch_begin(self, net, **kwargs):
         """Note that an exception from here on interrupts an epoch."""
@@ -293,17 +328,25 @@ class BestEpoch(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         """Compare this epoch with the best, and stop training where it should."""
+        net.history.record("train_loss", net.history[-1, "train_loss"] / self.n_members)
+        if self.validation is None:
+            score = np.full(self.n_members, np.nan)
+            better = np.ones(self.n_members, dtype=bool)
+        else:
+            score = self._validate(net)
+            better = score < self.best_score_
+            net.history.record("valid_loss_best", bool(better.any()))
         self.in_epoch_ = False
-        epoch = net.history[-1]
-        losses = [epoch[name] for name in ("train_loss", "valid_loss") if name in epoch]
+        losses = [net.history[-1, "train_loss"], *([] if self.validation is None else score)]
         if not np.isfinite(losses).all():
             self._stop("divergence")
-        validated = "valid_loss" in epoch
-        if not validated or epoch["valid_loss"] < self.best_loss_:
-            self.best_epoch_ = epoch["epoch"]
-            self.best_loss_ = epoch["valid_loss"] if validated else math.inf
-            self.weights_ = copy.deepcopy(net.module_.state_dict())
-        elif self.patience is not None and epoch["epoch"] - self.best_epoch_ >= self.patience:
+        epoch = len(net.history)
+        if better.any():
+            self._keep(net.module_.state_dict(), better)
+            self.best_epoch_[better] = epoch
+            if self.validation is not None:
+                self.best_score_[better] = score[better]
+        elif self.patience is not None and epoch - self.best_epoch_.max() >= self.patience:
             self._stop("patience")
 
     def on_train_end(self, net, **kwargs):
@@ -313,6 +356,41 @@ class BestEpoch(Callback):
         if self.weights_ is not None:
             net.module_.load_state_dict(self.weights_)
         self.weights_ = None
+
+    def _validate(self, net):
+        """Score the validation rows and record the scores; shape (n_members,)."""
+        scores = {"nll": lambda *args: -log_likelihood(*args), "crps": normal_crps}
+        names = ["nll"] if self.monitor == "nll" else ["nll", "crps"]
+        family, (X, y, weight, per_member) = get_family(self.family), self.validation
+        points, weight = (y.transpose(0, 1), weight.T) if per_member else (y.unsqueeze(1), weight)
+        totals = dict.fromkeys(names, 0.0)
+        net.module_.eval()
+        with torch.no_grad():
+            for rows in torch.arange(len(points)).split(_VALIDATION_CHUNK):
+                output = (
+                    net.module_.each(X[:, rows].to(net.device))
+                    if per_member
+                    else net.infer(X[rows])
+                )
+                for name in names:
+                    score = scores[name](
+                        family, output, points[rows].to(net.device), self.n_members
+                    ).cpu()
+                    score = score.diagonal(dim1=1, dim2=2) if per_member else score[:, 0]
+                    share = weight[rows] if per_member else weight[rows].unsqueeze(-1)
+                    totals[name] = totals[name] + (score.double() * share).sum(0)
+        means = {name: (total / weight.sum(0)).numpy() for name, total in totals.items()}
+        net.history.record("valid_loss", float(means["nll"].mean()))
+        if "crps" in means:
+            net.history.record("valid_crps", float(means["crps"].mean()))
+        return means[self.monitor]
+
+    def _keep(self, state, better):
+        if better.all():
+            self.weights_ = {name: value.detach().clone() for name, value in state.items()}
+            return
+        for name, value in state.items():
+            self.weights_[name][better] = value.detach()[better]
 
     def _stop(self, reason):
         # What skorch's own EarlyStopping raises: its training loop ends on it.

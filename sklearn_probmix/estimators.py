@@ -2,490 +2,33 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
-import warnings
-from contextlib import contextmanager
-from numbers import Integral, Real
-from typing import NamedTuple
+from numbers import Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from scipy.special import softmax
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score, log_loss
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-from skorch import NeuralNet
-from skorch.dataset import Dataset
-from skorch.helper import predefined_split
-from torch.utils.data import DataLoader
 
-from sklearn_probmix.callbacks import BestEpoch, ProbMixup
+from sklearn_probmix.base import BaseProbMixup
+from sklearn_probmix.calibration import (
+    calibrate,
+    fit_spread,
+    fit_temperature,
+    spread_nll,
+    temperature_nll,
+)
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.families import FAMILIES, Family, NegativeLogLikelihood, get_family
-from sklearn_probmix.loaders import NeighborLoader, TensorLoader
-from sklearn_probmix.modules import ACTIVATIONS, MLP
+from sklearn_probmix.families import FAMILIES, Family, LogNormal, Normal, get_family
+from sklearn_probmix.metrics import coverage, crps, nll
 
 __all__ = ["ProbMixupClassifier", "ProbMixupRegressor"]
 
-# Rows of one forward pass in prediction. The last chunk is padded: with one shape for all, a
-# row's bits do not depend on the rows around it.
-_CHUNK = 256
-_MIN_ROWS_FOR_HOLDOUT = 10
 
-
-class Method(NamedTuple):
-    """Where a method mixes, and whether what it mixes are densities."""
-
-    site: str | None
-    probabilistic: bool = False
-    random_embedding: bool = False
-
-
-METHODS = {
-    "erm": Method(None),
-    "mixup": Method("input"),
-    "manifold-mixup": Method("embedding"),
-    "m-probmix": Method("embedding", probabilistic=True, random_embedding=True),
-    "probmix": Method("output", probabilistic=True),
-}
-
-
-class _Part(NamedTuple):
-    """Rows of a table in the units in which the network sees them."""
-
-    X: torch.Tensor
-    y: torch.Tensor
-    weight: torch.Tensor | None
-
-    def dataset(self):
-        y = self.y if self.weight is None else {"y": self.y, "weight": self.weight}
-        return Dataset(self.X, y)
-
-    def take(self, rows):
-        rows = torch.from_numpy(np.asarray(rows))
-        return _Part(*(None if value is None else value[rows] for value in self))
-
-
-class _BaseProbMixup(BaseEstimator):
-    """What the two estimators share: everything but the response."""
-
-    # Metadata that a Pipeline or a search passes to fit without being asked to.
-    __metadata_request__fit = {
-        "sample_weight": True,
-        "X_val": True,
-        "y_val": True,
-        "groups": True,
-    }
-    __metadata_request__partial_fit = {"sample_weight": True}
-
-    _parameter_constraints = {
-        "method": [StrOptions(set(METHODS))],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "beta": [Interval(Real, 0, None, closed="left")],
-        "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
-        "pooling": [StrOptions({"log-linear", "linear"})],
-        "response": [StrOptions({"pooled", "expected"}), None],
-        "n_mixes": [Interval(Integral, 1, None, closed="left")],
-        "objective": [StrOptions({"expected-log", "log-expected"})],
-        "hidden_layer_sizes": ["array-like"],
-        "activation": [StrOptions(set(ACTIVATIONS))],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "mixing_layer": [Interval(Integral, 0, None, closed="left")],
-        "embedding_variance": [StrOptions({"shared", "separate"})],
-        "n_draws": [Interval(Integral, 1, None, closed="left")],
-        "n_train_draws": [Interval(Integral, 1, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "validation": [StrOptions({"holdout"}), HasMethods(["split"]), None],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "early_stopping": ["boolean"],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "net": [HasMethods(["fit", "get_params"]), None],
-        "callbacks": [list, None],
-        "warm_start": ["boolean"],
-        "device": [str],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
-
-    def __init__(
-        self,
-        *,
-        method="m-probmix",
-        alpha=0.2,
-        beta=0.0,
-        n_neighbors=None,
-        pooling="log-linear",
-        response=None,
-        n_mixes=1,
-        objective="expected-log",
-        hidden_layer_sizes=(128, 64),
-        activation="relu",
-        dropout=0.0,
-        mixing_layer=1,
-        embedding_variance="shared",
-        n_draws=32,
-        n_train_draws=1,
-        lr=0.003,
-        weight_decay=0.01,
-        batch_size=64,
-        max_epochs=300,
-        validation="holdout",
-        validation_fraction=0.2,
-        early_stopping=True,
-        n_iter_no_change=50,
-        net=None,
-        callbacks=None,
-        warm_start=False,
-        device="cpu",
-        random_state=None,
-        verbose=0,
-    ):
-        self.method = method
-        self.alpha = alpha
-        self.beta = beta
-        self.n_neighbors = n_neighbors
-        self.pooling = pooling
-        self.response = response
-        self.n_mixes = n_mixes
-        self.objective = objective
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.dropout = dropout
-        self.mixing_layer = mixing_layer
-        self.embedding_variance = embedding_variance
-        self.n_draws = n_draws
-        self.n_train_draws = n_train_draws
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.validation = validation
-        self.validation_fraction = validation_fraction
-        self.early_stopping = early_stopping
-        self.n_iter_no_change = n_iter_no_change
-        self.net = net
-        self.callbacks = callbacks
-        self.warm_start = warm_start
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, groups=None):
-        """Train the network and keep its best epoch.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-            With `net=` of any shape whose first axis are rows.
-        y : array-like of shape (n,) or (n, n_outputs)
-            In the support of the family; for the classifier labels of any type.
-        sample_weight : array-like of shape (n,), default=None
-            At least 0; weights are scaled to mean 1.
-        X_val, y_val : array-likes, default=None
-            Validation data, in place of rows held out from X and y.
-        groups : array-like of shape (n,), default=None
-            Passed to the splitter `validation`, or kept together by the hold-out.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            If data or parameters are not as described; the estimator is then as it was before.
-        """
-        with self._unchanged_on_error():
-            self._validate_params()
-            warm = self.warm_start and hasattr(self, "net_")
-            X, y = self._validate_rows(X, y, reset=not warm)
-            weight = self._check_weight(sample_weight, X, y)
-            rng = check_random_state(self.random_state)
-            if not warm:
-                self._fit_scaling(X, y, weight)
-            whole = self._part(X, y, weight)
-            if X_val is not None:
-                check_consistent_length(X_val, y_val)
-                X_val, y_val = self._validate_rows(X_val, y_val, reset=False)
-                train, valid = whole, self._part(X_val, y_val, None)
-            else:
-                train, valid = self._split(whole, X, y, groups, rng)
-            self._train(train, valid, rng, self.net_ if warm else None)
-        return self
-
-    def _partial_fit(self, X, y, sample_weight, **kwargs):
-        with self._unchanged_on_error():
-            self._validate_params()
-            first = not hasattr(self, "net_")
-            X, y = self._validate_rows(X, y, reset=first, **kwargs)
-            weight = self._check_weight(sample_weight, X, y)
-            if first:
-                self._fit_scaling(X, y, weight)
-            rng = check_random_state(self.random_state)
-            part = self._part(X, y, weight)
-            self._train(part, None, rng, None if first else self.net_, max_epochs=1)
-        return self
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "net_")
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = self.net is not None
-        return tags
-
-    @contextmanager
-    def _unchanged_on_error(self):
-        before = vars(self).copy()
-        try:
-            yield
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
-
-    def _validate_X(self, X, **kwargs):
-        return validate_data(self, X, dtype=np.float64, allow_nd=self.net is not None, **kwargs)
-
-    def _check_weight(self, sample_weight, X, y):
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        weight = weight * self._class_weight(y)
-        if not weight.sum() > 0:
-            raise ValueError("sample_weight sums to 0; expected at least one positive weight.")
-        uniform = sample_weight is None and (weight == weight[0]).all()
-        return None if uniform else weight / weight.mean()
-
-    def _class_weight(self, y):
-        return np.ones(len(y))
-
-    def _fit_scaling(self, X, y, weight):
-        """Learn how X and y are standardised; sequences are standardised by channel."""
-        channels = X.reshape(-1, X.shape[-1])
-        if weight is not None:
-            weight_of_channel = np.repeat(weight, len(channels) // len(X))
-            self.scaler_ = StandardScaler().fit(channels, sample_weight=weight_of_channel)
-        else:
-            self.scaler_ = StandardScaler().fit(channels)
-        weight = torch.ones(len(y)) if weight is None else torch.from_numpy(weight)
-        y = torch.as_tensor(y, dtype=torch.float64).reshape(len(y), -1)
-        self.family_ = self._make_family()
-        self.n_outputs_ = y.shape[1]
-        self.y_shift_, self.y_scale_ = self.family_.scaling(y, weight.double())
-
-    def _scale_X(self, X):
-        scaled = self.scaler_.transform(X.reshape(-1, X.shape[-1])).reshape(X.shape)
-        return torch.from_numpy(scaled.astype(np.float32))
-
-    def _part(self, X, y, weight):
-        y = torch.as_tensor(y, dtype=torch.float64).reshape(len(y), -1)
-        y = self.family_.standardise(y, self.y_shift_, self.y_scale_).to(self.family_.dtype)
-        weight = None if weight is None else torch.from_numpy(weight).float()
-        return _Part(self._scale_X(X), y, weight)
-
-    def _split(self, whole, X, y, groups, rng):
-        """Divide rows into a training and a validation part, the latter perhaps None."""
-        if self.validation is None:
-            return whole, None
-        if len(y) < _MIN_ROWS_FOR_HOLDOUT and self.validation == "holdout":
-            warnings.warn(
-                f"{len(y)} rows are too few to hold some out; the last epoch is kept.",
-                UserWarning,
-                stacklevel=3,
-            )
-            return whole, None
-        splitter = self.validation
-        if splitter == "holdout":
-            splitter = self._holdout(y, groups, rng)
-        train, valid = next(splitter.split(X, self._stratum(y), groups))
-        return whole.take(train), whole.take(valid)
-
-    def _holdout(self, y, groups, rng):
-        kind = ShuffleSplit if groups is None else GroupShuffleSplit
-        if groups is None and self._can_stratify(y):
-            kind = StratifiedShuffleSplit
-        return kind(1, test_size=self.validation_fraction, random_state=rng.randint(2**31))
-
-    def _can_stratify(self, y):
-        return False
-
-    def _stratum(self, y):
-        return y
-
-    def _train(self, train, valid, rng, net, max_epochs=None):
-        """Train a new net, or a copy of the one given, and keep it."""
-        epochs_before = 0 if net is None else len(net.history)
-        seeds = np.random.SeedSequence([rng.randint(2**31), epochs_before]).generate_state(3)
-        best = BestEpoch(self.n_iter_no_change if self.early_stopping else None)
-        settings = self._settings(best, valid, seeds.tolist())
-        if max_epochs is not None:
-            settings["max_epochs"] = max_epochs
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(seeds[0]))
-            net = self._new_net(train) if net is None else copy.deepcopy(net)
-            self._set_loaders(net, settings)
-            # By attribute: set_params of an initialised net builds it anew.
-            for name, value in settings.items():
-                setattr(net, name, value)
-            if net.initialized_:
-                net.initialize_callbacks()
-            net.partial_fit(train.dataset(), None)
-        n_epochs = len(net.history) - epochs_before
-        self._report(best, n_epochs)
-        net.train_split = None
-        self.net_ = net
-        self.n_iter_ = n_epochs
-        self.best_epoch_ = best.best_epoch_
-        kept = ("epoch", "train_loss", "valid_loss", "dur")
-        self.history_ = [
-            {name: epoch[name] for name in kept if name in epoch} for epoch in net.history
-        ]
-
-    def _report(self, best, n_epochs):
-        """Say how training ended where it did not end well."""
-        if best.stop_reason_ == "divergence":
-            cause = f"the loss is not finite in epoch {n_epochs}; lower lr"
-            if self.net is None:
-                cause += f" (now {self.lr}) or raise variance_floor (now {self.variance_floor})"
-            if best.best_epoch_ is None:
-                raise ValueError(f"Training diverged: {cause}.")
-            warnings.warn(
-                f"Training diverged: {cause}. Kept the weights of epoch {best.best_epoch_}.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        elif best.stop_reason_ == "interruption":
-            if best.best_epoch_ is None:
-                raise KeyboardInterrupt
-            warnings.warn(
-                f"Training was interrupted in epoch {n_epochs + 1}; kept the weights of epoch "
-                f"{best.best_epoch_}.",
-                UserWarning,
-                stacklevel=4,
-            )
-
-    def _new_net(self, train):
-        sizes = {
-            "family": self.family_,
-            "n_features": train.X.shape[-1],
-            "n_outputs": self.n_outputs_,
-        }
-        if self.net is not None:
-            net = clone(self.net)
-            accepted = inspect.signature(net.module).parameters
-            given = net.get_params()
-            return net.set_params(
-                **{
-                    f"module__{name}": value
-                    for name, value in sizes.items()
-                    if name in accepted and f"module__{name}" not in given
-                },
-                criterion=NegativeLogLikelihood,
-                criterion__family=self.family_,
-            )
-        embedding = "point"
-        if METHODS[self.method].random_embedding:
-            embedding = {"shared": "gaussian", "separate": "gaussian-separate"}[
-                self.embedding_variance
-            ]
-        module = sizes | {
-            "hidden_layer_sizes": tuple(self.hidden_layer_sizes),
-            "activation": self.activation,
-            "dropout": self.dropout,
-            "mixing_layer": self.mixing_layer,
-            "embedding": embedding,
-            "n_draws": self.n_draws,
-            "n_train_draws": self.n_train_draws,
-        }
-        return NeuralNet(
-            MLP,
-            criterion=NegativeLogLikelihood,
-            criterion__family=self.family_,
-            optimizer=torch.optim.AdamW,
-            optimizer__weight_decay=self.weight_decay,
-            optimizer__fused=True,
-            lr=self.lr,
-            max_epochs=self.max_epochs,
-            batch_size=-1 if self.batch_size is None else self.batch_size,
-            device=self.device,
-            iterator_train__shuffle=True,
-            **{f"module__{name}": value for name, value in module.items()},
-        )
-
-    def _mixes(self):
-        return METHODS[self.method].site is not None and self.alpha > 0
-
-    def _settings(self, best, valid, seeds):
-        """Attributes of the net that belong to this fit."""
-        callbacks = [("best_epoch", best)]
-        if self._mixes():
-            callbacks.append(("prob_mixup", self._mixup(seeds[1])))
-        own = self.net.callbacks if self.net is not None else None
-        return {
-            "callbacks": [*callbacks, *(own or []), *(self.callbacks or [])],
-            "train_split": None if valid is None else predefined_split(valid.dataset()),
-            "verbose": int(self.verbose > 1),
-            "iterator_train__random_state": seeds[2],
-        }
-
-    def _set_loaders(self, net, settings):
-        """Replace the loaders, but for those of the user's own."""
-        needs_neighbors = self._mixes() and self.n_neighbors is not None
-        if net.iterator_train in (DataLoader, TensorLoader, NeighborLoader):
-            settings["iterator_train"] = TensorLoader
-            if needs_neighbors:
-                settings["iterator_train"] = NeighborLoader
-                settings["iterator_train__n_neighbors"] = self.n_neighbors
-        elif needs_neighbors:
-            raise ValueError(
-                f"n_neighbors={self.n_neighbors!r} needs the NeighborLoader; found iterator_train="
-                f"{net.iterator_train!r} in net."
-            )
-        else:
-            del settings["iterator_train__random_state"]
-        if net.iterator_valid in (DataLoader, TensorLoader):
-            settings |= {"iterator_valid": TensorLoader, "iterator_valid__batch_size": 4096}
-
-    def _mixup(self, seed):
-        method = METHODS[self.method]
-        return ProbMixup(
-            site=method.site,
-            alpha=self.alpha,
-            beta=self.beta if method.probabilistic else 0.0,
-            pooling=self.pooling if method.probabilistic else "log-linear",
-            response=self.response,
-            family=self.family_,
-            n_mixes=self.n_mixes,
-            objective=self.objective,
-            random_state=seed,
-        )
-
-    def _natural_parameters(self, X):
-        """Natural parameters (n, components, n_outputs, n_params) of the rows of X."""
-        check_is_fitted(self)
-        X = self._scale_X(self._validate_X(X, reset=False))
-        net = self.net_
-        net.module_.eval()
-        chunks = []
-        with torch.no_grad():
-            for start in range(0, len(X), _CHUNK):
-                rows = X[start : start + _CHUNK]
-                padding = rows.new_zeros(_CHUNK - len(rows), *rows.shape[1:])
-                eta = net.infer(torch.cat([rows, padding]))
-                chunks.append(eta[: len(rows)].cpu())
-        eta = torch.cat(chunks)
-        return eta if eta.ndim == 4 else eta.unsqueeze(1)
-
-
-class ProbMixupRegressor(RegressorMixin, _BaseProbMixup):
+class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     """Regressor whose `predict_proba` is a predictive distribution, trained with mixup.
 
     A network maps x to natural parameters of the conditional density p(y given x). Training mixes
@@ -586,10 +129,13 @@ class ProbMixupRegressor(RegressorMixin, _BaseProbMixup):
     """
 
     _parameter_constraints = {
-        **_BaseProbMixup._parameter_constraints,
+        **BaseProbMixup._parameter_constraints,
         "family": [StrOptions(set(FAMILIES) - {"categorical"}), Family],
         "variance_floor": [Interval(Real, 0, None, closed="neither")],
+        "variance_weighting": [Interval(Real, 0, 1, closed="both")],
+        "monitor": [StrOptions({"nll", "crps"})],
     }
+    _auto_kinds = ({"method": "erm"}, {"method": "probmix"}, {"method": "m-probmix"})
 
     def __init__(
         self,
@@ -603,6 +149,9 @@ class ProbMixupRegressor(RegressorMixin, _BaseProbMixup):
         n_mixes=1,
         objective="expected-log",
         family="normal",
+        n_members=1,
+        weighting="stacked",
+        calibration="off",
         hidden_layer_sizes=(128, 64),
         activation="relu",
         dropout=0.0,
@@ -611,12 +160,15 @@ class ProbMixupRegressor(RegressorMixin, _BaseProbMixup):
         n_draws=32,
         n_train_draws=1,
         variance_floor=1e-4,
+        variance_weighting=0.0,
         lr=0.003,
+        lr_schedule="constant",
         weight_decay=0.01,
         batch_size=64,
         max_epochs=300,
         validation="holdout",
         validation_fraction=0.2,
+        monitor="nll",
         early_stopping=True,
         n_iter_no_change=50,
         net=None,
@@ -626,39 +178,43 @@ class ProbMixupRegressor(RegressorMixin, _BaseProbMixup):
         random_state=None,
         verbose=0,
     ):
-        super().__init__(
-            method=method,
-            alpha=alpha,
-            beta=beta,
-            n_neighbors=n_neighbors,
-            pooling=pooling,
-            response=response,
-            n_mixes=n_mixes,
-            objective=objective,
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            dropout=dropout,
-            mixing_layer=mixing_layer,
-            embedding_variance=embedding_variance,
-            n_draws=n_draws,
-            n_train_draws=n_train_draws,
-            lr=lr,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            max_epochs=max_epochs,
-            validation=validation,
-            validation_fraction=validation_fraction,
-            early_stopping=early_stopping,
-            n_iter_no_change=n_iter_no_change,
-            net=net,
-            callbacks=callbacks,
-            warm_start=warm_start,
-            device=device,
-            random_state=random_state,
-            verbose=verbose,
-        )
+        self.method = method
+        self.alpha = alpha
+        self.beta = beta
+        self.n_neighbors = n_neighbors
+        self.pooling = pooling
+        self.response = response
+        self.n_mixes = n_mixes
+        self.objective = objective
         self.family = family
+        self.n_members = n_members
+        self.weighting = weighting
+        self.calibration = calibration
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.mixing_layer = mixing_layer
+        self.embedding_variance = embedding_variance
+        self.n_draws = n_draws
+        self.n_train_draws = n_train_draws
         self.variance_floor = variance_floor
+        self.variance_weighting = variance_weighting
+        self.lr = lr
+        self.lr_schedule = lr_schedule
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.validation = validation
+        self.validation_fraction = validation_fraction
+        self.monitor = monitor
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
+        self.net = net
+        self.callbacks = callbacks
+        self.warm_start = warm_start
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
 
     def partial_fit(self, X, y, sample_weight=None):
         """Make one pass over the rows, without validation, from the current weights.
@@ -688,13 +244,7 @@ class ProbMixupRegressor(RegressorMixin, _BaseProbMixup):
         PredictiveDistribution of shape (n,) or (n, n_outputs)
             In the units of y; a mixture over draws of the embedding (eq. 24) for M-ProbMix.
         """
-        eta = self._natural_parameters(X)
-        parameters = self.family_.scipy_parameters(eta, self.y_shift_, self.y_scale_)
-        if self._y_ndim == 1:
-            parameters = {name: value.squeeze(-1) for name, value in parameters.items()}
-        return PredictiveDistribution(
-            self.family_.scipy_name, {name: value.numpy() for name, value in parameters.items()}
-        )
+        return self._predictive(self._mixture(X))
 
     def predict(self, X, return_std=False, quantiles=None):
         """Mean of the predictive distribution.
@@ -749,8 +299,48 @@ class ProbMixupRegressor(RegressorMixin, _BaseProbMixup):
         tags.target_tags.multi_output = True
         return tags
 
+    def _kinds(self):
+        kinds = super()._kinds()
+        plain = [kind for kind in kinds if kind.variance_weighting or kind.monitor == "crps"]
+        if plain and (not isinstance(self.family_, Normal) or isinstance(self.family_, LogNormal)):
+            raise ValueError(
+                "variance_weighting > 0 and monitor='crps' need family='normal' or "
+                f"'homoscedastic-normal'; found {self.family_!r}."
+            )
+        return kinds
 
-class ProbMixupClassifier(ClassifierMixin, _BaseProbMixup):
+    def _predictive(self, mixture):
+        eta, log_weights = mixture
+        if self.calibration_ is not None:
+            eta = self.family_.widen(eta, *self.calibration_)
+        parameters = self.family_.scipy_parameters(eta, self.y_shift_, self.y_scale_)
+        if self._y_ndim == 1:
+            parameters = {name: value.squeeze(-1) for name, value in parameters.items()}
+        return PredictiveDistribution(
+            self.family_.scipy_name,
+            {name: value.numpy() for name, value in parameters.items()},
+            weights=log_weights.double().softmax(-1).numpy() if eta.shape[1] > 1 else None,
+        )
+
+    def _fit_calibration(self, mixture, part, weight):
+        """Coefficients (a, b) of the calibrated variance ``a v + b``, or None."""
+        if not isinstance(self.family_, Normal):
+            return None
+        y = part.y.log() if isinstance(self.family_, LogNormal) else part.y
+        moments = self.family_.moments(mixture.eta.double())
+        tensors = (y.double(), *moments, mixture.log_weights.double().softmax(-1))
+        data = (*(tensor.numpy() for tensor in tensors), weight)
+        return calibrate(fit_spread, spread_nll, data, self.calibration)
+
+    def _score_predictive(self, dist, y, sample_weight):
+        return {
+            "nll": nll(y, dist, sample_weight=sample_weight),
+            "crps": crps(y, dist, sample_weight=sample_weight),
+            "coverage": coverage(y, dist, level=0.9, sample_weight=sample_weight),
+        }
+
+
+class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
     """Classifier trained with mixup of inputs, activations or predictive distributions.
 
     A network maps x to the logits of p(y given x), on which log-linear pooling is linear: ProbMix
@@ -796,10 +386,11 @@ n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
     """
 
     _parameter_constraints = {
-        **_BaseProbMixup._parameter_constraints,
+        **BaseProbMixup._parameter_constraints,
         "family": [StrOptions({"categorical", "bernoulli"}), Family],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
+    _auto_kinds = ({"method": "erm"}, {"method": "probmix"}, {"method": "m-probmix"})
 
     def __init__(
         self,
@@ -813,6 +404,9 @@ n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
         n_mixes=1,
         objective="expected-log",
         family="categorical",
+        n_members=1,
+        weighting="stacked",
+        calibration="off",
         hidden_layer_sizes=(128, 64),
         activation="relu",
         dropout=0.0,
@@ -821,6 +415,7 @@ n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
         n_draws=32,
         n_train_draws=1,
         lr=0.003,
+        lr_schedule="constant",
         weight_decay=0.01,
         batch_size=64,
         max_epochs=300,
@@ -836,39 +431,41 @@ n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
         random_state=None,
         verbose=0,
     ):
-        super().__init__(
-            method=method,
-            alpha=alpha,
-            beta=beta,
-            n_neighbors=n_neighbors,
-            pooling=pooling,
-            response=response,
-            n_mixes=n_mixes,
-            objective=objective,
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            dropout=dropout,
-            mixing_layer=mixing_layer,
-            embedding_variance=embedding_variance,
-            n_draws=n_draws,
-            n_train_draws=n_train_draws,
-            lr=lr,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            max_epochs=max_epochs,
-            validation=validation,
-            validation_fraction=validation_fraction,
-            early_stopping=early_stopping,
-            n_iter_no_change=n_iter_no_change,
-            net=net,
-            callbacks=callbacks,
-            warm_start=warm_start,
-            device=device,
-            random_state=random_state,
-            verbose=verbose,
-        )
+        self.method = method
+        self.alpha = alpha
+        self.beta = beta
+        self.n_neighbors = n_neighbors
+        self.pooling = pooling
+        self.response = response
+        self.n_mixes = n_mixes
+        self.objective = objective
         self.family = family
+        self.n_members = n_members
+        self.weighting = weighting
+        self.calibration = calibration
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.mixing_layer = mixing_layer
+        self.embedding_variance = embedding_variance
+        self.n_draws = n_draws
+        self.n_train_draws = n_train_draws
+        self.lr = lr
+        self.lr_schedule = lr_schedule
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.validation = validation
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
         self.class_weight = class_weight
+        self.net = net
+        self.callbacks = callbacks
+        self.warm_start = warm_start
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Make one pass over the rows, without validation, from the current weights.
@@ -901,9 +498,7 @@ n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
             In the order of `classes_`; averaged over draws of the embedding (eq. 24) for
             M-ProbMix.
         """
-        eta = self._natural_parameters(X)
-        p = self.family_.scipy_parameters(eta)["p"].mean(1)[:, 0].numpy()
-        return p if p.ndim == 2 else np.stack([1 - p, p], axis=1)
+        return self._predictive(self._mixture(X))
 
     def predict_log_proba(self, X):
         """Logarithm of :meth:`predict_proba`, shape (n, n_classes)."""
@@ -954,15 +549,35 @@ n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
         size = {"n_classes": n_classes} if self.family == "categorical" else {}
         return get_family(self.family, **size)
 
-    def _can_stratify(self, y):
-        smallest, n_classes = np.bincount(y).min(), len(self.classes_)
-        n_valid = round(self.validation_fraction * len(y))
-        if smallest < 2 or min(n_valid, len(y) - n_valid) < n_classes:
-            warnings.warn(
-                f"The hold-out is not stratified: the smallest of {n_classes} classes has "
-                f"{smallest} of {len(y)} rows.",
-                UserWarning,
-                stacklevel=6,
+    def _predictive(self, mixture):
+        p = self.family_.scipy_parameters(mixture.eta)["p"][:, :, 0].numpy()
+        if p.ndim == 2:
+            p = np.stack([1 - p, p], axis=-1)
+        weights = mixture.log_weights.double().softmax(-1).numpy()
+        p = np.einsum("nc,nck->nk", weights, p)
+        if self.calibration_ is not None:
+            log_p = np.log(p.clip(min=np.finfo(float).tiny))
+            p = softmax(log_p / self.calibration_, axis=1)
+        return p
+
+    def _fit_calibration(self, mixture, part, weight):
+        """Temperature of the calibrated probabilities, or None."""
+        log_p = np.log(self._predictive(mixture).clip(min=np.finfo(float).tiny))
+        data = (part.y[:, 0].long().numpy(), log_p, weight)
+        return calibrate(fit_temperature, temperature_nll, data, self.calibration)
+
+    def _score_predictive(self, p, y, sample_weight):
+        return {
+            "nll": log_loss(y, p, labels=np.arange(p.shape[1]), sample_weight=sample_weight),
+            "accuracy": accuracy_score(y, p.argmax(1), sample_weight=sample_weight),
+        }
+
+    def _can_stratify(self, y, n_rows, n_parts):
+        smallest, n_classes = np.bincount(y, minlength=len(self.classes_)).min(), len(self.classes_)
+        if smallest < n_parts or n_rows < n_classes:
+            self._warn(
+                f"The held-out rows are not stratified: the smallest of {n_classes} classes has "
+                f"{smallest} of {len(y)} rows."
             )
             return False
         return True

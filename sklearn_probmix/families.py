@@ -1,4 +1,4 @@
-"""Exponential families on natural parameters, their pooling, and the criterion that trains them.
+"""Exponential families on natural parameters, and how their densities and responses are pooled.
 
 A density of an exponential family reads ``p(y) = h(y) exp(<eta, T(y)> - A(eta))`` with natural
 parameters ``eta``. The normalised product of powers ``p_i^lam p_j^(1 - lam)`` stays in the family
@@ -25,10 +25,10 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import log_softmax, logsigmoid, one_hot, softplus
 
-__all__ = ["Family", "Mixture", "NegativeLogLikelihood", "get_family"]
+__all__ = ["Family", "Mixture", "get_family", "linear_pool", "log_linear_pool", "mix_responses"]
 
 # Keeps a positive parameter away from zero where softplus underflows in float32.
 _TINY = 1e-12
@@ -219,6 +219,13 @@ class Normal(Family):
         variance = -0.5 / eta[..., 1]
         return eta[..., 0] * variance, variance
 
+    @staticmethod
+    def widen(eta: Tensor, a: float, b: float) -> Tensor:
+        """Natural parameters of the same mean and the variance ``a v + b``."""
+        mean, variance = Normal.moments(eta.double())
+        precision = 1 / (a * variance + b)
+        return torch.stack([mean * precision, -0.5 * precision], dim=-1)
+
     def log_prob(self, eta, y):
         mean, variance = self.moments(eta)
         return -0.5 * ((2 * math.pi * variance).log() + (y - mean).square() / variance)
@@ -406,7 +413,7 @@ class _Classes(Family):
         return self._all_classes(y_i), log_linear_pool(log_i, log_j, lam).softmax(-1)
 
     def _one_hot(self, y: Tensor) -> Tensor:
-        """Indicator of shape (rows, n_classes); more than one output would need their product."""
+        """Return the indicators, shape (rows, n_classes)."""
         if y.shape[1] != 1:
             raise ValueError(f"{self!r} mixes labels of one output; found {y.shape[1]}.")
         return one_hot(y[:, 0].long(), self.n_classes).to(torch.get_default_dtype())
@@ -528,115 +535,6 @@ def get_family(family: str | Family, **parameters) -> Family:
     if family not in FAMILIES:
         raise ValueError(f"family={family!r} is unknown; expected one of {sorted(FAMILIES)}.")
     return FAMILIES[family](**parameters)
-
-
-def log_likelihood(
-    family: Family, eta: Tensor, points: Tensor, log_weights: Tensor | None = None
-) -> Tensor:
-    """Joint log-likelihood log sum_c pi_c prod_o p_c(y_o) of points under a mixture.
-
-    Parameters
-    ----------
-    family : Family
-    eta : Tensor of shape (rows, components, n_outputs, n_params)
-    points : Tensor of shape (rows, n_points, n_outputs)
-    log_weights : Tensor of shape (rows, components), default=None
-        Uniform if None.
-
-    Returns
-    -------
-    Tensor of shape (rows, n_points), in nats
-    """
-    log_p = family.log_prob(eta.unsqueeze(1), points.unsqueeze(2)).sum(-1)
-    if log_weights is not None:
-        return (log_p + log_weights.unsqueeze(1)).logsumexp(-1)
-    if log_p.shape[-1] == 1:
-        return log_p.squeeze(-1)
-    return log_p.logsumexp(-1) - math.log(log_p.shape[-1])
-
-
-class NegativeLogLikelihood(nn.Module):
-    """Mean negative log-likelihood of a batch, in nats per row: the criterion of a skorch net.
-
-    Parameters
-    ----------
-    family : str or Family, default="normal"
-        What the module's outputs are natural parameters of.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_probmix import NegativeLogLikelihood
-    >>> criterion = NegativeLogLikelihood("poisson")
-    >>> criterion(torch.zeros(3, 1, 1), torch.tensor([0.0, 0.0, 1.0]))
-    tensor(1.)
-    """
-
-    def __init__(self, family: str | Family = "normal"):
-        super().__init__()
-        self.family = get_family(family)
-
-    def forward(self, output: Tensor | Mixture, target: Tensor | dict[str, Tensor]) -> Tensor:
-        """Compute the loss.
-
-        Parameters
-        ----------
-        output : Tensor or Mixture
-            Natural parameters, (rows, [components,] n_outputs, n_params).
-        target : Tensor or dict of Tensor
-            Either raw responses, shape (rows,) or (rows, n_outputs); or these and weights as
-            ``{"y": ..., "weight": ...}``; or a mixed target as made by the callback.
-
-        Returns
-        -------
-        Tensor of shape ()
-
-        Raises
-        ------
-        ValueError
-            If rows, outputs or parameters of output and target do not match.
-        """
-        eta, log_weights = output if isinstance(output, tuple) else (output, None)
-        if eta.ndim == 3:
-            eta = eta.unsqueeze(1)
-        target = as_target(target)
-        points = target["points"]
-        expected = (points.shape[0], points.shape[2], self.family.n_params)
-        if eta.ndim != 4 or (eta.shape[0], *eta.shape[2:]) != expected:
-            raise ValueError(
-                f"the module returned natural parameters of shape {tuple(output_shape(output))}; "
-                f"expected (rows, n_outputs, n_params) = {expected} for y of "
-                f"{expected[0]} rows and {expected[1]} outputs and {self.family!r}."
-            )
-        score = log_likelihood(self.family, eta, points, log_weights)
-        score = (target["weights"] * score).sum(-1)
-        draws = int(target["draws"])
-        score = score.unflatten(0, (draws, -1)).logsumexp(0) - math.log(draws)
-        if "row_weight" in target:
-            score = score * target["row_weight"].unflatten(0, (draws, -1)).mean(0)
-        return -score.mean()
-
-
-def output_shape(output: Tensor | Mixture) -> torch.Size:
-    """Shape of the natural parameters in what a module returned."""
-    return (output[0] if isinstance(output, tuple) else output).shape
-
-
-def as_target(target: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
-    """Express raw responses, with or without weights, as weighted points.
-
-    A mixed target passes through. Its keys: `points` (rows, n_points, n_outputs), `weights`
-    (rows, n_points), `draws`, the number of consecutive blocks of rows whose likelihoods are
-    averaged before the logarithm (Appendix B; 1 for the expected log-likelihood), and
-    optionally `row_weight` (rows,).
-    """
-    if isinstance(target, dict) and "points" in target:
-        return target
-    y, weight = (target["y"], target["weight"]) if isinstance(target, dict) else (target, None)
-    y = y.reshape(len(y), -1)
-    weights = torch.ones(len(y), 1, dtype=torch.get_default_dtype(), device=y.device)
-    raw = {"points": y.unsqueeze(1), "weights": weights, "draws": torch.tensor(1)}
-    return raw if weight is None else raw | {"row_weight": weight}
 
 
 def mix_responses(

@@ -1,16 +1,22 @@
-"""Networks that return natural parameters: the MLP and the sampler of random embeddings."""
+"""Networks that return natural parameters: the MLP, the sampler of embeddings, the ensemble."""
 
 from __future__ import annotations
 
+import copy
+import logging
+import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
 from torch.quasirandom import SobolEngine
 
-from sklearn_probmix.families import Family, Normal, get_family
+from sklearn_probmix.families import Family, Mixture, Normal, get_family
 
-__all__ = ["MLP", "GaussianSampler"]
+__all__ = ["MLP", "Ensemble", "GaussianSampler"]
+
+logger = logging.getLogger(__name__)
 
 ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -188,3 +194,109 @@ class MLP(nn.Module):
         if self.family.n_shared:
             raw = torch.cat([raw, self.shared.expand(*raw.shape[:-1], -1)], dim=-1)
         return self.family.natural(raw)
+
+
+class Ensemble(nn.Module):
+    """Networks of one kind that run in one pass, their weights stacked on a first axis.
+
+    A module that :func:`torch.func.vmap` cannot batch (LSTM, GRU, data-dependent control flow)
+    is looped over, with the same result.
+
+    Parameters
+    ----------
+    module : callable
+        Makes one member.
+    n_members : int
+    **kwargs
+        Arguments of `module`.
+
+    Attributes
+    ----------
+    template : Module
+        A member without weights of its own, whose submodules may be hooked.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_probmix.modules import MLP, Ensemble
+    >>> Ensemble(MLP, n_members=5, n_features=4)(torch.zeros(10, 4)).shape
+    torch.Size([10, 5, 1, 2])
+    """
+
+    def __init__(self, module, n_members, **kwargs):
+        super().__init__()
+        members = [module(**kwargs) for _ in range(n_members)]
+        parameters, buffers = stack_module_state(members)
+        self.n_members = n_members
+        self.vectorised = None
+        # In a tuple, so that its weights, which are replaced in every call, are not registered.
+        self._template = (copy.deepcopy(members[0]).to("meta"),)
+        for name, value in parameters.items():
+            self.register_parameter(_mangle(name), nn.Parameter(value.detach()))
+        persistent = members[0].state_dict().keys()
+        for name, value in buffers.items():
+            self.register_buffer(_mangle(name), value, persistent=name in persistent)
+
+    @property
+    def template(self):
+        """Return the member without weights."""
+        return self._template[0]
+
+    def train(self, mode: bool = True):
+        """Set the mode of the members too."""
+        self.template.train(mode)
+        return super().train(mode)
+
+    def forward(self, X: Tensor) -> Tensor | Mixture:
+        """Map x (rows, ...) to natural parameters (rows, members * components, ...).
+
+        The components of a member are consecutive.
+        """
+        return self._flatten(self._map(X, None))
+
+    def each(self, X: Tensor) -> Tensor | Mixture:
+        """Map every member's own x (members, rows, ...); the result is as of `forward`."""
+        return self._flatten(self._map(X, 0))
+
+    def _map(self, X, axis):
+        state = {
+            name: getattr(self, _mangle(name))
+            for named in (self.template.named_parameters, self.template.named_buffers)
+            for name, _ in named()
+        }
+
+        def run(state, x):
+            return functional_call(self.template, state, (x,))
+
+        if self.vectorised is not False:
+            try:
+                outputs = vmap(run, in_dims=(0, axis), out_dims=1, randomness="different")(state, X)
+            except RuntimeError as error:
+                if self.vectorised:
+                    raise
+                self.vectorised = False
+                logger.info("The members are looped over: vmap cannot batch them (%s).", error)
+            else:
+                self.vectorised = True
+                return outputs
+        outputs = [
+            run(
+                {name: value[member] for name, value in state.items()},
+                X if axis is None else X[member],
+            )
+            for member in range(self.n_members)
+        ]
+        if isinstance(outputs[0], tuple):
+            return Mixture(*(torch.stack(parts, dim=1) for parts in zip(*outputs, strict=True)))
+        return torch.stack(outputs, dim=1)
+
+    def _flatten(self, outputs):
+        if isinstance(outputs, tuple):
+            eta, log_weights = outputs
+            return Mixture(eta.flatten(1, 2), log_weights.flatten(1, 2) - math.log(self.n_members))
+        return outputs.flatten(1, 2) if outputs.ndim == 5 else outputs
+
+
+def _mangle(name):
+    """Turn the dotted name of a nested parameter into an attribute's."""
+    return "member_" + name.replace(".", "__")

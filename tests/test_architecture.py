@@ -28,17 +28,20 @@ RULES = {
     # The left wing trains.
     "families": Rule(set(), {"torch"}),
     "loaders": Rule(set(), {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
+    "criterion": Rule({"families"}, {"torch"}),
     "modules": Rule({"families"}, {"torch"}),
-    "callbacks": Rule({"families", "loaders"}, {"numpy", "skorch", "torch"}),
+    "callbacks": Rule({"criterion", "modules", "loaders"}, {"numpy", "skorch", "torch"}),
+    "training": Rule({"callbacks"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
     "distributions": Rule(set(), {"numpy", "scipy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
-    "calibration": Rule({"distributions"}, {"numpy", "scipy", "sklearn"}),
+    "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
     "displays": Rule({"metrics"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
     "datasets": Rule(set(), {"numpy", "scipy", "sklearn"}),
     # They meet.
+    "base": Rule({"training", "calibration"}, {"numpy", "sklearn", "torch"}),
     "estimators": Rule(
-        {"modules", "callbacks", "metrics", "calibration", "datasets"},
+        {"base", "metrics", "calibration", "datasets"},
         {"numpy", "scipy", "sklearn", "skorch", "torch"},
     ),
     "persistence": Rule({"estimators"}, {"numpy", "safetensors", "sklearn", "skorch", "torch"}),
@@ -157,9 +160,6 @@ def test_all_names_what_is_there():
 
 
 def test_import_loads_nothing_optional():
-    code = (
-        "import sys, sklearn_probmix;"
-        f"print(*{ONLY_INSIDE_FUNCTIONS} & set(sys.modules))"
-    )
+    code = f"import sys, sklearn_probmix;print(*{ONLY_INSIDE_FUNCTIONS} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

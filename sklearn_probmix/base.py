@@ -1,0 +1,383 @@
+"""What the two estimators share: from validated rows to a weighted, calibrated mixture."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from numbers import Integral, Real
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import (
+    GroupKFold,
+    GroupShuffleSplit,
+    KFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+)
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from sklearn_probmix.calibration import stacking_weights
+from sklearn_probmix.criterion import log_likelihood
+from sklearn_probmix.families import Mixture
+from sklearn_probmix.modules import ACTIVATIONS
+from sklearn_probmix.training import METHODS, Part, natural_parameters, out_of_fold, train
+
+_MIN_ROWS_FOR_HOLDOUT = 10
+
+
+class BaseProbMixup(BaseEstimator):
+    """Fit and predict in terms of natural parameters; subclasses know the response.
+
+    A subclass lists all parameters in its `__init__`, as scikit-learn wants, and defines
+    `_validate_rows`, `_make_family`, `_fit_calibration`, `_predictive` and `_score_predictive`.
+    """
+
+    # Metadata that a Pipeline or a search passes to fit without being asked to.
+    __metadata_request__fit = {
+        "sample_weight": True,
+        "X_val": True,
+        "y_val": True,
+        "groups": True,
+    }
+    __metadata_request__partial_fit = {"sample_weight": True}
+
+    #: Kinds of network that method="auto" trains: overrides of the estimator's parameters.
+    _auto_kinds: tuple[dict, ...]
+
+    _parameter_constraints = {
+        "method": [StrOptions({"auto", *METHODS}), list],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
+        "pooling": [StrOptions({"log-linear", "linear"})],
+        "response": [StrOptions({"pooled", "expected"}), None],
+        "n_mixes": [Interval(Integral, 1, None, closed="left")],
+        "objective": [StrOptions({"expected-log", "log-expected"})],
+        "n_members": [Interval(Integral, 1, None, closed="left")],
+        "weighting": [StrOptions({"stacked", "uniform"})],
+        "calibration": [StrOptions({"auto", "on", "off"})],
+        "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "mixing_layer": [Interval(Integral, 0, None, closed="left")],
+        "embedding_variance": [StrOptions({"shared", "separate"})],
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "n_train_draws": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr_schedule": [StrOptions({"constant", "cosine"})],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "validation": [StrOptions({"holdout", "cv"}), HasMethods(["split"]), None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "early_stopping": ["boolean"],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "net": [HasMethods(["fit", "get_params"]), None],
+        "callbacks": [list, None],
+        "warm_start": ["boolean"],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, groups=None):
+        """Train the networks, keep their best epochs, and weigh and calibrate their mixture.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+            With `net=` of any shape whose first axis are rows.
+        y : array-like of shape (n,) or (n, n_outputs)
+            In the support of the family; for the classifier labels of any type.
+        sample_weight : array-like of shape (n,), default=None
+            At least 0; weights are scaled to mean 1.
+        X_val, y_val : array-likes, default=None
+            Validation data, in place of rows held out from X and y.
+        groups : array-like of shape (n,), default=None
+            Passed to the splitter `validation`, or kept together by the hold-out and the folds.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If data or parameters are not as described; the estimator is then as it was before.
+        """
+        with self._unchanged_on_error():
+            self._validate_params()
+            nets = getattr(self, "nets_", None) if self.warm_start else None
+            X, y = self._validate_rows(X, y, reset=nets is None)
+            weight = self._check_weight(sample_weight, X, y)
+            rng = check_random_state(self.random_state)
+            if nets is None:
+                self._fit_scaling(X, y, weight)
+            whole = self._part(X, y, weight)
+            if X_val is not None:
+                check_consistent_length(X_val, y_val)
+                valid = self._part(*self._validate_rows(X_val, y_val, reset=False), None)
+                self._fit_holdout(whole, valid, rng, nets)
+            elif self.validation == "cv":
+                folds = self._folds(X, y, groups, rng)
+                self._fit_folds(whole, y, weight, folds, rng, nets)
+            else:
+                self._fit_holdout(*self._split(whole, X, y, groups, rng), rng, nets)
+        return self
+
+    def _partial_fit(self, X, y, sample_weight, **kwargs):
+        with self._unchanged_on_error():
+            self._validate_params()
+            nets = getattr(self, "nets_", None)
+            X, y = self._validate_rows(X, y, reset=nets is None, **kwargs)
+            weight = self._check_weight(sample_weight, X, y)
+            if nets is None:
+                self._fit_scaling(X, y, weight)
+            rng = check_random_state(self.random_state)
+            self._train(self._part(X, y, weight), None, rng, nets, max_epochs=1)
+            if nets is None:
+                self.weights_ = np.full(len(self.nets_), 1 / len(self.nets_))
+                self.calibration_ = None
+        return self
+
+    @property
+    def net_(self):
+        """The trained net, the first if there are several kinds."""
+        return self.nets_[0]
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "nets_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = self.net is not None
+        return tags
+
+    @contextmanager
+    def _unchanged_on_error(self):
+        before = vars(self).copy()
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _validate_X(self, X, **kwargs):
+        return validate_data(self, X, dtype=np.float64, allow_nd=self.net is not None, **kwargs)
+
+    def _check_weight(self, sample_weight, X, y):
+        """Weights of mean 1, or None where all are equal."""
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weight = weight * self._class_weight(y)
+        if not weight.sum() > 0:
+            raise ValueError("sample_weight sums to 0; expected at least one positive weight.")
+        uniform = sample_weight is None and (weight == weight[0]).all()
+        return None if uniform else weight / weight.mean()
+
+    def _class_weight(self, y):
+        return np.ones(len(y))
+
+    def _fit_scaling(self, X, y, weight):
+        """Learn how X and y are standardised; sequences are standardised by channel."""
+        channels = X.reshape(-1, X.shape[-1])
+        repeats = len(channels) // len(X)
+        self.scaler_ = StandardScaler().fit(
+            channels, sample_weight=None if weight is None else np.repeat(weight, repeats)
+        )
+        self.family_ = self._make_family()
+        y = torch.as_tensor(y, dtype=torch.float64).reshape(len(y), -1)
+        weight = torch.as_tensor(np.ones(len(y)) if weight is None else weight)
+        self.y_shift_, self.y_scale_ = self.family_.scaling(y, weight)
+
+    def _scale_X(self, X):
+        scaled = self.scaler_.transform(X.reshape(-1, X.shape[-1])).reshape(X.shape)
+        return torch.from_numpy(scaled.astype(np.float32))
+
+    def _part(self, X, y, weight):
+        y = torch.as_tensor(y, dtype=torch.float64).reshape(len(y), -1)
+        y = self.family_.standardise(y, self.y_shift_, self.y_scale_).to(self.family_.dtype)
+        weight = None if weight is None else torch.from_numpy(weight).float()
+        return Part(self._scale_X(X), y, weight)
+
+    def _split(self, whole, X, y, groups, rng):
+        """Divide rows into a training and a validation part, the latter perhaps None."""
+        splitter = self.validation
+        if splitter == "holdout":
+            splitter = None
+            if len(y) >= _MIN_ROWS_FOR_HOLDOUT:
+                kinds = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
+                n_valid = round(self.validation_fraction * len(y))
+                kind = self._kind_of_split(kinds, y, groups, min(n_valid, len(y) - n_valid), 2)
+                splitter = kind(
+                    1, test_size=self.validation_fraction, random_state=rng.randint(2**31)
+                )
+            else:
+                self._warn(f"{len(y)} rows are too few to hold some out; the last epoch is kept.")
+        if splitter is None:
+            return whole, None
+        train, valid = next(splitter.split(X, y, groups))
+        return whole.take(train), whole.take(valid)
+
+    def _folds(self, X, y, groups, rng):
+        """Rows that each member holds out."""
+        n_folds = self.n_members
+        if not 2 <= n_folds <= len(y):
+            raise ValueError(
+                f"n_members={n_folds!r}: with validation='cv' each member holds out a fold of its "
+                f"own; expected at least 2 and at most the number of rows, {len(y)}."
+            )
+        kind = self._kind_of_split((KFold, StratifiedKFold, GroupKFold), y, groups, len(y), n_folds)
+        splitter = kind(n_folds, shuffle=True, random_state=rng.randint(2**31))
+        return [held_out for _, held_out in splitter.split(X, y, groups)]
+
+    def _kind_of_split(self, kinds, y, groups, n_rows, n_parts):
+        plain, stratified, grouped = kinds
+        if groups is not None:
+            return grouped
+        return stratified if self._can_stratify(y, n_rows, n_parts) else plain
+
+    def _can_stratify(self, y, n_rows, n_parts):
+        return False
+
+    @staticmethod
+    def _warn(message, category=UserWarning):
+        warnings.warn(message, category, stacklevel=5)
+
+    def _kinds(self):
+        """Parameters of every kind of network that is to be trained."""
+        common = self._kind_defaults() | self.get_params(deep=False)
+        if self.net is not None:
+            common["max_epochs"] = self.net.max_epochs
+        specs = self.method if isinstance(self.method, list) else [self.method]
+        if self.method == "auto":
+            specs = self._auto_kinds if self.net is None else ["erm", "probmix"]
+        kinds = []
+        for spec in specs:
+            overrides = {"method": spec} if isinstance(spec, str) else dict(spec)
+            unknown = set(overrides) - set(common)
+            if unknown or overrides.get("method", "erm") not in METHODS:
+                raise ValueError(
+                    f"method={spec!r} describes no kind of network; expected one of "
+                    f"{sorted(METHODS)}, or a dict of this estimator's parameters."
+                )
+            kinds.append(SimpleNamespace(**(common | overrides)))
+        return kinds
+
+    def _kind_defaults(self):
+        return {"monitor": "nll", "variance_weighting": 0.0}
+
+    def _train(self, part, validation, rng, nets=None, mask=None, max_epochs=None):
+        """Train every kind, or continue its net."""
+        kinds = self._kinds()
+        seeds = rng.randint(2**31, size=len(kinds))
+        trained = []
+        for kind, seed, net in zip(kinds, seeds, nets or [None] * len(kinds), strict=True):
+            if max_epochs is not None:
+                kind.max_epochs = max_epochs
+            trained.append(
+                train(kind, self.family_, part, validation, seed=int(seed), mask=mask, net=net)
+            )
+            self._report(*trained[-1])
+        self.n_outputs_ = part.y.shape[1]
+        self.nets_ = [net for net, _, _ in trained]
+        self.n_iter_ = max(n_epochs for _, _, n_epochs in trained)
+        best = np.stack([best.best_epoch_ for _, best, _ in trained])
+        self.best_epoch_ = int(best[0, 0]) if best.size == 1 else best
+        kept = ("epoch", "train_loss", "valid_loss", "valid_crps", "dur")
+        self.history_ = [
+            {"kind": kind} | {name: epoch[name] for name in kept if name in epoch}
+            for kind, net in enumerate(self.nets_)
+            for epoch in net.history
+        ]
+
+    def _report(self, net, best, n_epochs):
+        """Say how training ended where it did not end well."""
+        kept = f"Kept the weights of epoch {max(best.best_epoch_)}."
+        if best.stop_reason_ == "divergence":
+            cause = f"the loss is not finite in epoch {n_epochs}; lower lr (now {net.lr})"
+            if not best.best_epoch_.all():
+                raise ValueError(f"Training diverged: {cause} or raise variance_floor.")
+            self._warn(f"Training diverged: {cause}. {kept}", ConvergenceWarning)
+        elif best.stop_reason_ == "interruption":
+            if not best.best_epoch_.all():
+                raise KeyboardInterrupt
+            self._warn(f"Training was interrupted in epoch {n_epochs + 1}. {kept}")
+
+    def _fit_holdout(self, train_part, valid, rng, nets):
+        self._train(train_part, None if valid is None else valid.validation(), rng, nets)
+        judged = [natural_parameters(net, valid.X) for net in self.nets_] if valid else None
+        self._combine(judged, valid)
+
+    def _fit_folds(self, whole, y, weight, folds, rng, nets):
+        mask = torch.ones(len(whole.y), len(folds))
+        for member, fold in enumerate(folds):
+            mask[fold, member] = 0
+        self._train(whole, whole.fold_validation(folds), rng, nets, mask)
+        judged = self._combine([out_of_fold(net, whole, folds) for net in self.nets_], whole)
+        self.oof_predictive_ = self._predictive(judged)
+        self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, weight)
+
+    def _combine(self, judged, part):
+        """Weigh the kinds, and calibrate their mixture, by rows that they did not train on.
+
+        Parameters
+        ----------
+        judged : list of Mixture or None
+            Natural parameters of these rows by every kind; None without such rows.
+        part : Part
+
+        Returns
+        -------
+        Mixture
+        """
+        n_kinds = len(self.nets_)
+        self.weights_ = np.full(n_kinds, 1 / n_kinds)
+        self.calibration_ = None
+        if judged is None:
+            return None
+        points = part.y.unsqueeze(1)
+        weight = part.row_weight().double().numpy()
+        if n_kinds > 1 and self.weighting == "stacked":
+            scores = [log_likelihood(self.family_, mixture, points) for mixture in judged]
+            scores = torch.stack([score[:, 0, 0] for score in scores], dim=1).double().numpy()
+            self.weights_ = stacking_weights(scores, weight)
+        mixture = pool_kinds(judged, self.weights_)
+        if self.calibration != "off":
+            self.calibration_ = self._fit_calibration(mixture, part, weight)
+        return mixture
+
+    def _mixture(self, X):
+        """Natural parameters of the predictive mixture of the rows of X."""
+        check_is_fitted(self)
+        X = self._scale_X(self._validate_X(X, reset=False))
+        return pool_kinds([natural_parameters(net, X) for net in self.nets_], self.weights_)
+
+
+def pool_kinds(mixtures: list[Mixture], weights: np.ndarray) -> Mixture:
+    """Linear pool of mixtures of the same rows, eq. 17 for more than two.
+
+    Parameters
+    ----------
+    mixtures : list of Mixture
+    weights : array of shape (n_kinds,)
+        Convex.
+
+    Returns
+    -------
+    Mixture
+        The components of all, in order.
+    """
+    logs = np.log(weights)
+    return Mixture(
+        torch.cat([eta for eta, _ in mixtures], dim=1),
+        torch.cat([log_w + log for (_, log_w), log in zip(mixtures, logs, strict=True)], dim=1),
+    )

@@ -1,0 +1,307 @@
+"""Training of one kind of network: which rows it sees, and the skorch net that sees them."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from skorch import NeuralNet
+from skorch.callbacks import LRScheduler
+from skorch.dataset import Dataset
+from torch.utils.data import DataLoader
+
+from sklearn_probmix.callbacks import BestEpoch, ProbMixup, Validation
+from sklearn_probmix.criterion import NegativeLogLikelihood
+from sklearn_probmix.families import Family, Mixture
+from sklearn_probmix.loaders import NeighborLoader, TensorLoader
+from sklearn_probmix.modules import MLP, Ensemble
+
+__all__ = ["METHODS", "Method", "Part", "Trained", "natural_parameters", "train"]
+
+# Rows of one forward pass in prediction. The last chunk is padded: with one shape for all, a
+# row's bits do not depend on the rows around it.
+_CHUNK = 256
+
+
+class Method(NamedTuple):
+    """Where a method mixes, and whether what it mixes are densities."""
+
+    site: str | None
+    probabilistic: bool = False
+    random_embedding: bool = False
+
+
+METHODS = {
+    "erm": Method(None),
+    "mixup": Method("input"),
+    "manifold-mixup": Method("embedding"),
+    "m-probmix": Method("embedding", probabilistic=True, random_embedding=True),
+    "probmix": Method("output", probabilistic=True),
+}
+
+
+class Part(NamedTuple):
+    """Rows of a table in the units in which the network sees them."""
+
+    X: torch.Tensor
+    """Shape (rows, ...)."""
+    y: torch.Tensor
+    """Shape (rows, n_outputs)."""
+    weight: torch.Tensor | None = None
+    """Shape (rows,), of mean 1."""
+
+    def take(self, rows) -> Part:
+        """Rows by index."""
+        rows = torch.as_tensor(rows)
+        return Part(*(None if value is None else value[rows] for value in self))
+
+    def dataset(self, mask: torch.Tensor | None = None) -> Dataset:
+        """Wrap for skorch; `mask` (rows, n_members) says which rows train which member."""
+        y = {"y": self.y, "weight": self.weight, "mask": mask}
+        y = {name: value for name, value in y.items() if value is not None}
+        return Dataset(self.X, self.y if len(y) == 1 else y)
+
+    def validation(self) -> Validation:
+        """Make these rows the validation data of all members."""
+        return Validation(self.X, self.y, self.row_weight(), per_member=False)
+
+    def fold_validation(self, folds: list[np.ndarray]) -> Validation:
+        """Rows `folds[m]` as validation data of member m, padded to the longest fold."""
+        longest = max(map(len, folds))
+        rows = torch.as_tensor(np.stack([np.resize(fold, longest) for fold in folds]))
+        padding = torch.arange(longest) >= torch.tensor([[len(fold)] for fold in folds])
+        weight = self.row_weight()[rows].masked_fill(padding, 0.0)
+        return Validation(self.X[rows], self.y[rows], weight, per_member=True)
+
+    def row_weight(self) -> torch.Tensor:
+        """Weights (rows,), ones if there are none."""
+        return torch.ones(len(self.y)) if self.weight is None else self.weight
+
+
+class Trained(NamedTuple):
+    """A net, and how its training went."""
+
+    net: NeuralNet
+    best: BestEpoch
+    n_epochs: int
+
+
+def train(
+    kind: SimpleNamespace,
+    family: Family,
+    part: Part,
+    validation: Validation | None,
+    *,
+    seed: int,
+    mask: torch.Tensor | None = None,
+    net: NeuralNet | None = None,
+) -> Trained:
+    """Train a new net of this kind, or go on from a copy of `net`.
+
+    Parameters
+    ----------
+    kind : SimpleNamespace
+        The parameters of an estimator.
+    family : Family
+    part : Part
+        Training rows.
+    validation : Validation or None
+        Rows that choose the best epoch.
+    seed : int
+        Feeds the initialisation, the order of rows, partners, lam and noise. Torch's global
+        generator is left as it was.
+    mask : Tensor of shape (rows, n_members), default=None
+        1 where a row trains a member.
+    net : NeuralNet, default=None
+        An initialised net.
+
+    Returns
+    -------
+    Trained
+    """
+    epochs_before = 0 if net is None else len(net.history)
+    seeds = np.random.SeedSequence([seed, epochs_before]).generate_state(3).tolist()
+    best = BestEpoch(
+        patience=kind.n_iter_no_change if kind.early_stopping else None,
+        validation=validation,
+        monitor=kind.monitor,
+        family=family,
+        n_members=kind.n_members,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds[0])
+        net = _new_net(kind, family, part) if net is None else copy.deepcopy(net)
+        settings = _loaders(kind, net, seeds[2]) | {
+            "callbacks": _callbacks(kind, family, best, seeds[1]),
+            "train_split": None,
+            "verbose": int(kind.verbose > 1),
+            "max_epochs": kind.max_epochs,
+        }
+        # By attribute: set_params of an initialised net would build its optimiser anew.
+        for name, value in settings.items():
+            setattr(net, name, value)
+        if net.initialized_:
+            net.initialize_callbacks()
+        net.partial_fit(part.dataset(mask), None)
+    best.validation = None
+    return Trained(net, best, len(net.history) - epochs_before)
+
+
+def natural_parameters(net: NeuralNet, X: torch.Tensor) -> Mixture:
+    """Natural parameters of the predictive density of every row.
+
+    Parameters
+    ----------
+    net : NeuralNet
+        An initialised net.
+    X : Tensor of shape (rows, ...)
+
+    Returns
+    -------
+    Mixture
+        `eta` of shape (rows, components, n_outputs, n_params) on the CPU.
+    """
+    net.module_.eval()
+    chunks = []
+    with torch.no_grad():
+        for rows in X.split(_CHUNK):
+            padding = rows.new_zeros(_CHUNK - len(rows), *rows.shape[1:])
+            output = as_mixture(net.infer(torch.cat([rows, padding])))
+            chunks.append([value[: len(rows)].cpu() for value in output])
+    return Mixture(*map(torch.cat, zip(*chunks, strict=True)))
+
+
+def out_of_fold(net: NeuralNet, part: Part, folds: list[np.ndarray]) -> Mixture:
+    """Natural parameters of every row by the member that holds it out.
+
+    Parameters
+    ----------
+    net : NeuralNet
+        Of an :class:`Ensemble` whose member m did not train on the rows `folds[m]`.
+    part : Part
+    folds : list of ndarray
+        Disjoint rows, together all.
+
+    Returns
+    -------
+    Mixture
+        `eta` of shape (rows, components of one member, n_outputs, n_params).
+    """
+    X = part.fold_validation(folds).X
+    net.module_.eval()
+    chunks = []
+    with torch.no_grad():
+        for rows in X.split(_CHUNK, dim=1):
+            output = as_mixture(net.module_.each(rows.to(net.device)))
+            chunks.append([value.unflatten(1, (len(folds), -1)).cpu() for value in output])
+    whole = [torch.cat(parts) for parts in zip(*chunks, strict=True)]
+    whole[1] = whole[1].log_softmax(-1)
+    rows = torch.as_tensor(np.concatenate(folds))
+    members = torch.arange(len(folds)).repeat_interleave(torch.tensor([*map(len, folds)]))
+    positions = torch.cat([torch.arange(len(fold)) for fold in folds])
+    inverse = rows.argsort()
+    return Mixture(*(value[positions[inverse], members[inverse]] for value in whole))
+
+
+def as_mixture(output: torch.Tensor | Mixture) -> Mixture:
+    """Give the components of a module's output an axis and weights."""
+    if isinstance(output, tuple):
+        return Mixture(*output)
+    eta = output if output.ndim == 4 else output.unsqueeze(1)
+    return Mixture(eta, eta.new_zeros(eta.shape[:2]).log_softmax(-1))
+
+
+def mixes(kind: SimpleNamespace) -> bool:
+    """Whether this kind mixes anything."""
+    return METHODS[kind.method].site is not None and kind.alpha > 0
+
+
+def _new_net(kind, family, part):
+    """Make the net: the user's own, or one of the MLP."""
+    sizes = {"family": family, "n_features": part.X.shape[-1], "n_outputs": part.y.shape[1]}
+    if kind.net is not None:
+        net = clone(kind.net)
+        accepted, given = inspect.signature(net.module).parameters, net.get_params()
+        sizes = {name: value for name, value in sizes.items() if name in accepted}
+        module = {f"module__{name}": value for name, value in sizes.items()}
+        net.set_params(**{name: value for name, value in module.items() if name not in given})
+    else:
+        embedding = "point"
+        if METHODS[kind.method].random_embedding:
+            separate = kind.embedding_variance == "separate"
+            embedding = "gaussian-separate" if separate else "gaussian"
+        module = sizes | {
+            "hidden_layer_sizes": tuple(kind.hidden_layer_sizes),
+            "activation": kind.activation,
+            "dropout": kind.dropout,
+            "mixing_layer": kind.mixing_layer,
+            "embedding": embedding,
+            "n_draws": kind.n_draws,
+            "n_train_draws": kind.n_train_draws,
+        }
+        net = NeuralNet(
+            MLP,
+            NegativeLogLikelihood,
+            optimizer=torch.optim.AdamW,
+            optimizer__weight_decay=kind.weight_decay,
+            optimizer__fused=True,
+            lr=kind.lr,
+            batch_size=-1 if kind.batch_size is None else kind.batch_size,
+            device=kind.device,
+            iterator_train__shuffle=True,
+            **{f"module__{name}": value for name, value in module.items()},
+        )
+    if kind.n_members > 1:
+        net.set_params(module=Ensemble, module__module=net.module, module__n_members=kind.n_members)
+    return net.set_params(
+        criterion=NegativeLogLikelihood,
+        criterion__family=family,
+        criterion__n_members=kind.n_members,
+        criterion__variance_weighting=kind.variance_weighting,
+    )
+
+
+def _callbacks(kind, family, best, seed):
+    callbacks = [("best_epoch", best)]
+    if mixes(kind):
+        method = METHODS[kind.method]
+        mixup = ProbMixup(
+            site=method.site,
+            alpha=kind.alpha,
+            beta=kind.beta if method.probabilistic else 0.0,
+            pooling=kind.pooling if method.probabilistic else "log-linear",
+            response=kind.response,
+            family=family,
+            n_mixes=kind.n_mixes,
+            objective=kind.objective,
+            random_state=seed,
+        )
+        callbacks.append(("prob_mixup", mixup))
+    if kind.net is None and kind.lr_schedule == "cosine":
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR
+        callbacks.append(("cosine", LRScheduler(cosine, T_max=kind.max_epochs)))
+    own = kind.net.callbacks if kind.net is not None else None
+    return [*callbacks, *(own or []), *(kind.callbacks or [])]
+
+
+def _loaders(kind, net, seed):
+    """Name the loaders of this fit; those that a user chose are kept."""
+    needs_neighbors = mixes(kind) and kind.n_neighbors is not None
+    settings = {}
+    if net.iterator_train in (DataLoader, TensorLoader, NeighborLoader):
+        settings["iterator_train"] = TensorLoader
+        settings["iterator_train__random_state"] = seed
+        if needs_neighbors:
+            settings["iterator_train"] = NeighborLoader
+            settings["iterator_train__n_neighbors"] = kind.n_neighbors
+    elif needs_neighbors:
+        raise ValueError(
+            f"n_neighbors={kind.n_neighbors!r} needs the NeighborLoader; found iterator_train="
+            f"{net.iterator_train!r} in net."
+        )
+    return settings
