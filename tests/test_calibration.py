@@ -1,0 +1,97 @@
+"""Weights and calibrations against closed forms, grids and their own claims."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+
+from sklearn_probmix.calibration import (
+    calibrate,
+    fit_spread,
+    fit_temperature,
+    spread_nll,
+    stacking_weights,
+    temperature_nll,
+)
+
+
+def test_stacking_weights_maximise_the_log_score():
+    rng = np.random.default_rng(0)
+    log_density = rng.normal(size=(50, 2))
+    weight = rng.uniform(size=50)
+
+    def loss(share):
+        mixed = share * np.exp(log_density[:, 0]) + (1 - share) * np.exp(log_density[:, 1])
+        return -(weight * np.log(mixed)).sum()
+
+    best = minimize_scalar(loss, bounds=(0, 1), method="bounded", options={"xatol": 1e-10}).x
+    found = stacking_weights(log_density, weight, shrinkage=0.0, max_iter=100_000, tol=1e-14)
+    np.testing.assert_allclose(found, [best, 1 - best], atol=1e-5)
+
+
+def test_stacking_weights_are_shrunk_towards_uniform():
+    log_density = np.zeros((10, 4))
+    log_density[:, 1:] = -1000.0
+    np.testing.assert_allclose(
+        stacking_weights(log_density, shrinkage=0.2), [0.85, 0.05, 0.05, 0.05]
+    )
+
+
+def normal_rows(n=20_000, sd=1.0, seed=0):
+    y = sd * np.random.default_rng(seed).normal(size=(n, 1))
+    mean, variance = np.zeros((n, 1, 1)), np.ones((n, 1, 1))
+    return y, mean, variance, np.ones((n, 1)), np.ones(n)
+
+
+@pytest.mark.parametrize("sd", [0.7, 1.0, 3.0])
+def test_spread_of_one_normal_is_the_mean_square(sd):
+    y, *rest = normal_rows(sd=sd)
+    a, b = fit_spread(y, *rest)
+    assert a + b == pytest.approx(np.mean(y**2), rel=1e-3)
+
+
+def test_spread_separates_scale_and_offset():
+    rng = np.random.default_rng(0)
+    variance = rng.uniform(0.1, 4.0, size=(50_000, 1, 1))
+    y = rng.normal(size=(50_000, 1)) * np.sqrt(2 * variance[:, 0] + 0.5)
+    one = np.ones((50_000, 1))
+    a, b = fit_spread(y, np.zeros_like(variance), variance, one, one[:, 0])
+    assert a == pytest.approx(2.0, rel=0.05)
+    assert b == pytest.approx(0.5, rel=0.1)
+
+
+def test_spread_nll_of_a_mixture_by_hand():
+    y, mean = np.array([[1.0]]), np.array([[[0.0], [2.0]]])
+    variance, weights = np.array([[[1.0], [4.0]]]), np.array([[0.25, 0.75]])
+    scaled = [3.0, 9.0]
+    density = [np.exp(-0.5 / v) / np.sqrt(2 * np.pi * v) for v in scaled]
+    expected = -2.0 * np.log(0.25 * density[0] + 0.75 * density[1])
+    found = spread_nll((2.0, 1.0), y, mean, variance, weights, np.array([2.0]))
+    np.testing.assert_allclose(found, [expected], rtol=1e-12)
+
+
+def test_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50_000, 3))
+    y = np.array([rng.choice(3, p=p) for p in softmax(logits[:5000], axis=1)])
+    found = fit_temperature(y, 2.5 * logits[:5000], np.ones(5000))
+    assert found == pytest.approx(2.5, rel=0.1)
+
+
+def test_temperature_nll_by_hand():
+    p = np.array([[0.2, 0.8]])
+    powers = p**0.5
+    expected = -3 * np.log(powers[0, 0] / powers.sum())
+    found = temperature_nll(2.0, np.array([0]), np.log(p), np.array([3.0]))
+    np.testing.assert_allclose(found, [expected], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("sd", "worth"), [(1.0, False), (2.0, True)])
+def test_calibration_is_kept_only_where_held_out_rows_gain(sd, worth):
+    data = normal_rows(n=300, sd=sd)
+    assert (calibrate(fit_spread, spread_nll, data) is not None) == worth
+    assert calibrate(fit_spread, spread_nll, data, mode="on") is not None
+
+
+def test_too_few_rows_are_not_calibrated():
+    assert calibrate(fit_spread, spread_nll, normal_rows(n=9, sd=5.0)) is None

@@ -1,0 +1,357 @@
+"""Several networks in one pass, folds, stacked kinds: each against doing it one by one."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from skorch import NeuralNet
+from torch import nn
+
+from sklearn_probmix import (
+    NegativeLogLikelihood,
+    PredictiveDistribution,
+    ProbMixup,
+    ProbMixupClassifier,
+    ProbMixupRegressor,
+    TensorLoader,
+)
+from sklearn_probmix.criterion import log_likelihood, normal_crps
+from sklearn_probmix.families import Mixture, Normal, get_family
+from sklearn_probmix.metrics import crps, nll
+from sklearn_probmix.modules import MLP, Ensemble
+from sklearn_probmix.training import Part, as_mixture, natural_parameters, out_of_fold
+
+SMALL = {"hidden_layer_sizes": (16, 8), "n_draws": 4, "random_state": 0}
+
+
+class Recurrent(nn.Module):
+    """An LSTM, which vmap cannot batch."""
+
+    def __init__(self, n_features=2, family="normal"):
+        super().__init__()
+        self.family = get_family(family)
+        self.embedding = nn.LSTM(n_features, 4, batch_first=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, X):
+        sequence, _ = self.embedding(X)
+        return self.family.natural(self.head(sequence[:, -1]).unsqueeze(1))
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    return X, X[:, 0] + 0.3 * rng.normal(size=60)
+
+
+def member_states(ensemble):
+    names = [name for name, _ in ensemble.template.named_parameters()]
+    stacked = dict(zip(names, ensemble.parameters(), strict=True))
+    return [
+        {name: value[member].detach() for name, value in stacked.items()}
+        for member in range(ensemble.n_members)
+    ]
+
+
+def net_of(module, n_members, **kwargs):
+    torch.manual_seed(0)
+    return NeuralNet(
+        module,
+        NegativeLogLikelihood,
+        criterion__n_members=n_members,
+        optimizer=torch.optim.Adam,
+        lr=0.01,
+        max_epochs=3,
+        batch_size=16,
+        train_split=None,
+        iterator_train=TensorLoader,
+        iterator_train__shuffle=True,
+        iterator_train__random_state=0,
+        callbacks=[ProbMixup(site="output", alpha=0.5, random_state=1)],
+        verbose=0,
+        **kwargs,
+    ).initialize()
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "shape"),
+    [
+        (MLP, {"n_features": 3, "hidden_layer_sizes": (8,)}, (60, 3)),
+        (Recurrent, {"n_features": 3}, (60, 5, 3)),
+    ],
+)
+def test_members_train_as_separate_nets_with_the_same_draws(module, arguments, shape):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=shape).astype("float32")
+    y = X.reshape(60, -1)[:, 0]
+    arguments = {f"module__{name}": value for name, value in arguments.items()}
+    together = net_of(Ensemble, 2, module__module=module, module__n_members=2, **arguments)
+    alone = [net_of(module, 1, **arguments) for _ in range(2)]
+    for net, state in zip(alone, member_states(together.module_), strict=True):
+        net.module_.load_state_dict(state)
+    for net in (together, *alone):
+        net.partial_fit(X, y)
+    for net, state in zip(alone, member_states(together.module_), strict=True):
+        for name, value in net.module_.named_parameters():
+            torch.testing.assert_close(state[name], value.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_module_that_vmap_cannot_batch_is_looped_over_and_says_so(caplog):
+    torch.manual_seed(0)
+    ensemble = Ensemble(Recurrent, 3)
+    X = torch.randn(7, 5, 2)
+    with caplog.at_level(logging.INFO, logger="sklearn_probmix.modules"):
+        first, _ = ensemble(X), ensemble(X)
+    assert ensemble.vectorised is False
+    assert len(caplog.records) == 1
+    member = Recurrent()
+    member.load_state_dict(member_states(ensemble)[2])
+    torch.testing.assert_close(first[:, 2:3], member(X).unsqueeze(1))
+
+
+def test_loop_and_vmap_agree():
+    torch.manual_seed(0)
+    ensemble = Ensemble(MLP, 3, n_features=2).eval()
+    X, own = torch.randn(7, 2), torch.randn(3, 5, 2)
+    in_one_pass = ensemble(X), ensemble.each(own)
+    assert ensemble.vectorised
+    ensemble.vectorised = False
+    for one, other in zip(in_one_pass, (ensemble(X), ensemble.each(own)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_criterion_is_the_sum_of_the_members_mean_losses():
+    torch.manual_seed(0)
+    family, y = Normal(), torch.randn(9, 2)
+    eta = family.natural(torch.randn(9, 6, 2, 2))
+    mask = torch.ones(9, 3)
+    mask[:4, 1] = 0
+    together = NegativeLogLikelihood(family, n_members=3)(eta, {"y": y, "mask": mask})
+    alone = [
+        NegativeLogLikelihood(family)(eta[mask[:, m] > 0][:, 2 * m : 2 * m + 2], y[mask[:, m] > 0])
+        for m in range(3)
+    ]
+    torch.testing.assert_close(together, sum(alone))
+
+
+def test_variance_weighting_multiplies_rows_by_a_constant_power_of_the_variance():
+    torch.manual_seed(0)
+    raw = torch.randn(9, 1, 2, requires_grad=True)
+    family, y = Normal(), torch.randn(9)
+    criterion = NegativeLogLikelihood(family, variance_weighting=0.5)
+    eta = family.natural(raw)
+    loss = criterion(eta, y)
+    sd = family.moments(eta)[1].detach().sqrt()[:, 0]
+    expected = -(sd * family.log_prob(eta, y[:, None])[:, 0]).mean()
+    torch.testing.assert_close(loss, expected)
+    gradients = [
+        torch.autograd.grad(value, raw, retain_graph=True)[0] for value in (loss, expected)
+    ]
+    torch.testing.assert_close(*gradients)
+    unweighted = NegativeLogLikelihood(family)(eta, y)
+    torch.testing.assert_close(criterion.eval()(eta, y), unweighted)
+
+
+def test_crps_that_chooses_epochs_equals_the_metric():
+    torch.manual_seed(0)
+    family, y = Normal(), torch.randn(9, 1)
+    eta = family.natural(torch.randn(9, 2, 1, 2))
+    ours = normal_crps(family, eta, y.unsqueeze(1), n_members=2)[:, 0].mean(0)
+    for member in range(2):
+        parameters = family.scipy_parameters(eta[:, member])
+        dist = PredictiveDistribution("norm", {k: v.numpy() for k, v in parameters.items()})
+        assert ours[member].item() == pytest.approx(crps(y[:, 0].numpy(), dist), rel=1e-5)
+
+
+def test_mixture_weights_enter_the_likelihood_of_each_member():
+    torch.manual_seed(0)
+    family, y = Normal(), torch.randn(5, 1, 1)
+    eta = family.natural(torch.randn(5, 4, 1, 2))
+    within = torch.tensor([0.2, 0.8, 0.5, 0.5])
+    mixture = Mixture(eta, (within / 2).log().expand(5, -1))
+    ours = log_likelihood(family, mixture, y, n_members=2)[:, 0]
+    density = family.log_prob(eta, y)[..., 0].exp() * within
+    torch.testing.assert_close(ours, density.reshape(5, 2, 2).sum(-1).log())
+
+
+@pytest.mark.parametrize("validation", ["holdout", "cv"])
+@pytest.mark.parametrize("method", ["erm", "m-probmix"])
+def test_each_member_keeps_the_weights_of_its_own_best_epoch(table, validation, method):
+    X, y = table
+    est = ProbMixupRegressor(
+        method=method, n_members=3, validation=validation, max_epochs=12, lr=0.05, **SMALL
+    )
+    recorded = []
+
+    class Recorder(ProbMixup):
+        def __init__(self):
+            super().__init__(alpha=0.0)
+
+        def on_epoch_end(self, net, **kwargs):
+            best = dict(net.callbacks_)["best_epoch"]
+            recorded.append((best.best_score_.copy(), best.best_epoch_.copy()))
+
+    est.set_params(callbacks=[Recorder()]).fit(X, y)
+    scores, epochs = recorded[-1]
+    assert len(set(epochs)) > 1, "the test needs members with different best epochs"
+    np.testing.assert_array_equal(est.best_epoch_, [epochs])
+    if validation == "cv":
+        log_p = est.oof_predictive_.logpdf(y) + np.log(est.y_scale_.numpy())
+        folds = [np.flatnonzero(fold) for fold in fold_of_rows(est, X, y)]
+        per_fold = [-log_p[fold].mean() for fold in folds]
+        np.testing.assert_allclose(per_fold, scores, rtol=1e-4)
+
+
+def fold_of_rows(est, X, y):
+    """Find the folds again from the masks that the seed gives."""
+    rng = np.random.RandomState(est.random_state)
+    folds = est._folds(X, y, None, rng)
+    return [np.isin(np.arange(len(y)), fold) for fold in folds]
+
+
+def test_a_held_out_row_does_not_touch_its_member(table):
+    X, y = table
+    est = ProbMixupRegressor(
+        method="probmix", n_members=3, validation="cv", max_epochs=4, early_stopping=False, **SMALL
+    )
+    before = member_states(est.fit(X, y).net_.module_)
+    best_epoch = est.best_epoch_[0, 0]
+    (fold, *_) = fold_of_rows(est, X, y)
+    spoilt = y.copy()
+    # A swap keeps the standardisation of y.
+    first, second = np.flatnonzero(fold)[:2]
+    spoilt[[first, second]] = y[[second, first]]
+    after = member_states(est.fit(X, spoilt).net_.module_)
+    same = [
+        all(torch.equal(one[name], other[name]) for name in one)
+        for one, other in zip(before, after, strict=True)
+    ]
+    assert est.best_epoch_[0, 0] == best_epoch, "the swap must not move the best epoch"
+    assert same == [True, False, False]
+
+
+def test_out_of_fold_rows_come_from_the_member_that_held_them_out(table):
+    X, y = table
+    est = ProbMixupRegressor(
+        method="m-probmix", n_members=3, validation="cv", max_epochs=3, **SMALL
+    )
+    est.fit(X, y)
+    whole = est._part(X, y, None)
+    folds = [np.flatnonzero(fold) for fold in fold_of_rows(est, X, y)]
+    held_out = out_of_fold(est.net_, whole, folds)
+    everything = natural_parameters(est.net_, whole.X)
+    for member, fold in enumerate(folds):
+        own = slice(4 * member, 4 * member + 4)
+        torch.testing.assert_close(held_out.eta[fold], everything.eta[fold, own])
+
+
+def test_folds_of_unequal_size_are_padded_with_weight_zero():
+    part = Part(torch.arange(5.0)[:, None], torch.arange(5.0)[:, None])
+    validation = part.fold_validation([np.array([0, 1, 2]), np.array([3, 4])])
+    assert validation.X[..., 0].tolist() == [[0, 1, 2], [3, 4, 3]]
+    assert validation.weight.tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+def test_kinds_are_stacked_by_their_out_of_fold_scores(table):
+    X, y = table
+    good, bad = {"method": "erm", "max_epochs": 60}, {"method": "erm", "max_epochs": 1, "lr": 1e-6}
+    est = ProbMixupRegressor(method=[good, bad], n_members=3, validation="cv", lr=0.02, **SMALL)
+    est.fit(X, y)
+    assert est.weights_[0] > 0.9
+    uniform = est.set_params(weighting="uniform").fit(X, y)
+    np.testing.assert_allclose(uniform.weights_, 0.5)
+
+
+def test_prediction_is_the_weighted_mixture_of_the_kinds(table):
+    X, y = table
+    est = ProbMixupRegressor(method=["erm", "m-probmix"], n_members=2, max_epochs=3, **SMALL).fit(
+        X, y
+    )
+    parts = []
+    for net in est.nets_:
+        eta, _ = as_mixture(natural_parameters(net, est._scale_X(X)))
+        parameters = est.family_.scipy_parameters(eta, est.y_shift_, est.y_scale_)
+        parts.append(
+            PredictiveDistribution("norm", {k: v[..., 0].numpy() for k, v in parameters.items()})
+        )
+    expected = sum(weight * part.pdf(y) for weight, part in zip(est.weights_, parts, strict=True))
+    np.testing.assert_allclose(est.predict_proba(X).pdf(y), expected, rtol=1e-6)
+
+
+def test_out_of_fold_scores_of_a_regressor(table):
+    X, y = table
+    est = ProbMixupRegressor(
+        method=["erm", "probmix"], n_members=3, validation="cv", max_epochs=20, **SMALL
+    ).fit(X, y)
+    assert est.oof_predictive_.shape == y.shape
+    assert est.oof_scores_["nll"] == pytest.approx(nll(y, est.oof_predictive_))
+    assert est.oof_scores_["crps"] == pytest.approx(crps(y, est.oof_predictive_))
+    inside = [
+        low <= truth <= high
+        for low, truth, high in zip(
+            est.oof_predictive_.ppf(0.05), y, est.oof_predictive_.ppf(0.95), strict=True
+        )
+    ]
+    assert est.oof_scores_["coverage"] == pytest.approx(np.mean(inside))
+
+
+def test_out_of_fold_probabilities_of_a_classifier(table):
+    X, y = table
+    labels = np.where(y > 0, "up", "down")
+    est = ProbMixupClassifier(
+        method=["erm", "probmix"],
+        n_members=3,
+        validation="cv",
+        max_epochs=30,
+        calibration="on",
+        **SMALL,
+    ).fit(X, labels)
+    p = est.oof_predictive_
+    np.testing.assert_allclose(p.sum(1), 1)
+    truth = np.searchsorted(est.classes_, labels)
+    assert est.oof_scores_["nll"] == pytest.approx(-np.log(p[np.arange(60), truth]).mean())
+    assert est.oof_scores_["accuracy"] > 0.8
+    assert est.calibration_ > 0
+
+
+def test_calibration_repairs_a_spread_that_is_too_small(table):
+    X, y = table
+    # The epoch of the best mean comes after that of the best spread.
+    kind = {"method": "erm", "max_epochs": 200}
+    arguments = {"n_members": 3, "validation": "cv", "monitor": "crps", "lr": 0.02} | SMALL
+    raw = ProbMixupRegressor(method=[kind], calibration="off", **arguments).fit(X, y)
+    repaired = ProbMixupRegressor(method=[kind], calibration="on", **arguments).fit(X, y)
+    assert repaired.oof_scores_["nll"] < raw.oof_scores_["nll"]
+    a, b = repaired.calibration_
+    dists = [est.predict_proba(X[:4]) for est in (raw, repaired)]
+    variance = [(dist.params["scale"] / raw.y_scale_.item()) ** 2 for dist in dists]
+    np.testing.assert_allclose(variance[1], a * variance[0] + b, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"validation": "cv", "n_members": 1}, "n_members=1"),
+        ({"validation": "cv", "n_members": 61}, "number of rows, 60"),
+        ({"method": ["erm", "mixdown"]}, "mixdown"),
+        ({"method": [{"method": "erm", "widths": 3}]}, "widths"),
+        ({"family": "gamma", "monitor": "crps"}, "monitor='crps'"),
+        ({"family": "gamma", "variance_weighting": 0.5}, "variance_weighting"),
+    ],
+)
+def test_bad_parameters_of_ensembles_are_named(table, parameters, message):
+    X, y = table
+    with pytest.raises(ValueError, match=message):
+        ProbMixupRegressor(**(SMALL | parameters)).fit(X, np.exp(y))
+
+
+def test_user_nets_form_ensembles_too():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 5, 2))
+    net = NeuralNet(Recurrent, criterion=NegativeLogLikelihood, max_epochs=2, lr=0.01)
+    est = ProbMixupRegressor(net=net, method="probmix", n_members=2, validation="cv").fit(
+        X, X[:, 0, 0]
+    )
+    assert est.predict_proba(X).n_components == 2
