@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from skorch.callbacks import Callback
+from tqdm.auto import tqdm
 
 from sklearn_probmix.criterion import as_target, log_likelihood, normal_crps, output_shape
 from sklearn_probmix.families import (
@@ -20,7 +21,7 @@ from sklearn_probmix.families import (
 from sklearn_probmix.loaders import PairedBatch
 from sklearn_probmix.modules import Ensemble
 
-__all__ = ["BestEpoch", "ProbMixup", "Validation"]
+__all__ = ["BestEpoch", "EpochBar", "ProbMixup", "Validation"]
 
 _VALIDATION_CHUNK = 4096
 
@@ -396,6 +397,38 @@ class BestEpoch(Callback):
         # What skorch's own EarlyStopping raises: its training loop ends on it.
         self.stop_reason_ = reason
         raise KeyboardInterrupt
+
+
+class EpochBar(Callback):
+    """Show epochs, losses, the best epoch and the time left, in a terminal or a notebook.
+
+    Parameters
+    ----------
+    max_epochs : int
+    title : str, default=""
+        Stands before the bar.
+    """
+
+    def __init__(self, max_epochs, title=""):
+        self.max_epochs = max_epochs
+        self.title = title
+
+    def on_train_begin(self, net, **kwargs):
+        """Draw the empty bar."""
+        self.bar_ = tqdm(total=self.max_epochs, desc=self.title, unit="epoch")
+
+    def on_epoch_end(self, net, **kwargs):
+        """Move on by one epoch."""
+        best = dict(net.callbacks_)["best_epoch"].best_epoch_
+        epoch = net.history[-1]
+        losses = {name: epoch[name] for name in ("train_loss", "valid_loss") if name in epoch}
+        self.bar_.set_postfix(losses, best=int(np.median(best)), refresh=False)
+        self.bar_.update()
+
+    def on_train_end(self, net, **kwargs):
+        """Leave the bar as it is."""
+        self.bar_.close()
+        del self.bar_
 
 
 def _check_at_least_zero(name, value):

@@ -15,7 +15,7 @@ from skorch.callbacks import LRScheduler
 from skorch.dataset import Dataset
 from torch.utils.data import DataLoader
 
-from sklearn_probmix.callbacks import BestEpoch, ProbMixup, Validation
+from sklearn_probmix.callbacks import BestEpoch, EpochBar, ProbMixup, Validation
 from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.families import Family, Mixture
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
@@ -285,6 +285,8 @@ def _callbacks(kind, family, best, seed):
     if kind.net is None and kind.lr_schedule == "cosine":
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR
         callbacks.append(("cosine", LRScheduler(cosine, T_max=kind.max_epochs)))
+    if kind.verbose == 1:
+        callbacks.append(("epoch_bar", EpochBar(kind.max_epochs, title=kind.method)))
     own = kind.net.callbacks if kind.net is not None else None
     return [*callbacks, *(own or []), *(kind.callbacks or [])]
 

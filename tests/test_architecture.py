@@ -30,7 +30,7 @@ RULES = {
     "loaders": Rule(set(), {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
     "criterion": Rule({"families"}, {"torch"}),
     "modules": Rule({"families"}, {"torch"}),
-    "callbacks": Rule({"criterion", "modules", "loaders"}, {"numpy", "skorch", "torch"}),
+    "callbacks": Rule({"criterion", "modules", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "training": Rule({"callbacks"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
     "distributions": Rule(set(), {"numpy", "scipy"}),

@@ -244,9 +244,7 @@ def prices(tmp_path):
 
 def test_stock_windows_of_a_file_written_by_hand(prices):
     X, y = load_stock_windows(str(prices), window=2, horizon=1)
-    np.testing.assert_array_equal(
-        X, [[[1, 5, 0, 2], [2, 6, 1, 3]], [[2, 6, 1, 3], [3, 7, 2, 4]]]
-    )
+    np.testing.assert_array_equal(X, [[[1, 5, 0, 2], [2, 6, 1, 3]], [[2, 6, 1, 3], [3, 7, 2, 4]]])
     np.testing.assert_array_equal(y, [4, 5])
     X, y = load_stock_windows(prices, window=1, horizon=3)
     np.testing.assert_array_equal(X, [[[1, 5, 0, 2]]])
