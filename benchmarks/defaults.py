@@ -1,0 +1,229 @@
+"""The study behind the defaults: kinds of network, alone and stacked, on splits that choose.
+
+``python -m benchmarks.defaults kinds`` trains every candidate kind by itself, five members with
+a fold each, and keeps its out-of-fold and its test distributions. ``stacks`` weighs, mixes and
+calibrates any sets of kinds from these, without training again, and prints their scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks._runs import RESULTS, run_missing
+from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor
+from sklearn_probmix.calibration import calibrate, fit_spread, spread_nll, stacking_weights
+from sklearn_probmix.datasets import load_uci_split
+from sklearn_probmix.metrics import coverage, crps, nll
+
+__all__ = ["KINDS", "fit_kind", "main"]
+
+DATASETS = ("yacht", "energy", "bostonHousing", "concrete", "wine-quality-red")
+COMMON = {
+    "n_members": 5,
+    "validation": "cv",
+    "calibration": "off",
+    "early_stopping": False,
+    "max_epochs": 300,
+    "batch_size": 64,
+    "lr": 0.003,
+    "lr_schedule": "cosine",
+    "weight_decay": 0.1,
+    "n_draws": 8,
+}
+SILU = {"activation": "silu", "hidden_layer_sizes": [128, 128, 64]}
+WIDE = {"hidden_layer_sizes": [256, 256], "variance_weighting": 0.5}
+KINDS = {
+    "erm-relu": {"method": "erm"},
+    "erm-silu": {"method": "erm", **SILU},
+    "erm-silu-crps": {"method": "erm", **SILU, "monitor": "crps", "variance_weighting": 0.5},
+    "probmix-wide": {"method": "probmix", **WIDE},
+    "probmix-wide-crps": {"method": "probmix", **WIDE, "monitor": "crps"},
+    "m-probmix-relu": {"method": "m-probmix"},
+    "erm-wide-crps": {"method": "erm", **WIDE, "monitor": "crps"},
+    "m-probmix-silu": {"method": "m-probmix", **SILU},
+    "probmix-silu": {"method": "probmix", **SILU},
+    "local-probmix-wide-crps": {"method": "probmix", **WIDE, "monitor": "crps", "n_neighbors": 5},
+}
+
+
+def fit_kind(settings, *, data, cache):
+    """Train one kind on one split, and keep its distributions.
+
+    Parameters
+    ----------
+    settings : dict
+        With "dataset", "split", "kind" and "estimator", the arguments of the regressor.
+    data, cache : path-like
+        Folders to read splits from and to write distributions to.
+
+    Returns
+    -------
+    dict of str to float
+        Test scores in the units of y.
+    """
+    split = load_uci_split(Path(data) / "uci" / settings["dataset"], settings["split"])
+    X, X_test, y, y_test = split
+    arguments = dict(settings["estimator"])
+    shared = {name: value for name, value in arguments.items() if name in COMMON}
+    kind = {name: value for name, value in arguments.items() if name not in COMMON}
+    est = ProbMixupRegressor(method=[kind], random_state=settings["split"], **shared)
+    test = est.fit(X, y).predict_proba(X_test)
+    arrays = {}
+    for name, dist in {"oof": est.oof_predictive_, "test": test}.items():
+        arrays |= {f"{name}_{key}": value for key, value in dist.params.items()}
+    np.savez_compressed(distribution_file(cache, settings), **arrays)
+    best = {"best_epoch_median": float(np.median(est.best_epoch_))}
+    return scores(y_test, test) | {f"oof_{k}": v for k, v in est.oof_scores_.items()} | best
+
+
+def distribution_file(cache, settings):
+    """Name the file that holds the distributions of a fit."""
+    folder = Path(cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "{dataset}-{split}-{kind}.npz".format(**settings)
+
+
+def scores(y, dist):
+    """Test scores of one distribution."""
+    return {
+        "nll": nll(y, dist),
+        "crps": crps(y, dist),
+        "coverage": coverage(y, dist, level=0.9),
+        "rmse": float(np.sqrt(np.mean((y - dist.mean()) ** 2))),
+    }
+
+
+def stack(y, kinds, *, weighting="stacked", calibration="auto", shrinkage=0.1):
+    """Mix kinds as the estimator does, from their out-of-fold distributions.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+    kinds : list of dict
+        "oof" and "test", each a PredictiveDistribution.
+    weighting, calibration
+        As in the estimator.
+    shrinkage : float
+
+    Returns
+    -------
+    dist : PredictiveDistribution
+        Of the test rows.
+    oof : PredictiveDistribution
+    weights : ndarray of shape (n_kinds,)
+    """
+    weights = np.full(len(kinds), 1 / len(kinds))
+    if weighting == "stacked":
+        log_density = np.stack([kind["oof"].logpdf(y) for kind in kinds], axis=1)
+        weights = stacking_weights(log_density, shrinkage=shrinkage)
+    oof, test = (
+        PredictiveDistribution.mix([kind[name] for kind in kinds], weights)
+        for name in ("oof", "test")
+    )
+    if calibration != "off":
+        scale = y.std()
+        one = np.ones(len(y))
+        share = np.broadcast_to(oof.weights, oof.params["loc"].shape)
+        columns = (oof.params["loc"] / scale, (oof.params["scale"] / scale) ** 2)
+        rows = (y[:, None] / scale, *(value[..., None] for value in columns), share, one)
+        spread = calibrate(fit_spread, spread_nll, rows, calibration)
+        if spread is not None:
+            a, b = spread[0], spread[1] * scale**2
+            oof, test = (
+                PredictiveDistribution(
+                    "norm",
+                    {
+                        "loc": dist.params["loc"],
+                        "scale": np.sqrt(a * dist.params["scale"] ** 2 + b),
+                    },
+                    weights=dist.weights,
+                )
+                for dist in (oof, test)
+            )
+    return test, oof, weights
+
+
+def load_kind(cache, dataset, split, kind):
+    """Read the distributions of one fit back."""
+    settings = {"dataset": dataset, "split": split, "kind": kind}
+    with np.load(distribution_file(cache, settings)) as arrays:
+        return {
+            name: PredictiveDistribution(
+                "norm", {k: arrays[f"{name}_{k}"] for k in ("loc", "scale")}
+            )
+            for name in ("oof", "test")
+        }
+
+
+def compare_stacks(stacks, datasets, splits, *, data, cache, **options):
+    """Print mean NLL, CRPS, coverage and weights of sets of kinds."""
+    for dataset in datasets:
+        print(f"\n{dataset}")
+        for names in stacks:
+            rows = []
+            for split in splits:
+                X, _, y, y_test = load_uci_split(Path(data) / "uci" / dataset, split)
+                try:
+                    kinds = [load_kind(cache, dataset, split, name) for name in names]
+                except FileNotFoundError:
+                    continue
+                dist, oof, weights = stack(y, kinds, **options)
+                rows.append([*scores(y_test, dist).values(), nll(y, oof), *weights])
+            if rows:
+                mean = np.mean(rows, axis=0)
+                weights = " ".join(f"{w:.2f}" for w in mean[5:])
+                print(
+                    f"  nll {mean[0]:7.3f} crps {mean[1]:7.4f} cov {mean[2]:.2f} rmse {mean[3]:6.3f}"
+                    f" oof {mean[4]:7.3f} n={len(rows)}  {'+'.join(names)}  [{weights}]"
+                )
+
+
+def main(argv=None):
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=["kinds", "stacks"])
+    parser.add_argument("--data", default=os.environ.get("PROBMIX_DATA"))
+    parser.add_argument("--cache", default=".cache/defaults")
+    parser.add_argument("--datasets", nargs="+", default=DATASETS)
+    parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--stacks", nargs="+", help="sets of kinds, joined by +")
+    parser.add_argument("--calibration", default="auto")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args(argv)
+    if options.data is None:
+        parser.error("--data, or the variable PROBMIX_DATA, must name the folder of the data")
+    if options.part == "kinds":
+        jobs = [
+            {
+                "dataset": dataset,
+                "split": split,
+                "kind": kind,
+                "estimator": COMMON | KINDS[kind],
+            }
+            for split, kind, dataset in itertools.product(
+                options.splits, options.kinds, options.datasets
+            )
+        ]
+        fit = partial(fit_kind, data=options.data, cache=options.cache)
+        run_missing(fit, jobs, RESULTS / "defaults.jsonl", n_jobs=options.jobs, title="kinds")
+    else:
+        stacks = [names.split("+") for names in options.stacks or options.kinds]
+        compare_stacks(
+            stacks,
+            options.datasets,
+            options.splits,
+            data=options.data,
+            cache=options.cache,
+            calibration=options.calibration,
+        )
+
+
+if __name__ == "__main__":
+    main()
