@@ -132,7 +132,8 @@ class NegativeLogLikelihood(nn.Module):
         if self.training and self.variance_weighting:
             score = score * self._variance(output) ** self.variance_weighting
         draws = int(target["draws"])
-        score = score.unflatten(0, (draws, -1)).logsumexp(0) - math.log(draws)
+        if draws > 1:
+            score = score.unflatten(0, (draws, -1)).logsumexp(0) - math.log(draws)
         if "row_weight" in target:
             weight = target["row_weight"].unflatten(0, (draws, -1)).mean(0)
             score = score * weight.unsqueeze(-1)

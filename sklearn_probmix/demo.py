@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from sklearn.calibration import calibration_curve
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_diabetes
@@ -283,6 +284,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    # Networks this small only wait for a second thread, for long if other programs are running.
+    torch.set_num_threads(1)
     for table in tables:
         _run(table, folder, options.epochs)
 
@@ -389,7 +392,7 @@ def _parse_target(name, cells, task):
 
 
 def _encoder(table):
-    """Fill in missing numbers, and turn text into indicators, a missing text into one of its own."""
+    """Fill in missing numbers; turn text into indicators, with one of its own if missing."""
     return ColumnTransformer(
         [
             ("numeric", SimpleImputer(strategy="median", keep_empty_features=True), table.numeric),

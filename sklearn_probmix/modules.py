@@ -231,11 +231,15 @@ class Ensemble(nn.Module):
         self.vectorised = None
         # In a tuple, so that its weights, which are replaced in every call, are not registered.
         self._template = (copy.deepcopy(members[0]).to("meta"),)
+        # Names of modules have dots, those of parameters may not.
+        self._attributes = {
+            name: "member_" + name.replace(".", "__") for name in (*parameters, *buffers)
+        }
         for name, value in parameters.items():
-            self.register_parameter(_mangle(name), nn.Parameter(value.detach()))
+            self.register_parameter(self._attributes[name], nn.Parameter(value.detach()))
         persistent = members[0].state_dict().keys()
         for name, value in buffers.items():
-            self.register_buffer(_mangle(name), value, persistent=name in persistent)
+            self.register_buffer(self._attributes[name], value, persistent=name in persistent)
 
     @property
     def template(self):
@@ -259,11 +263,7 @@ class Ensemble(nn.Module):
         return self._flatten(self._map(X, 0))
 
     def _map(self, X, axis):
-        state = {
-            name: getattr(self, _mangle(name))
-            for named in (self.template.named_parameters, self.template.named_buffers)
-            for name, _ in named()
-        }
+        state = {name: getattr(self, attribute) for name, attribute in self._attributes.items()}
 
         def run(state, x):
             return functional_call(self.template, state, (x,))
@@ -295,8 +295,3 @@ class Ensemble(nn.Module):
             eta, log_weights = outputs
             return Mixture(eta.flatten(1, 2), log_weights.flatten(1, 2) - math.log(self.n_members))
         return outputs.flatten(1, 2) if outputs.ndim == 5 else outputs
-
-
-def _mangle(name):
-    """Turn the dotted name of a nested parameter into an attribute's."""
-    return "member_" + name.replace(".", "__")
