@@ -30,7 +30,7 @@ from sklearn_probmix.families import Mixture
 from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.training import METHODS, Part, natural_parameters, out_of_fold, train
 
-_MIN_ROWS_FOR_HOLDOUT = 10
+_MIN_ROWS_TO_VALIDATE = 10
 
 
 class BaseProbMixup(BaseEstimator):
@@ -126,6 +126,9 @@ class BaseProbMixup(BaseEstimator):
                 check_consistent_length(X_val, y_val)
                 valid = self._part(*self._validate_rows(X_val, y_val, reset=False), None)
                 self._fit_holdout(whole, valid, rng, nets)
+            elif self.validation in ("holdout", "cv") and len(y) < _MIN_ROWS_TO_VALIDATE:
+                self._warn(f"{len(y)} rows are too few to hold some out; the last epoch is kept.")
+                self._fit_holdout(whole, None, rng, nets)
             elif self.validation == "cv":
                 folds = self._folds(X, y, groups, rng)
                 self._fit_folds(whole, y, weight, folds, rng, nets)
@@ -211,19 +214,13 @@ class BaseProbMixup(BaseEstimator):
     def _split(self, whole, X, y, groups, rng):
         """Divide rows into a training and a validation part, the latter perhaps None."""
         splitter = self.validation
-        if splitter == "holdout":
-            splitter = None
-            if len(y) >= _MIN_ROWS_FOR_HOLDOUT:
-                kinds = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
-                n_valid = round(self.validation_fraction * len(y))
-                kind = self._kind_of_split(kinds, y, groups, min(n_valid, len(y) - n_valid), 2)
-                splitter = kind(
-                    1, test_size=self.validation_fraction, random_state=rng.randint(2**31)
-                )
-            else:
-                self._warn(f"{len(y)} rows are too few to hold some out; the last epoch is kept.")
         if splitter is None:
             return whole, None
+        if splitter == "holdout":
+            n_valid = round(self.validation_fraction * len(y))
+            kinds = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
+            kind = self._kind_of_split(kinds, y, groups, min(n_valid, len(y) - n_valid), 2)
+            splitter = kind(1, test_size=self.validation_fraction, random_state=rng.randint(2**31))
         train, valid = next(splitter.split(X, y, groups))
         return whole.take(train), whole.take(valid)
 
@@ -280,13 +277,16 @@ class BaseProbMixup(BaseEstimator):
         kinds = self._kinds()
         seeds = rng.randint(2**31, size=len(kinds))
         trained = []
-        for kind, seed, net in zip(kinds, seeds, nets or [None] * len(kinds), strict=True):
+        # Shorter than the kinds where an earlier fit was interrupted.
+        for kind, seed, net in zip(kinds, seeds, nets or [None] * len(kinds), strict=False):
             if max_epochs is not None:
                 kind.max_epochs = max_epochs
-            trained.append(
-                train(kind, self.family_, part, validation, seed=int(seed), mask=mask, net=net)
-            )
-            self._report(*trained[-1])
+            new = train(kind, self.family_, part, validation, seed=int(seed), mask=mask, net=net)
+            if not self._check_outcome(*new, is_first=not trained):
+                break
+            trained.append(new)
+            if new.best.stop_reason_ == "interruption":
+                break
         self.n_outputs_ = part.y.shape[1]
         self.nets_ = [net for net, _, _ in trained]
         self.n_iter_ = max(n_epochs for _, _, n_epochs in trained)
@@ -299,22 +299,27 @@ class BaseProbMixup(BaseEstimator):
             for epoch in net.history
         ]
 
-    def _report(self, net, best, n_epochs):
-        """Say how training ended where it did not end well."""
+    def _check_outcome(self, net, best, n_epochs, is_first):
+        """Say how training ended where it did not end well; whether there are weights to keep."""
+        has_weights = best.best_epoch_.all()
         kept = f"Kept the weights of epoch {max(best.best_epoch_)}."
         if best.stop_reason_ == "divergence":
             cause = f"the loss is not finite in epoch {n_epochs}; lower lr (now {net.lr})"
-            if not best.best_epoch_.all():
+            if not has_weights:
                 raise ValueError(f"Training diverged: {cause} or raise variance_floor.")
             self._warn(f"Training diverged: {cause}. {kept}", ConvergenceWarning)
         elif best.stop_reason_ == "interruption":
-            if not best.best_epoch_.all():
+            if not has_weights and is_first:
                 raise KeyboardInterrupt
-            self._warn(f"Training was interrupted in epoch {n_epochs + 1}. {kept}")
+            done = kept if has_weights else "Kept the kinds of network that were trained before."
+            self._warn(f"Training was interrupted in epoch {n_epochs + 1}. {done}")
+        return has_weights
 
     def _fit_holdout(self, train_part, valid, rng, nets):
         self._train(train_part, None if valid is None else valid.validation(), rng, nets)
-        judged = [natural_parameters(net, valid.X) for net in self.nets_] if valid else None
+        for stale in ("oof_predictive_", "oof_scores_"):
+            vars(self).pop(stale, None)
+        judged = valid and [natural_parameters(net, valid.X) for net in self.nets_]
         self._combine(judged, valid)
 
     def _fit_folds(self, whole, y, weight, folds, rng, nets):

@@ -135,7 +135,10 @@ def train(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds[0])
-        net = _new_net(kind, family, part) if net is None else copy.deepcopy(net)
+        if net is None:
+            net = new_net(kind, family, part.X.shape[-1], part.y.shape[1])
+        else:
+            net = copy.deepcopy(net)
         settings = _loaders(kind, net, seeds[2]) | {
             "callbacks": _callbacks(kind, family, best, seeds[1]),
             "train_split": None,
@@ -221,9 +224,9 @@ def mixes(kind: SimpleNamespace) -> bool:
     return METHODS[kind.method].site is not None and kind.alpha > 0
 
 
-def _new_net(kind, family, part):
-    """Make the net: the user's own, or one of the MLP."""
-    sizes = {"family": family, "n_features": part.X.shape[-1], "n_outputs": part.y.shape[1]}
+def new_net(kind: SimpleNamespace, family: Family, n_features: int, n_outputs: int) -> NeuralNet:
+    """Make the net, not yet initialised: the user's own, or one of the MLP."""
+    sizes = {"family": family, "n_features": n_features, "n_outputs": n_outputs}
     if kind.net is not None:
         net = clone(kind.net)
         accepted, given = inspect.signature(net.module).parameters, net.get_params()
