@@ -35,6 +35,7 @@ N_FOLDS = 5
 # A larger table is tested on one fold only: it has test rows enough, and takes its time.
 MAX_ROWS_FOR_ALL_FOLDS = 2000
 MAX_ROWS_DRAWN = 80
+N_BINS = 5
 MAX_CLASSES = 10
 MAX_CATEGORIES = 20
 MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}
@@ -461,12 +462,12 @@ def _draw_probabilities(axes, table, folds):
             mew=0,
             alpha=0.6,
             color=colour,
-            label=f"truth: {'yes' if value else 'no'} ({rows.sum()} rows)",
+            label=f"{'it is' if value else 'it is not'} ({rows.sum()} rows)",
         )
     axes.set(
-        title=f"{METHODS[SHOWN]} on {len(p)} test rows: is it {event}?",
+        title=f"{METHODS[SHOWN]} on {len(p)} test rows",
         xlabel="test rows, in order of the predicted probability",
-        ylabel=f"probability of {event}",
+        ylabel=f"probability: {event}",
         ylim=(-0.06, 1.06),
     )
     axes.legend(loc="center left", frameon=False)
@@ -476,9 +477,19 @@ def _draw_reliability(axes, table, forecasts):
     """Observed frequency against predicted probability, one line per method."""
     for method, folds in forecasts.items():
         p, happened, _ = _events(table, folds)
-        observed, predicted = calibration_curve(happened, p, n_bins=5)
+        observed, predicted = calibration_curve(happened, p, n_bins=N_BINS)
         _draw_curve(axes, method, predicted, observed)
-    _finish_diagram(axes, "predicted probability, in five bins", "observed frequency")
+        counts = np.histogram(p, N_BINS, (0, 1))[0]
+        # A bin of few rows may lie anywhere: its mark says so by its size.
+        axes.scatter(
+            predicted,
+            observed,
+            s=400 * counts[counts > 0] / len(p),
+            color=COLOURS[method],
+            alpha=0.3,
+            clip_on=False,
+        )
+    _finish_diagram(axes, "predicted probability (area: share of rows)", "observed frequency")
 
 
 def _draw_curve(axes, method, x, y):
@@ -501,8 +512,8 @@ def _events(table, folds):
     proba = np.concatenate([fold.prediction for fold in folds])
     classes = folds[0].classes
     if len(classes) == 2:
-        return proba[:, 0], y == classes[0], f"{table.target} {classes[0]}"
-    return proba.max(axis=1), y == classes[proba.argmax(axis=1)], "the predicted class"
+        return proba[:, 0], y == classes[0], f"{table.target} = {classes[0]}"
+    return proba.max(axis=1), y == classes[proba.argmax(axis=1)], "the class predicted"
 
 
 def _some(n_rows):
