@@ -590,6 +590,10 @@ class Number(NamedTuple):
     average: str = "mean"
 
     @property
+    def n_fits(self):
+        return self.cell.n_fits
+
+    @property
     def value(self):
         return getattr(self.cell, self.average)(self.score)
 
@@ -614,6 +618,7 @@ class Printed(NamedTuple):
     mean: float
     sd: float | None
     group: str = ""
+    n_fits: int = 1
 
     @property
     def rank(self):
@@ -630,7 +635,9 @@ def _rounded(value, digits=None):
 
 
 def table(rows):
-    """Render rows as a Markdown table, the lowest `Number` of each column and group in bold.
+    """Render rows as a Markdown table, the best number of each column and group in bold.
+
+    Numbers of fewer than half as many fits as others of the column have are not in the running.
 
     Parameters
     ----------
@@ -641,15 +648,18 @@ def table(rows):
     -------
     str
     """
-    lowest = {}
+    places = {}
     for row in rows:
         for column, value in row.items():
             if isinstance(value, Number | Printed) and np.isfinite(value.rank):
-                place = column, value.group
-                lowest[place] = min(value.rank, lowest.get(place, np.inf))
+                places.setdefault((column, value.group), []).append(value)
+    best = {}
+    for place, values in places.items():
+        most = max(value.n_fits for value in values)
+        best[place] = min(value.rank for value in values if 2 * value.n_fits >= most)
 
     def rendered(column, value):
-        if isinstance(value, Number | Printed) and value.rank == lowest.get((column, value.group)):
+        if isinstance(value, Number | Printed) and value.rank == best.get((column, value.group)):
             return f"**{value}**"
         return str(value)
 
