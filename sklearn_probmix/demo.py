@@ -31,7 +31,8 @@ from sklearn_probmix.metrics import brier_score, coverage, coverage_curve, crps,
 
 METHODS = {"erm": "ERM", "mixup": "mixup", "probmix": "ProbMix", "m-probmix": "M-ProbMix"}
 SHOWN = "m-probmix"
-N_FOLDS = 5
+N_FOLDS = 3
+MIN_ROWS = 20
 # A larger table is tested on one fold only: it has test rows enough, and takes its time.
 MAX_ROWS_FOR_ALL_FOLDS = 2000
 MAX_ROWS_DRAWN = 80
@@ -382,10 +383,9 @@ def _parse_target(name, cells, task):
                 f"Column {name!r} holds {len(classes)} classes, expected at least two with "
                 f"{N_FOLDS} rows or more; for numbers try --task regression."
             )
-    at_least = 2 * N_FOLDS
-    if kept.sum() < at_least:
+    if kept.sum() < MIN_ROWS:
         raise ValueError(
-            f"Column {name!r} is known in {kept.sum()} rows; expected {at_least} or more."
+            f"Column {name!r} is known in {kept.sum()} rows; expected {MIN_ROWS} or more."
         )
     if not kept.all():
         print(f"Left out {np.sum(~kept)} rows: no target, or a class of too few rows.")

@@ -126,7 +126,7 @@ def test_cells_become_numbers_text_and_missing(houses):
     ],
 )
 def test_task_is_inferred(write, values, task):
-    path = write("x;y", *(f"{i};{value}" for i in range(6) for value in values))
+    path = write("x;y", *(f"{i};{value}" for i in range(12) for value in values))
     assert demo.read_table(path, "y").task == task
 
 
@@ -181,9 +181,9 @@ def test_arguments_that_do_not_go_together(capsys, arguments, expected):
         (["x,y"], "no rows"),
         (["x,x,y", "1,2,3"], "several columns of the names"),
         (["x,y", "1,2", "1"], "line 3, has 1 cells; expected 2"),
-        (["y", *["1.5"] * 10], "no column besides"),
+        (["y", *["1.5"] * 20], "no column besides"),
         (["x,y", "inf,1.5", *["1,2.5"] * 20], "'inf' in row 1"),
-        (["x,y", "1,1.5", "2,2.5"], "known in 2 rows; expected 10"),
+        (["x,y", "1,1.5", "2,2.5"], "known in 2 rows; expected 20"),
         (["x,y", *["1,a"] * 20], "1 classes, expected at least two"),
     ],
 )
