@@ -44,8 +44,7 @@ METHODS = ["erm", "mixup", "manifold-mixup", "probmix", "m-probmix"]
 _SMALL = {"hidden_layer_sizes": (16,), "max_epochs": 12, "lr": 0.03, "n_draws": 8}
 _VARIANTS = [
     *({"method": method} for method in METHODS),
-    {"method": "probmix", "n_neighbors": 2},
-    {"method": "m-probmix", "n_neighbors": 2, "pooling": "linear"},
+    {"method": "probmix", "n_neighbors": 2, "pooling": "linear"},
 ]
 _TINY = {"hidden_layer_sizes": (8,), "max_epochs": 2, "random_state": 0}
 
