@@ -44,7 +44,10 @@ RULES = {
         {"base", "metrics", "calibration", "datasets"},
         {"numpy", "scipy", "sklearn", "skorch", "torch"},
     ),
-    "persistence": Rule({"estimators"}, {"numpy", "safetensors", "sklearn", "skorch", "torch"}),
+    "codec": Rule({"families", "distributions"}, {"numpy", "torch"}),
+    "persistence": Rule(
+        {"codec", "estimators"}, {"numpy", "safetensors", "sklearn", "skorch", "torch"}
+    ),
     "demo": Rule({"estimators", "displays"}, {"matplotlib", "numpy", "scipy", "sklearn", "tqdm"}),
 }
 
