@@ -37,6 +37,7 @@ RULES = {
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
     "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
     "displays": Rule({"metrics"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
+    "training_displays": Rule({"displays"}, {"matplotlib", "numpy", "sklearn"}),
     "datasets": Rule(set(), {"numpy", "scipy", "sklearn"}),
     # They meet.
     "base": Rule({"training", "calibration"}, {"numpy", "sklearn", "torch"}),
@@ -122,7 +123,7 @@ def test_modules_import_only_what_lies_below(module):
 
 def test_the_wings_meet_in_the_estimators_only():
     left = {"families", "loaders", "modules", "callbacks"}
-    right = {"distributions", "metrics", "calibration", "displays"}
+    right = {"distributions", "metrics", "calibration", "displays", "training_displays"}
     for wing, other in [(left, right), (right, left)]:
         for module in wing:
             assert not all_below(module) & other

@@ -1,0 +1,598 @@
+"""Pictures of predictive distributions and of their calibration.
+
+Every display follows the contract of scikit-learn: `from_estimator` predicts, `from_predictions`
+computes and stores what the picture shows, and `plot` draws it. All three return the display. After
+them ``ax_``, ``figure_`` and the drawn artists are attributes, for whoever wants to change them.
+
+What `from_predictions` of all displays share, and their docstrings do not repeat:
+
+y_true : array-like of shape (n,) or (n, outputs)
+    NaN and infinity are a ValueError.
+y_pred : PredictiveDistribution, or a frozen scipy.stats distribution, which is broadcast to y_true
+    A shape that does not match is a ValueError; anything else, such as the class probabilities of
+    a classifier, a TypeError.
+output : int, default=None
+    Which output to show. It has to be given if y has several outputs, unless the display says
+    otherwise.
+ax : matplotlib Axes, default=None
+    None makes a new figure.
+
+Of a large set a part is drawn, evenly spread, so that the picture stays readable and quick; every
+figure that is printed in a legend is that of the whole set.
+"""
+
+import numpy as np
+from scipy.stats import binom
+from scipy.stats.distributions import rv_frozen
+from sklearn.base import is_classifier
+from sklearn.utils import _safe_indexing, check_array, check_consistent_length
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.metrics import _check, _check_classes, coverage_curve
+
+# Okabe and Ito (2008) without yellow and black, which fade on a light or on a dark background.
+COLORS = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
+COLORS_ON_DARK = COLORS[-1], *COLORS[1:-1], COLORS[0]
+
+
+class Display:
+    """Data of a picture and the axes that show it; a subclass computes the one and has `_draw`."""
+
+    _figsize = None
+
+    def __init__(self, **stored):
+        vars(self).update(stored)
+
+    def plot(self, ax=None):
+        """Draw what is stored.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
+        """
+        try:
+            from matplotlib import colors, pyplot
+        except ImportError as error:
+            raise ImportError(
+                f"{type(self).__name__} needs matplotlib: pip install 'sklearn-probmix[plot]'."
+            ) from error
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=self._figsize, layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        # The labels are legible on this background, so their colour is.
+        ink = ax.xaxis.label.get_color()
+        is_dark = np.mean(colors.to_rgb(ink)) > 0.5
+        self._draw(ax, ink, COLORS_ON_DARK if is_dark else COLORS)
+        return self
+
+    def _legend_on_top(self, n_columns):
+        """Draw the legend into a headroom made for it, where the data leave no corner free."""
+        n_rows = -(-len(self.ax_.get_legend_handles_labels()[0]) // n_columns)
+        low, high = self.ax_.get_ylim()
+        self.ax_.set_ylim(low, high + (0.04 + 0.06 * n_rows) * (high - low))
+        style = {"fontsize": "small", "columnspacing": 1, "handlelength": 1.5}
+        self.ax_.legend(loc="upper center", ncols=n_columns, **style)
+
+
+class _PredictionDisplay(Display):
+    """A picture of predictions; a subclass has `from_predictions`."""
+
+    _takes_classes = False
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, ax=None, **options):
+        """Predict the rows of X and draw the predictions.
+
+        Parameters
+        ----------
+        estimator : fitted estimator with predict_proba, a Pipeline or a search too
+            NotFittedError if it is not fitted, TypeError if its predictions are not of the kind
+            that the display shows.
+        X : array-like of shape (n, n_features)
+        y : array-like of shape (n,) or (n, outputs)
+        ax : matplotlib Axes, default=None
+        **options
+            Those of `from_predictions`.
+        """
+        kind = type(estimator).__name__
+        if is_classifier(estimator) and not cls._takes_classes:
+            raise TypeError(
+                f"{cls.__name__} is for regressors, got {kind}; classes are for ReliabilityDisplay."
+            )
+        check_is_fitted(estimator)
+        if not hasattr(estimator, "predict_proba"):
+            raise TypeError(f"{cls.__name__} needs a predict_proba; {kind} has none.")
+        labels = {"labels": estimator.classes_} if is_classifier(estimator) else {}
+        return cls.from_predictions(y, estimator.predict_proba(X), ax=ax, **labels | options)
+
+    @classmethod
+    def _outputs(cls, y_true, y_pred):
+        """Check the predictions; return y and the marginal distribution of every output."""
+        if not isinstance(y_pred, PredictiveDistribution | rv_frozen):
+            raise TypeError(
+                f"{cls.__name__} is for regressors: y_pred must be a PredictiveDistribution, got "
+                f"{type(y_pred).__name__}. Class probabilities are for ReliabilityDisplay."
+            )
+        y, dist, _ = _check(y_true, y_pred, None)
+        if dist.ndim == 1:
+            return [(y, dist)]
+        pairs = []
+        for output, column in enumerate(y.T):
+            params = {key: value[..., output] for key, value in dist.params.items()}
+            pairs.append((column, PredictiveDistribution(dist.name, params, weights=dist.weights)))
+        return pairs
+
+    @classmethod
+    def _output(cls, y_true, y_pred, output):
+        return choose_output(cls._outputs(y_true, y_pred), output, "y has {} outputs")
+
+
+class PredictiveIntervalDisplay(_PredictionDisplay):
+    """Intervals of the predictions, and whether the truth lies inside.
+
+    Rows are sorted by their predicted mean, or lie along a feature.
+
+    Attributes
+    ----------
+    y_true : ndarray of shape (rows,)
+        Of the drawn rows, in the order in which they are drawn, as all arrays here.
+    prediction : ndarray of shape (rows,)
+        Predictive mean, in the units of y.
+    lower, upper : ndarrays of shape (levels, rows)
+        Ends of the central intervals, in the units of y.
+    levels, inside : ndarrays of shape (levels,)
+        Probability of the intervals, and the share of all rows whose truth lies inside.
+    rows : ndarray of int of shape (rows,)
+        Indices of the drawn rows.
+    x : ndarray of shape (rows,)
+        Where a row is drawn: its rank, or its value of the feature.
+    x_label : str
+    kind : {"band", "bars"}
+    bands_ : list of matplotlib collections, one for each level, the widest first
+    line_ : Line2D of the prediction, None for "bars"
+    inside_, outside_ : PathCollections of the truth, inside and outside the widest interval
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import stats
+    >>> from sklearn_probmix.displays import PredictiveIntervalDisplay
+    >>> mean = np.arange(4.0)
+    >>> display = PredictiveIntervalDisplay.from_predictions(mean + 2, stats.norm(mean, 1))
+    >>> display.inside
+    array([0., 0.])
+    >>> display.ax_.get_xlabel()
+    'row, in order of prediction'
+    """
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, feature=None, ax=None, **options):
+        """Predict the rows of X and draw the predictions.
+
+        Parameters
+        ----------
+        estimator, X, y, ax, **options
+            As for the other displays.
+        feature : int or str, default=None
+            Column of X along which the rows lie; None sorts them by prediction. The only column
+            there is makes a band, one of several makes bars, because the others vary along it.
+        """
+        if feature is not None:
+            x, label = get_column(X, feature)
+            kind = "band" if np.shape(X)[1] == 1 else "bars"
+            options = {"x": x, "x_label": label, "kind": kind, **options}
+        return super().from_estimator(estimator, X, y, ax=ax, **options)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true,
+        y_pred,
+        *,
+        x=None,
+        x_label="x",
+        levels=(0.5, 0.9),
+        kind=None,
+        max_rows=None,
+        output=None,
+        ax=None,
+    ):
+        """Compute the intervals and draw them.
+
+        Parameters
+        ----------
+        x : array-like of shape (n,), default=None
+            Where the rows lie; None sorts them by predicted mean.
+        x_label : str, default="x"
+        levels : sequence of float in (0, 1), default=(0.5, 0.9)
+        kind : {"band", "bars"}, default=None
+            Intervals as a band along the x axis or as a bar for each row; None means "band" for
+            rows sorted by prediction and "bars" otherwise.
+        max_rows : int, default=None
+            Largest number of rows that are drawn; None means 200 for "band" and 80 for "bars".
+        """
+        kind = kind or ("band" if x is None else "bars")
+        if kind not in ("band", "bars"):
+            raise ValueError(f"kind must be 'band' or 'bars', got {kind!r}.")
+        y, dist = cls._output(y_true, y_pred, output)
+        levels = np.sort(np.atleast_1d(levels))
+        max_rows = max_rows or {"band": 200, "bars": 80}[kind]
+        mean = dist.mean()
+        if x is None:
+            order = np.argsort(mean, kind="stable")
+            x, x_label = np.argsort(order), "row, in order of prediction"
+        else:
+            x = check_array(x, ensure_2d=False, dtype=np.float64, input_name="x")
+            check_consistent_length(x, y)
+            order = np.argsort(x, kind="stable")
+        rows = order[_spread(len(y), max_rows)]
+        lower, upper = dist[rows].interval(levels)
+        return cls(
+            y_true=y[rows],
+            prediction=mean[rows],
+            lower=lower,
+            upper=upper,
+            levels=levels,
+            inside=_share_inside(y, dist, levels),
+            rows=rows,
+            x=x[rows],
+            x_label=x_label,
+            kind=kind,
+        ).plot(ax)
+
+    def _draw(self, ax, ink, colors):
+        self.bands_, self.line_ = [], None
+        # From the widest on, so that the narrow ones lie on top.
+        for k in range(len(self.levels))[::-1]:
+            label = f"{100 * self.levels[k]:.3g} % interval holds {100 * self.inside[k]:.1f} %"
+            alpha = 0.25 if k == len(self.levels) - 1 else 0.5
+            style = {"color": colors[0], "alpha": alpha, "label": label}
+            if self.kind == "band":
+                band = ax.fill_between(self.x, self.lower[k], self.upper[k], lw=0, **style)
+            else:
+                width = 2 * (len(self.levels) - k)
+                band = ax.vlines(self.x, self.lower[k], self.upper[k], lw=width, **style)
+            self.bands_.append(band)
+        if self.kind == "band":
+            (self.line_,) = ax.plot(self.x, self.prediction, color=colors[0], lw=1.5, label="mean")
+        is_inside = (self.lower[-1] <= self.y_true) & (self.y_true <= self.upper[-1])
+        kinds = [(is_inside, ink, "truth"), (~is_inside, colors[1], "truth outside")]
+        self.inside_, self.outside_ = (
+            ax.scatter(self.x[where], self.y_true[where], s=9, color=color, label=label, zorder=3)
+            for where, color, label in kinds
+        )
+        ax.set(xlabel=self.x_label, ylabel="y")
+        self._legend_on_top(3)
+
+
+class ReliabilityDisplay(_PredictionDisplay):
+    """Whether events happen as often as they are predicted to.
+
+    For a regressor nominal against observed coverage of central intervals; for a classifier
+    probability against observed frequency of a class. Perfect predictions lie on the diagonal, up
+    to chance: the band holds a point with probability 95 % if the predictions are right and the
+    rows independent. It is that of the binomial distribution, point by point, and for counts wider
+    than need be. Curves of several models on the same rows may share an ``ax``, each with its
+    ``name``; the band is drawn once.
+
+    Attributes
+    ----------
+    nominal, observed : lists of ndarrays of shape (points,), one for each curve
+    lower, upper : lists of ndarrays of shape (points,)
+        The band that chance allows.
+    names : list of str
+    axis_labels : tuple of str
+        Of the x and the y axis.
+    lines_ : list of Line2D
+    bands_ : list of matplotlib collections
+        One band if all curves have the same, else a bar at each point of a curve.
+
+    References
+    ----------
+    Bröcker and Smith (2007), Increasing the reliability of reliability diagrams.
+
+    Examples
+    --------
+    >>> from scipy import stats
+    >>> from sklearn_probmix.displays import ReliabilityDisplay
+    >>> y = stats.norm(0, 1).rvs(400, random_state=0)
+    >>> display = ReliabilityDisplay.from_predictions(y, stats.norm(0, 1), levels=[0.5, 0.9])
+    >>> display.observed[0]
+    array([0.49  , 0.8975])
+    >>> display.lower[0], display.upper[0]
+    (array([0.45, 0.87]), array([0.55  , 0.9275]))
+    """
+
+    _figsize = (4.8, 4.8)
+    _takes_classes = True
+
+    @classmethod
+    def from_predictions(
+        cls, y_true, y_pred, *, levels=None, n_bins=10, labels=None, output=None, name=None, ax=None
+    ):
+        """Compute the curves and draw them.
+
+        Parameters
+        ----------
+        y_true : array-like
+            Labels for a classifier.
+        y_pred : PredictiveDistribution, frozen distribution or array of shape (n, n_classes)
+            An array holds the class probabilities of a classifier.
+        levels : array-like of shape (points,) in (0, 1), default=None
+            Nominal coverages; None means 0.05, 0.1, ..., 0.95. Not for classes.
+        n_bins : int, default=10
+            Number of equally wide bins of the probabilities of a class; empty ones are left out.
+        labels : array-like of shape (n_classes,), default=None
+            The classes in the order of the columns; None means the sorted values of y_true.
+        output : int, default=None
+            Which output, or which column of the class probabilities, to show. None shows up to 6
+            of them, and of two classes the second.
+        name : str, default=None
+            Of the model, for the legend.
+        """
+        if isinstance(y_pred, PredictiveDistribution | rv_frozen):
+            pairs = cls._outputs(y_true, y_pred)
+            names = [f"output {k}" for k in range(len(pairs))]
+            curves = [_coverage_points(y, dist, levels) for y, dist in pairs]
+            axis_labels = "nominal coverage", "observed coverage"
+        elif np.ndim(y_pred) == 2:
+            is_class, proba, _ = _check_classes(y_true, y_pred, labels, None)
+            if proba.min() < 0 or proba.max() > 1:
+                raise ValueError("y_pred: class probabilities must lie in [0, 1].")
+            labels = np.unique(y_true) if labels is None else labels
+            names = [f"class {label}" for label in labels]
+            columns = zip(is_class.T, proba.T, strict=True)
+            curves = [_frequency_points(*column, n_bins) for column in columns]
+            axis_labels = "predicted probability", "observed frequency"
+            output = 1 if output is None and len(names) == 2 else output
+        else:
+            raise TypeError(
+                "ReliabilityDisplay: y_pred must be a PredictiveDistribution of a regressor or "
+                f"class probabilities of shape (n, n_classes), got {type(y_pred).__name__} of "
+                f"shape {np.shape(y_pred)}."
+            )
+        if output is not None or len(curves) > len(COLORS):
+            chosen = choose_output(range(len(curves)), output, "y_pred has {} outputs or classes")
+            curves, names = [curves[chosen]], [names[chosen]]
+        if len(names) == 1:
+            names = [name or ("observed" if names[0] == "output 0" else names[0])]
+        elif name:
+            names = [f"{name}, {each}" for each in names]
+        nominal, observed, lower, upper = map(list, zip(*curves, strict=True))
+        return cls(
+            nominal=nominal,
+            observed=observed,
+            lower=lower,
+            upper=upper,
+            names=names,
+            axis_labels=axis_labels,
+        ).plot(ax)
+
+    def _draw(self, ax, ink, colors):
+        is_first = "perfect" not in [line.get_label() for line in ax.lines]
+        if is_first:
+            ax.set_prop_cycle(color=colors)
+            ax.axline((0, 0), slope=1, color=ink, lw=1, ls="--", label="perfect")
+            ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+            ax.set(xlabel=self.axis_labels[0], ylabel=self.axis_labels[1])
+        # A point at the edge is drawn whole.
+        style = {"marker": "o", "ms": 4, "lw": 1.5, "clip_on": False, "zorder": 3}
+        self.lines_ = [
+            ax.plot(x, y, label=name, **style)[0]
+            for x, y, name in zip(self.nominal, self.observed, self.names, strict=True)
+        ]
+        bands = list(zip(self.nominal, self.lower, self.upper, strict=True))
+        if all(np.array_equal(band, bands[0]) for band in bands):
+            # Models are compared on the same rows, where chance allows all of them the same.
+            style = {"color": ink, "alpha": 0.2, "lw": 0, "label": "95 % by chance"}
+            self.bands_ = [ax.fill_between(*bands[0], **style)] if is_first else []
+        else:
+            self.bands_ = [
+                ax.vlines(*band, color=line.get_color(), alpha=0.5, lw=2)
+                for band, line in zip(bands, self.lines_, strict=True)
+            ]
+            self.bands_[0].set_label("95 % by chance")
+        ax.legend()
+
+
+class PITDisplay(_PredictionDisplay):
+    """Histogram of the probability integral transform, which is flat for perfect predictions.
+
+    A valley in the middle tells of distributions that are too narrow, a hill of ones that are too
+    wide, a slope of a bias. The band holds a bar with probability 95 % if the predictions are right
+    and the rows independent. A count is shared among the bins between cdf(y - 1) and cdf(y), as
+    Czado, Gneiting and Held (2009) do, and its band is wider than need be.
+
+    Attributes
+    ----------
+    edges : ndarray of shape (bins + 1,)
+    density : ndarray of shape (bins,)
+        Number of rows in a bin relative to the expected number.
+    lower, upper : float
+        The band that chance allows.
+    bars_ : BarContainer
+    band_ : the band
+
+    References
+    ----------
+    Gneiting, Balabdaoui and Raftery (2007), Probabilistic forecasts, calibration and sharpness.
+
+    Examples
+    --------
+    >>> from scipy import stats
+    >>> from sklearn_probmix.displays import PITDisplay
+    >>> y = stats.norm(0, 2).rvs(1000, random_state=0)
+    >>> display = PITDisplay.from_predictions(y, stats.norm(0, 1), n_bins=5)
+    >>> display.density.round(1), display.lower, display.upper
+    (array([1.8, 0.6, 0.5, 0.6, 1.5]), 0.88, 1.125)
+    """
+
+    @classmethod
+    def from_predictions(cls, y_true, y_pred, *, n_bins=10, output=None, ax=None):
+        """Compute the histogram and draw it.
+
+        Parameters
+        ----------
+        n_bins : int, default=10
+        """
+        y, dist = cls._output(y_true, y_pred, output)
+        edges = np.linspace(0, 1, n_bins + 1)
+        # Of a count the part of its PIT interval that lies below an edge, else all or nothing.
+        mass = np.maximum(dist.pdf(y), 1e-300) if dist.is_discrete else 1e-300
+        below = np.clip((edges[:, None] - dist.cdf(y)) / mass + 1, 0, 1).mean(axis=1)
+        below[0] = 0
+        lower, upper = (n_bins * _chance_band(len(y), 1 / n_bins)).tolist()
+        density = n_bins * np.diff(below)
+        return cls(edges=edges, density=density, lower=lower, upper=upper).plot(ax)
+
+    def _draw(self, ax, ink, colors):
+        widths, style = np.diff(self.edges), {"align": "edge", "edgecolor": ax.get_facecolor()}
+        self.bars_ = ax.bar(
+            self.edges[:-1],
+            self.density,
+            widths,
+            color=colors[0],
+            alpha=0.7,
+            label="observed",
+            **style,
+        )
+        self.band_ = ax.axhspan(
+            self.lower, self.upper, color=ink, alpha=0.25, lw=0, label="95 % by chance", zorder=2
+        )
+        ax.axhline(1, color=ink, lw=1, ls="--", label="perfect", zorder=2)
+        ax.set(xlim=(0, 1), xlabel="probability integral transform", ylabel="relative frequency")
+        self._legend_on_top(3)
+
+
+class PredictiveDensityDisplay(_PredictionDisplay):
+    """Predictive densities of single rows, one above the other, with the truth marked.
+
+    Heights are relative to the highest point of a row. Counts have bars, at most 100 to a row.
+
+    Attributes
+    ----------
+    rows : ndarray of int of shape (rows,)
+        Indices of the drawn rows, from the bottom to the top.
+    y_true : ndarray of shape (rows,)
+    x, density : lists of ndarrays, one for each row
+        In the units of y, and their inverse (probability mass for counts). The x of a row lie
+        between its quantiles 0.001 and 0.999.
+    is_discrete : bool
+    shapes_ : list of matplotlib collections or, for counts, BarContainers
+    truth_ : LineCollection
+
+    Examples
+    --------
+    >>> from scipy import stats
+    >>> from sklearn_probmix.displays import PredictiveDensityDisplay
+    >>> display = PredictiveDensityDisplay.from_predictions([0, 2, 4], stats.poisson([1, 2, 3]))
+    >>> display.x[0], display.density[0].round(2)
+    (array([0., 1., 2., 3., 4., 5.]), array([0.37, 0.37, 0.18, 0.06, 0.02, 0.  ]))
+    """
+
+    @classmethod
+    def from_predictions(cls, y_true, y_pred, *, rows=None, max_rows=8, output=None, ax=None):
+        """Compute the densities and draw them.
+
+        Parameters
+        ----------
+        rows : sequence of int, default=None
+            Rows to show; None takes rows that are evenly spread in the order of prediction.
+        max_rows : int, default=8
+            How many rows None takes.
+        """
+        y, dist = cls._output(y_true, y_pred, output)
+        if rows is None:
+            rows = np.argsort(dist.mean(), kind="stable")[_spread(len(y), max_rows)]
+        # Negative indices become those that the axis shows.
+        rows = np.atleast_1d(np.arange(len(y))[rows])
+        shown = dist[rows]
+        if dist.is_discrete:
+            low, high = shown.ppf([0.001, 0.999])
+            steps = np.ceil((high - low + 1) / 100)
+            x = [np.arange(*ends) for ends in zip(low, high + 1, steps, strict=True)]
+            density = [shown[r].pdf(x[r][:, None])[:, 0] for r in range(len(rows))]
+        else:
+            # Quantiles are dense where a narrow component is, the even grid where the tails are.
+            quantiles = shown.ppf(np.linspace(0.001, 0.999, 101))
+            even = np.linspace(quantiles[0], quantiles[-1], 101)
+            grid = np.sort(np.concatenate([quantiles, even]), axis=0)
+            x, density = list(grid.T), list(shown.pdf(grid).T)
+        return cls(
+            rows=rows, y_true=y[rows], x=x, density=density, is_discrete=dist.is_discrete
+        ).plot(ax)
+
+    def _draw(self, ax, ink, colors):
+        at = np.arange(len(self.rows))
+        self.shapes_ = []
+        for bottom, x, density in zip(at, self.x, self.density, strict=True):
+            # A density may be infinite at the end of its support.
+            height = 0.85 * np.minimum(density / density[np.isfinite(density)].max(), 1)
+            style = {"color": colors[0], "alpha": 0.5}
+            if self.is_discrete:
+                step = x[1] - x[0] if len(x) > 1 else 1
+                shape = ax.bar(x, height, 0.8 * step, bottom=bottom, **style)
+            else:
+                shape = ax.fill_between(x, bottom, bottom + height, lw=0, **style)
+                ax.plot(x, bottom + height, color=colors[0], lw=1)
+            self.shapes_.append(shape)
+        ax.hlines(at, 0, 1, transform=ax.get_yaxis_transform(), color=ink, lw=0.5, alpha=0.5)
+        self.truth_ = ax.vlines(self.y_true, at, at + 0.85, color=colors[1], lw=2, label="truth")
+        ax.set(xlabel="y", ylabel="row", ylim=(-0.2, len(at) - 0.1))
+        ax.set_yticks(at, self.rows)
+        self._legend_on_top(1)
+
+
+def choose_output(outputs, output, found):
+    """Return one of the outputs; `found` is what an error says about their number."""
+    if output is None and len(outputs) == 1:
+        return outputs[0]
+    if output not in range(len(outputs)):
+        raise ValueError(
+            f"output={output!r}, but {found.format(len(outputs))}; choose one by its index, "
+            f"0 to {len(outputs) - 1}."
+        )
+    return outputs[output]
+
+
+def _spread(n, n_kept):
+    """Return at most n_kept of the positions 0 to n - 1, evenly spread, ends included."""
+    return np.unique(np.linspace(0, n - 1, min(n, n_kept)).round().astype(int))
+
+
+def get_column(X, feature):
+    """Return a column of numbers and its name."""
+    X = X if hasattr(X, "shape") else np.asarray(X)
+    names = getattr(X, "columns", {feature: f"feature {feature}"})
+    name = feature if isinstance(feature, str) else str(names[feature])
+    values = _safe_indexing(X, feature, axis=1)
+    return check_array(values, ensure_2d=False, dtype=np.float64, input_name=name), name
+
+
+def _share_inside(y, dist, levels):
+    """Return metrics.coverage of all levels, without a search for quantiles."""
+    upper = dist.cdf(y)
+    lower = upper - dist.pdf(y) if dist.is_discrete else upper
+    return np.array([np.mean((1 - q <= 2 * upper) & (2 * lower <= 1 + q)) for q in levels])
+
+
+def _chance_band(n, p):
+    """Return the ends of the 95 % interval of the share of n events of probability p."""
+    return np.stack([binom.ppf(q, n, p) / n for q in (0.025, 0.975)])
+
+
+def _coverage_points(y, dist, levels):
+    nominal, observed = coverage_curve(y, dist, levels=levels)
+    return nominal, observed, *_chance_band(len(y), nominal)
+
+
+def _frequency_points(is_class, proba, n_bins):
+    bins = np.minimum((proba * n_bins).astype(int), n_bins - 1)
+    n = np.bincount(bins)
+    nominal, observed = (
+        np.bincount(bins, weights=values)[n > 0] / n[n > 0] for values in (proba, is_class)
+    )
+    # A mean of probabilities may exceed 1 by rounding.
+    return nominal, observed, *_chance_band(n[n > 0], nominal.clip(0, 1))
