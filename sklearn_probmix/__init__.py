@@ -7,10 +7,15 @@ from sklearn_probmix.estimators import ProbMixupClassifier, ProbMixupRegressor
 from sklearn_probmix.families import get_family
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
 from sklearn_probmix.metrics import (
+    cross_val_predict_proba,
+    neg_calibration_error_scorer,
     neg_coverage_error_scorer,
     neg_crps_scorer,
+    neg_interval_score_scorer,
     neg_nll_scorer,
+    neg_pinball_scorer,
 )
+from sklearn_probmix.persistence import load_model, save_model
 
 __version__ = "0.1.0"
 
@@ -22,8 +27,14 @@ __all__ = [
     "ProbMixupClassifier",
     "ProbMixupRegressor",
     "TensorLoader",
+    "cross_val_predict_proba",
     "get_family",
+    "load_model",
+    "neg_calibration_error_scorer",
     "neg_coverage_error_scorer",
     "neg_crps_scorer",
+    "neg_interval_score_scorer",
     "neg_nll_scorer",
+    "neg_pinball_scorer",
+    "save_model",
 ]

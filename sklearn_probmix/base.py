@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import warnings
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -114,17 +116,20 @@ class BaseProbMixup(BaseEstimator):
             If data or parameters are not as described; the estimator is then as it was before.
         """
         with self._unchanged_on_error():
-            self._validate_params()
+            self._check_parameters()
+            if (X_val is None) != (y_val is None):
+                raise ValueError("X_val and y_val go together; found one without the other.")
             nets = getattr(self, "nets_", None) if self.warm_start else None
             X, y = self._validate_rows(X, y, reset=nets is None)
-            weight = self._check_weight(sample_weight, X, y)
+            X, y, weight, groups = self._weigh(X, y, sample_weight, groups)
             rng = check_random_state(self.random_state)
             if nets is None:
                 self._fit_scaling(X, y, weight)
             whole = self._part(X, y, weight)
             if X_val is not None:
                 check_consistent_length(X_val, y_val)
-                valid = self._part(*self._validate_rows(X_val, y_val, reset=False), None)
+                X_val, y_val = self._validate_rows(X_val, y_val, reset=False, name="y_val")
+                valid = self._part(X_val, y_val, None)
                 self._fit_holdout(whole, valid, rng, nets)
             elif self.validation in ("holdout", "cv") and len(y) < _MIN_ROWS_TO_VALIDATE:
                 self._warn(f"{len(y)} rows are too few to hold some out; the last epoch is kept.")
@@ -138,10 +143,10 @@ class BaseProbMixup(BaseEstimator):
 
     def _partial_fit(self, X, y, sample_weight, **kwargs):
         with self._unchanged_on_error():
-            self._validate_params()
+            self._check_parameters()
             nets = getattr(self, "nets_", None)
             X, y = self._validate_rows(X, y, reset=nets is None, **kwargs)
-            weight = self._check_weight(sample_weight, X, y)
+            X, y, weight, _ = self._weigh(X, y, sample_weight)
             if nets is None:
                 self._fit_scaling(X, y, weight)
             rng = check_random_state(self.random_state)
@@ -174,17 +179,29 @@ class BaseProbMixup(BaseEstimator):
             vars(self).update(before)
             raise
 
+    def _check_parameters(self):
+        self._validate_params()
+        sizes = list(self.hidden_layer_sizes)
+        if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes={sizes}; expected integers, at least 1.")
+
     def _validate_X(self, X, **kwargs):
         return validate_data(self, X, dtype=np.float64, allow_nd=self.net is not None, **kwargs)
 
-    def _check_weight(self, sample_weight, X, y):
-        """Weights of mean 1, or None where all are equal."""
+    def _weigh(self, X, y, sample_weight, groups=None):
+        """Rows of positive weight, and their weights of mean 1, or None where all are equal.
+
+        A row of weight 0 would have a say as a partner, and in the scaling.
+        """
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         weight = weight * self._class_weight(y)
         if not weight.sum() > 0:
             raise ValueError("sample_weight sums to 0; expected at least one positive weight.")
-        uniform = sample_weight is None and (weight == weight[0]).all()
-        return None if uniform else weight / weight.mean()
+        if (weight == weight[0]).all():
+            return X, y, None, groups
+        kept = weight > 0
+        weight = weight[kept] / weight[kept].mean()
+        return X[kept], y[kept], weight, None if groups is None else np.asarray(groups)[kept]
 
     def _class_weight(self, y):
         return np.ones(len(y))
@@ -197,18 +214,23 @@ class BaseProbMixup(BaseEstimator):
             channels, sample_weight=None if weight is None else np.repeat(weight, repeats)
         )
         self.family_ = self._make_family()
-        y = torch.as_tensor(y, dtype=torch.float64).reshape(len(y), -1)
-        weight = torch.as_tensor(np.ones(len(y)) if weight is None else weight)
-        self.y_shift_, self.y_scale_ = self.family_.scaling(y, weight)
+        y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
+        self.n_outputs_ = y.shape[1]
+        weight = torch.tensor(np.ones(len(y)) if weight is None else weight)
+        scaling = self.family_.scaling(y, weight)
+        self.y_shift_, self.y_scale_ = (value.numpy() for value in scaling)
 
     def _scale_X(self, X):
         scaled = self.scaler_.transform(X.reshape(-1, X.shape[-1])).reshape(X.shape)
         return torch.from_numpy(scaled.astype(np.float32))
 
+    def _y_scaling(self):
+        return torch.from_numpy(self.y_shift_), torch.from_numpy(self.y_scale_)
+
     def _part(self, X, y, weight):
-        y = torch.as_tensor(y, dtype=torch.float64).reshape(len(y), -1)
-        y = self.family_.standardise(y, self.y_shift_, self.y_scale_).to(self.family_.dtype)
-        weight = None if weight is None else torch.from_numpy(weight).float()
+        y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
+        y = self.family_.standardise(y, *self._y_scaling()).to(self.family_.dtype)
+        weight = None if weight is None else torch.tensor(weight, dtype=torch.float32)
         return Part(self._scale_X(X), y, weight)
 
     def _split(self, whole, X, y, groups, rng):
@@ -217,7 +239,7 @@ class BaseProbMixup(BaseEstimator):
         if splitter is None:
             return whole, None
         if splitter == "holdout":
-            n_valid = round(self.validation_fraction * len(y))
+            n_valid = math.ceil(self.validation_fraction * len(y))
             kinds = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
             kind = self._kind_of_split(kinds, y, groups, min(n_valid, len(y) - n_valid), 2)
             splitter = kind(1, test_size=self.validation_fraction, random_state=rng.randint(2**31))
@@ -247,7 +269,11 @@ class BaseProbMixup(BaseEstimator):
 
     @staticmethod
     def _warn(message, category=UserWarning):
-        warnings.warn(message, category, stacklevel=5)
+        """Warn at the line of the caller that is not ours."""
+        frame, level = inspect.currentframe(), 0
+        while frame.f_back and frame.f_globals["__name__"].startswith("sklearn_probmix."):
+            frame, level = frame.f_back, level + 1
+        warnings.warn(message, category, stacklevel=level + 1)
 
     def _kinds(self):
         """Parameters of every kind of network that is to be trained."""
@@ -287,7 +313,6 @@ class BaseProbMixup(BaseEstimator):
             trained.append(new)
             if new.best.stop_reason_ == "interruption":
                 break
-        self.n_outputs_ = part.y.shape[1]
         self.nets_ = [net for net, _, _ in trained]
         self.n_iter_ = max(n_epochs for _, _, n_epochs in trained)
         best = np.stack([best.best_epoch_ for _, best, _ in trained])
@@ -381,7 +406,7 @@ def pool_kinds(mixtures: list[Mixture], weights: np.ndarray) -> Mixture:
     Mixture
         The components of all, in order.
     """
-    logs = np.log(weights)
+    logs = torch.tensor(weights).log()
     return Mixture(
         torch.cat([eta for eta, _ in mixtures], dim=1),
         torch.cat([log_w + log for (_, log_w), log in zip(mixtures, logs, strict=True)], dim=1),

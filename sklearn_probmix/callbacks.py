@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import NamedTuple
 
@@ -173,8 +174,9 @@ class ProbMixup(Callback):
         self.armed_ = False
 
     def __getstate__(self):
-        # A hook belongs to one module of one process.
-        return {key: value for key, value in vars(self).items() if key != "handle_"}
+        # A hook belongs to one module of one process, and a batch to one step.
+        passing = {"handle_", "lam_", "partner_", "own_is_chosen_", "target_"}
+        return {key: value for key, value in vars(self).items() if key not in passing}
 
     def _remove_hook(self):
         self.armed_ = False
@@ -230,7 +232,8 @@ class ProbMixup(Callback):
         return points[rows, index].unsqueeze(1), torch.ones_like(weights[:, :1])
 
     def _mix_output(self, module, args, output):
-        if not self.armed_:
+        # A batch that failed leaves the hook armed; prediction must not be mixed all the same.
+        if not (self.armed_ and module.training):
             return None
         shape, rows = output_shape(output), len(self.partner_) // self.n_mixes
         if shape[0] != rows:
@@ -287,8 +290,8 @@ class BestEpoch(Callback):
 
     At the end of an epoch the validation rows are scored, by the mean negative log-likelihood
     and perhaps by CRPS, and recorded in the history as `valid_loss` and `valid_crps`. Without
-    validation rows the last epoch whose training loss is finite is kept. The weights are put
-    back when training ends.
+    validation rows the last epoch is kept, or the last whose weights gave a finite loss. The
+    weights are put back when training ends.
 
     Parameters
     ----------
@@ -321,7 +324,8 @@ class BestEpoch(Callback):
         """Forget an earlier fit."""
         self.best_epoch_ = np.zeros(self.n_members, dtype=int)
         self.best_score_ = np.full(self.n_members, np.inf)
-        self.stop_reason_, self.in_epoch_, self.weights_ = None, False, None
+        self.n_epochs_, self.in_epoch_ = 0, True
+        self.stop_reason_, self.weights_, self.unproven_ = None, None, None
 
     def on_epoch_begin(self, net, **kwargs):
         """Note that an exception from here on interrupts an epoch."""
@@ -330,23 +334,23 @@ class BestEpoch(Callback):
     def on_epoch_end(self, net, **kwargs):
         """Compare this epoch with the best, and stop training where it should."""
         net.history.record("train_loss", net.history[-1, "train_loss"] / self.n_members)
-        if self.validation is None:
-            score = np.full(self.n_members, np.nan)
-            better = np.ones(self.n_members, dtype=bool)
-        else:
-            score = self._validate(net)
-            better = score < self.best_score_
-            net.history.record("valid_loss_best", bool(better.any()))
+        score = None if self.validation is None else self._validate(net)
         self.in_epoch_ = False
-        losses = [net.history[-1, "train_loss"], *([] if self.validation is None else score)]
-        if not np.isfinite(losses).all():
+        self.n_epochs_ += 1
+        if not np.isfinite(
+            [net.history[-1, "train_loss"], *([] if score is None else score)]
+        ).all():
             self._stop("divergence")
         epoch = len(net.history)
+        if score is None:
+            self._prove()
+            self.unproven_ = epoch, _copy(net.module_.state_dict())
+            return
+        better = score < self.best_score_
+        net.history.record("valid_loss_best", bool(better.any()))
         if better.any():
             self._keep(net.module_.state_dict(), better)
-            self.best_epoch_[better] = epoch
-            if self.validation is not None:
-                self.best_score_[better] = score[better]
+            self.best_epoch_[better], self.best_score_[better] = epoch, score[better]
         elif self.patience is not None and epoch - self.best_epoch_.max() >= self.patience:
             self._stop("patience")
 
@@ -354,9 +358,22 @@ class BestEpoch(Callback):
         """Put the best weights back."""
         if self.in_epoch_:
             self.stop_reason_ = "interruption"
+        if self.unproven_ is not None and self.stop_reason_ != "divergence":
+            if all(value.isfinite().all() for value in _tensors(self.unproven_[1]).values()):
+                self._prove()
+            else:
+                self.stop_reason_ = "divergence"
         if self.weights_ is not None:
             net.module_.load_state_dict(self.weights_)
-        self.weights_ = None
+        self.weights_ = self.unproven_ = None
+
+    def _prove(self):
+        """Trust the weights of the epoch before: the training loss that followed is finite.
+
+        The loss of an epoch is taken before its last step, which may be the one that diverges.
+        """
+        if self.unproven_ is not None:
+            self.best_epoch_[:], self.weights_ = self.unproven_
 
     def _validate(self, net):
         """Score the validation rows and record the scores; shape (n_members,)."""
@@ -388,10 +405,10 @@ class BestEpoch(Callback):
 
     def _keep(self, state, better):
         if better.all():
-            self.weights_ = {name: value.detach().clone() for name, value in state.items()}
+            self.weights_ = _copy(state)
             return
-        for name, value in state.items():
-            self.weights_[name][better] = value.detach()[better]
+        for name, value in _tensors(state).items():
+            self.weights_[name][better] = value[better]
 
     def _stop(self, reason):
         # What skorch's own EarlyStopping raises: its training loop ends on it.
@@ -429,6 +446,15 @@ class EpochBar(Callback):
         """Leave the bar as it is."""
         self.bar_.close()
         del self.bar_
+
+
+def _copy(state):
+    return copy.deepcopy({name: getattr(value, "data", value) for name, value in state.items()})
+
+
+def _tensors(state):
+    """Leave out what is not a tensor, the extra state of a user's module."""
+    return {name: value.data for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def _check_at_least_zero(name, value):

@@ -6,7 +6,7 @@ from numbers import Real
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from scipy.special import log_softmax
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -21,8 +21,18 @@ from sklearn_probmix.calibration import (
     spread_nll,
     temperature_nll,
 )
+from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.families import FAMILIES, Family, LogNormal, Normal, get_family
+from sklearn_probmix.families import (
+    FAMILIES,
+    Bernoulli,
+    Categorical,
+    Family,
+    LogNormal,
+    Mixture,
+    Normal,
+    get_family,
+)
 from sklearn_probmix.metrics import coverage, crps, nll
 
 __all__ = ["ProbMixupClassifier", "ProbMixupRegressor"]
@@ -268,16 +278,16 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
             return dist.ppf(quantiles)
         return (dist.mean(), dist.std()) if return_std else dist.mean()
 
-    def _validate_rows(self, X, y, reset):
+    def _validate_rows(self, X, y, reset, name="y"):
         X, y = self._validate_X(
             X, y=y, reset=reset, multi_output=True, y_numeric=True, ensure_min_samples=2
         )
         family = get_family(self.family)
-        outside = ~family.in_support(torch.as_tensor(y, dtype=torch.float64)).numpy()
+        outside = ~family.in_support(torch.tensor(y, dtype=torch.float64)).numpy()
         if outside.any():
             where = tuple(np.argwhere(outside)[0])
             raise ValueError(
-                f"y[{', '.join(map(str, where))}] = {y[where]} is outside the support of "
+                f"{name}[{', '.join(map(str, where))}] = {y[where]} is outside the support of "
                 f"{family!r}; expected {family.support}."
             )
         n_outputs = y[0].size
@@ -290,6 +300,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         return X, y
 
     def _make_family(self):
+        if isinstance(self.family, Categorical):
+            raise ValueError(f"family={self.family!r} is the classifier's; expected another.")
         has_floor = self.family in ("normal", "homoscedastic-normal", "lognormal")
         floor = {"variance_floor": float(self.variance_floor)} if has_floor else {}
         return get_family(self.family, **floor)
@@ -313,7 +325,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         eta, log_weights = mixture
         if self.calibration_ is not None:
             eta = self.family_.widen(eta, *self.calibration_)
-        parameters = self.family_.scipy_parameters(eta, self.y_shift_, self.y_scale_)
+        parameters = self.family_.scipy_parameters(eta, *self._y_scaling())
         if self._y_ndim == 1:
             parameters = {name: value.squeeze(-1) for name, value in parameters.items()}
         return PredictiveDistribution(
@@ -502,7 +514,7 @@ n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
 
     def predict_log_proba(self, X):
         """Logarithm of :meth:`predict_proba`, shape (n, n_classes)."""
-        return np.log(self.predict_proba(X))
+        return self._log_predictive(self._mixture(X))
 
     def predict(self, X):
         """Most probable class.
@@ -518,7 +530,7 @@ n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
         p = self.predict_proba(X)
         return self.classes_[p.argmax(axis=1)]
 
-    def _validate_rows(self, X, y, reset, classes=None):
+    def _validate_rows(self, X, y, reset, classes=None, name="y"):
         X, y = self._validate_X(X, y=y, reset=reset, ensure_min_samples=2)
         check_classification_targets(y)
         if reset:
@@ -526,7 +538,7 @@ n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(
-                f"y holds the classes {unknown.tolist()}; expected those of the first fit, "
+                f"{name} holds the classes {unknown.tolist()}; expected those of the first fit, "
                 f"{self.classes_.tolist()}."
             )
         if len(self.classes_) < 2:
@@ -547,23 +559,30 @@ n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
                 f"family='bernoulli' with {n_classes} classes; expected 2, or family='categorical'."
             )
         size = {"n_classes": n_classes} if self.family == "categorical" else {}
-        return get_family(self.family, **size)
+        family = get_family(self.family, **size)
+        if not isinstance(family, Bernoulli | Categorical) or family.n_classes != n_classes:
+            raise ValueError(
+                f"family={self.family!r} with {n_classes} classes; expected 'categorical', or "
+                "'bernoulli' for 2."
+            )
+        return family
 
     def _predictive(self, mixture):
-        p = self.family_.scipy_parameters(mixture.eta)["p"][:, :, 0].numpy()
-        if p.ndim == 2:
-            p = np.stack([1 - p, p], axis=-1)
-        weights = mixture.log_weights.double().softmax(-1).numpy()
-        p = np.einsum("nc,nck->nk", weights, p)
-        if self.calibration_ is not None:
-            log_p = np.log(p.clip(min=np.finfo(float).tiny))
-            p = softmax(log_p / self.calibration_, axis=1)
-        return p
+        return np.exp(self._log_predictive(mixture))
+
+    def _log_predictive(self, mixture):
+        """Logarithm of the class probabilities of a mixture, (n, n_classes)."""
+        mixture = Mixture(*(value.double() for value in mixture))
+        classes = torch.arange(len(self.classes_)).reshape(1, -1, 1)
+        log_p = log_likelihood(self.family_, mixture, classes.expand(len(mixture.eta), -1, -1))
+        log_p = log_p[..., 0].numpy()
+        return (
+            log_p if self.calibration_ is None else log_softmax(log_p / self.calibration_, axis=1)
+        )
 
     def _fit_calibration(self, mixture, part, weight):
         """Temperature of the calibrated probabilities, or None."""
-        log_p = np.log(self._predictive(mixture).clip(min=np.finfo(float).tiny))
-        data = (part.y[:, 0].long().numpy(), log_p, weight)
+        data = (part.y[:, 0].long().numpy(), self._log_predictive(mixture), weight)
         return calibrate(fit_temperature, temperature_nll, data, self.calibration)
 
     def _score_predictive(self, p, y, sample_weight):

@@ -227,8 +227,10 @@ class Normal(Family):
         return torch.stack([mean * precision, -0.5 * precision], dim=-1)
 
     def log_prob(self, eta, y):
-        mean, variance = self.moments(eta)
-        return -0.5 * ((2 * math.pi * variance).log() + (y - mean).square() / variance)
+        # In float32 a mean recovered from eta is off by 1e-7 of itself, which may be many sd.
+        mean, variance = self.moments(eta.double())
+        squared = (y - mean).square() / variance
+        return (-0.5 * ((2 * math.pi * variance).log() + squared)).to(eta.dtype)
 
     def scipy_parameters(self, eta, shift=0.0, scale=1.0):
         mean, variance = self.moments(eta.double())
@@ -242,7 +244,9 @@ class Normal(Family):
         unit = torch.where(largest > 0, largest, 1.0)
         scale = unit * (share @ ((y - shift) / unit).square()).sqrt()
         constant = scale <= 10 * torch.finfo(y.dtype).eps * shift.abs()
-        return shift, torch.where(constant, 1.0, scale)
+        # A constant has no spread of its own; its size is the unit then, unless it is zero.
+        size = torch.where(shift == 0, 1.0, shift.abs())
+        return shift, torch.where(constant, size, scale)
 
     def standardise(self, y, shift, scale):
         return (y - shift) / scale
@@ -281,8 +285,8 @@ class LogNormal(Normal):
         return y > 0
 
     def log_prob(self, eta, y):
-        log_y = y.log()
-        return super().log_prob(eta, log_y) - log_y
+        log_y = y.double().log()
+        return super().log_prob(eta, log_y) - log_y.to(eta.dtype)
 
     def scipy_parameters(self, eta, shift=0.0, scale=1.0):
         normal = super().scipy_parameters(eta, shift, scale)

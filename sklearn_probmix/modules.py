@@ -228,7 +228,9 @@ class Ensemble(nn.Module):
         members = [module(**kwargs) for _ in range(n_members)]
         parameters, buffers = stack_module_state(members)
         self.n_members = n_members
-        self.vectorised = None
+        # Weights that are shared within a member would be left in the template as vmap saw them.
+        every = [*members[0].named_parameters(remove_duplicate=False)]
+        self.vectorised = None if len(every) == len(parameters) else False
         # In a tuple, so that its weights, which are replaced in every call, are not registered.
         self._template = (copy.deepcopy(members[0]).to("meta"),)
         # Names of modules have dots, those of parameters may not.

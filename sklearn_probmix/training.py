@@ -150,9 +150,14 @@ def train(
             setattr(net, name, value)
         if net.initialized_:
             net.initialize_callbacks()
+            if kind.net is None:
+                for group in net.optimizer_.param_groups:
+                    group |= {"lr": kind.lr, "weight_decay": kind.weight_decay}
         net.partial_fit(part.dataset(mask), None)
     best.validation = None
-    return Trained(net, best, len(net.history) - epochs_before)
+    # An epoch that was interrupted left a row of its own.
+    del net.history[epochs_before + best.n_epochs_ :]
+    return Trained(net, best, best.n_epochs_)
 
 
 def natural_parameters(net: NeuralNet, X: torch.Tensor) -> Mixture:
@@ -291,14 +296,17 @@ def _callbacks(kind, family, best, seed):
     if kind.verbose == 1:
         callbacks.append(("epoch_bar", EpochBar(kind.max_epochs, title=kind.method)))
     own = kind.net.callbacks if kind.net is not None else None
-    return [*callbacks, *(own or []), *(kind.callbacks or [])]
+    return [*callbacks, *(own if isinstance(own, list) else []), *(kind.callbacks or [])]
 
 
 def _loaders(kind, net, seed):
     """Name the loaders of this fit; those that a user chose are kept."""
     needs_neighbors = mixes(kind) and kind.n_neighbors is not None
     settings = {}
-    if net.iterator_train in (DataLoader, TensorLoader, NeighborLoader):
+    ours = net.iterator_train in (TensorLoader, NeighborLoader)
+    plain = {"iterator_train__shuffle", "iterator_train__batch_size"}
+    chosen = {name for name in vars(net) if name.startswith("iterator_train__")} - plain
+    if ours or (net.iterator_train is DataLoader and not chosen):
         settings["iterator_train"] = TensorLoader
         settings["iterator_train__random_state"] = seed
         if needs_neighbors:
@@ -307,6 +315,6 @@ def _loaders(kind, net, seed):
     elif needs_neighbors:
         raise ValueError(
             f"n_neighbors={kind.n_neighbors!r} needs the NeighborLoader; found iterator_train="
-            f"{net.iterator_train!r} in net."
+            f"{net.iterator_train!r} in net, with {sorted(chosen)}."
         )
     return settings

@@ -198,7 +198,7 @@ def test_each_member_keeps_the_weights_of_its_own_best_epoch(table, validation, 
     assert len(set(epochs)) > 1, "the test needs members with different best epochs"
     np.testing.assert_array_equal(est.best_epoch_, [epochs])
     if validation == "cv":
-        log_p = est.oof_predictive_.logpdf(y) + np.log(est.y_scale_.numpy())
+        log_p = est.oof_predictive_.logpdf(y) + np.log(est.y_scale_)
         folds = [np.flatnonzero(fold) for fold in fold_of_rows(est, X, y)]
         per_fold = [-log_p[fold].mean() for fold in folds]
         np.testing.assert_allclose(per_fold, scores, rtol=1e-4)
@@ -272,7 +272,7 @@ def test_prediction_is_the_weighted_mixture_of_the_kinds(table):
     parts = []
     for net in est.nets_:
         eta, _ = as_mixture(natural_parameters(net, est._scale_X(X)))
-        parameters = est.family_.scipy_parameters(eta, est.y_shift_, est.y_scale_)
+        parameters = est.family_.scipy_parameters(eta, *est._y_scaling())
         parts.append(
             PredictiveDistribution("norm", {k: v[..., 0].numpy() for k, v in parameters.items()})
         )
