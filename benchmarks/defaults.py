@@ -168,7 +168,7 @@ def compare_stacks(stacks, datasets, splits, *, data, cache, **options):
         for names in stacks:
             rows = []
             for split in splits:
-                X, _, y, y_test = load_uci_split(Path(data) / "uci" / dataset, split)
+                _, _, y, y_test = load_uci_split(Path(data) / "uci" / dataset, split)
                 try:
                     kinds = [load_kind(cache, dataset, split, name) for name in names]
                 except FileNotFoundError:
@@ -179,8 +179,8 @@ def compare_stacks(stacks, datasets, splits, *, data, cache, **options):
                 mean = np.mean(rows, axis=0)
                 weights = " ".join(f"{w:.2f}" for w in mean[5:])
                 print(
-                    f"  nll {mean[0]:7.3f} crps {mean[1]:7.4f} cov {mean[2]:.2f} rmse {mean[3]:6.3f}"
-                    f" oof {mean[4]:7.3f} n={len(rows)}  {'+'.join(names)}  [{weights}]"
+                    f"  nll {mean[0]:7.3f} crps {mean[1]:7.4f} cov {mean[2]:.2f} rmse"
+                    f" {mean[3]:6.3f} oof {mean[4]:7.3f} n={len(rows)}  {'+'.join(names)}  [{weights}]"
                 )
 
 

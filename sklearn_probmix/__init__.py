@@ -1,9 +1,15 @@
 """Probabilistic mixup for scikit-learn: predictive distributions from mixed networks."""
 
 from sklearn_probmix.callbacks import ProbMixup
+from sklearn_probmix.classifier import ProbMixupClassifier
 from sklearn_probmix.criterion import NegativeLogLikelihood
+from sklearn_probmix.displays import (
+    PITDisplay,
+    PredictiveDensityDisplay,
+    PredictiveIntervalDisplay,
+    ReliabilityDisplay,
+)
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.estimators import ProbMixupClassifier, ProbMixupRegressor
 from sklearn_probmix.families import get_family
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
 from sklearn_probmix.metrics import (
@@ -16,17 +22,25 @@ from sklearn_probmix.metrics import (
     neg_pinball_scorer,
 )
 from sklearn_probmix.persistence import load_model, save_model
+from sklearn_probmix.regressor import ProbMixupRegressor
+from sklearn_probmix.training_displays import MixingGraphDisplay, TrainingHistoryDisplay
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MixingGraphDisplay",
     "NegativeLogLikelihood",
     "NeighborLoader",
+    "PITDisplay",
+    "PredictiveDensityDisplay",
     "PredictiveDistribution",
+    "PredictiveIntervalDisplay",
     "ProbMixup",
     "ProbMixupClassifier",
     "ProbMixupRegressor",
+    "ReliabilityDisplay",
     "TensorLoader",
+    "TrainingHistoryDisplay",
     "cross_val_predict_proba",
     "get_family",
     "load_model",

@@ -283,17 +283,14 @@ class BaseProbMixup(BaseEstimator):
         specs = self.method if isinstance(self.method, list) else [self.method]
         if self.method == "auto":
             specs = self._auto_kinds if self.net is None else ["erm", "probmix"]
-        kinds = []
+        specs = [{"method": spec} if isinstance(spec, str) else dict(spec) for spec in specs]
         for spec in specs:
-            overrides = {"method": spec} if isinstance(spec, str) else dict(spec)
-            unknown = set(overrides) - set(common)
-            if unknown or overrides.get("method", "erm") not in METHODS:
+            if set(spec) - set(common) or spec.get("method") not in METHODS:
                 raise ValueError(
                     f"method={spec!r} describes no kind of network; expected one of "
-                    f"{sorted(METHODS)}, or a dict of this estimator's parameters."
+                    f"{sorted(METHODS)}, or a dict of it and other parameters of this estimator."
                 )
-            kinds.append(SimpleNamespace(**(common | overrides)))
-        return kinds
+        return [SimpleNamespace(**(common | spec), overrides=spec) for spec in specs]
 
     def _kind_defaults(self):
         return {"monitor": "nll", "variance_weighting": 0.0}
@@ -314,6 +311,7 @@ class BaseProbMixup(BaseEstimator):
             if new.best.stop_reason_ == "interruption":
                 break
         self.nets_ = [net for net, _, _ in trained]
+        self.kinds_ = [kind.overrides for kind in kinds[: len(trained)]]
         self.n_iter_ = max(n_epochs for _, _, n_epochs in trained)
         best = np.stack([best.best_epoch_ for _, best, _ in trained])
         self.best_epoch_ = int(best[0, 0]) if best.size == 1 else best

@@ -25,9 +25,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from tqdm import tqdm
 
+from sklearn_probmix.classifier import ProbMixupClassifier
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.estimators import ProbMixupClassifier, ProbMixupRegressor
 from sklearn_probmix.metrics import brier_score, coverage, coverage_curve, crps, nll
+from sklearn_probmix.regressor import ProbMixupRegressor
 
 METHODS = {"erm": "ERM", "mixup": "mixup", "probmix": "ProbMix", "m-probmix": "M-ProbMix"}
 SHOWN = "m-probmix"

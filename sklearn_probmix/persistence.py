@@ -33,6 +33,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
 
 from sklearn_probmix.base import BaseProbMixup
+from sklearn_probmix.classifier import ProbMixupClassifier
 from sklearn_probmix.codec import (
     TensorReader,
     check,
@@ -45,8 +46,8 @@ from sklearn_probmix.codec import (
     some,
 )
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.estimators import ProbMixupClassifier, ProbMixupRegressor
 from sklearn_probmix.modules import Ensemble
+from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.training import METHODS, new_net
 
 __all__ = ["load_model", "save_model"]
@@ -83,6 +84,7 @@ _COMMON = {
     "best_epoch_": _Fitted((int, np.ndarray)),
     "y_shift_": _Fitted((np.ndarray,)),
     "y_scale_": _Fitted((np.ndarray,)),
+    "kinds_": _Fitted((list,)),
     "weights_": _ARRAY,
     "history_": _Fitted((list,)),
     "oof_scores_": _Fitted((dict,), optional=True),

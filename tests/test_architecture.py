@@ -41,15 +41,16 @@ RULES = {
     "datasets": Rule(set(), {"numpy", "scipy", "sklearn"}),
     # They meet.
     "base": Rule({"training", "calibration"}, {"numpy", "sklearn", "torch"}),
-    "estimators": Rule(
-        {"base", "metrics", "calibration", "datasets"},
-        {"numpy", "scipy", "sklearn", "skorch", "torch"},
-    ),
+    "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "torch"}),
+    "classifier": Rule({"base"}, {"numpy", "scipy", "sklearn", "torch"}),
     "codec": Rule({"families", "distributions"}, {"numpy", "torch"}),
     "persistence": Rule(
-        {"codec", "estimators"}, {"numpy", "safetensors", "sklearn", "skorch", "torch"}
+        {"codec", "regressor", "classifier"}, {"numpy", "safetensors", "sklearn", "skorch", "torch"}
     ),
-    "demo": Rule({"estimators", "displays"}, {"matplotlib", "numpy", "scipy", "sklearn", "tqdm"}),
+    "demo": Rule(
+        {"regressor", "classifier", "displays", "datasets"},
+        {"matplotlib", "numpy", "scipy", "sklearn", "torch", "tqdm"},
+    ),
 }
 
 

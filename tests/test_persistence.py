@@ -795,12 +795,7 @@ def by_skops(est, folder):
     return skops.io.load(folder / "model.skops", trusted=trusted)
 
 
-no_tensors = pytest.mark.xfail(
-    raises=RuntimeError, strict=False, reason="skops does not write the tensors y_shift_, y_scale_"
-)
-
-
-@pytest.mark.parametrize("way", [by_pickle, by_joblib, pytest.param(by_skops, marks=no_tensors)])
+@pytest.mark.parametrize("way", [by_pickle, by_joblib, by_skops])
 def test_other_ways_of_saving_work(way, tmp_path):
     reg = regressor(n_members=2, validation="cv", calibration="on", method=["erm", "m-probmix"])
     for est, y in [(reg, Y), (classifier(callbacks=[GradientNormClipping(1.0)]), LABELS)]:

@@ -1,4 +1,4 @@
-"""The two estimators: from a table to predictive distributions."""
+"""The regressor: from a table to predictive distributions."""
 
 from __future__ import annotations
 
@@ -6,36 +6,23 @@ from numbers import Real
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
-from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_probmix.base import BaseProbMixup
-from sklearn_probmix.calibration import (
-    calibrate,
-    fit_spread,
-    fit_temperature,
-    spread_nll,
-    temperature_nll,
-)
-from sklearn_probmix.criterion import log_likelihood
+from sklearn_probmix.calibration import calibrate, fit_spread, spread_nll
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.families import (
     FAMILIES,
-    Bernoulli,
     Categorical,
     Family,
     LogNormal,
-    Mixture,
     Normal,
     get_family,
 )
 from sklearn_probmix.metrics import coverage, crps, nll
 
-__all__ = ["ProbMixupClassifier", "ProbMixupRegressor"]
+__all__ = ["ProbMixupRegressor"]
 
 
 class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
@@ -46,9 +33,12 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
 
     Parameters
     ----------
-    method : {"erm", "mixup", "manifold-mixup", "probmix", "m-probmix"}, default="m-probmix"
-        What is mixed: nothing, inputs (eq. 7), activations of the embedding (eq. 30), the
-        conditional densities (eq. 16), or densities of a random embedding (eq. 22).
+    method : str or list, default="m-probmix"
+        What is mixed: nothing ("erm"), inputs ("mixup", eq. 7), activations of the embedding
+        ("manifold-mixup", eq. 30), the conditional densities ("probmix", eq. 16), or densities of
+        a random embedding ("m-probmix", eq. 22). A list trains several kinds of network, one
+        after another; an item is a method, or a dict of parameters in which the kind differs.
+        "auto" is such a list.
     alpha : float, default=0.2
         Parameter of the law of lam, at least 0; 0 means no mixing.
     beta : float, default=0.0
@@ -68,6 +58,16 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     family : str or Family, default="normal"
         "normal", "homoscedastic-normal", "lognormal", "gamma", "beta", "poisson", "bernoulli", or
         an instance.
+    n_members : int, default=1
+        Networks of each kind, trained in one pass; they differ in initialisation and noise.
+    weighting : {"stacked", "uniform"}, default="stacked"
+        Weights of the kinds in the mixture: chosen by the log score of rows that the networks did
+        not train on, shrunk by a tenth towards uniform weights; or uniform. Members share the
+        weight of their kind evenly.
+    calibration : {"auto", "on", "off"}, default="off"
+        Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that
+        the networks did not train on. "auto" does so where nested folds say that it lowers the
+        negative log-likelihood. Normal and log-normal only.
     hidden_layer_sizes : sequence of int, default=(128, 64)
     activation : {"relu", "silu", "gelu", "elu", "tanh"}, default="relu"
     dropout : float, default=0.0
@@ -80,14 +80,24 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         Draws of a random embedding per row, in prediction and in training.
     variance_floor : float, default=1e-4
         Smallest variance of a Normal or log-normal component, in units of the transformed y.
+    variance_weighting : float, default=0.0
+        In training the loss of a row is weighted by its predicted variance to this power, in
+        [0, 1]: the larger, the better the mean is learnt where the noise is small. Normal only.
     lr, weight_decay : float, default=0.003 and 0.01
         Of the AdamW optimiser.
+    lr_schedule : {"constant", "cosine"}, default="constant"
+        Whether lr falls to 0 along a cosine over `max_epochs`.
     batch_size : int or None, default=64
         None trains on the full batch.
     max_epochs : int, default=300
-    validation : "holdout", splitter or None, default="holdout"
-        A fraction of rows, the first split of a scikit-learn splitter, or no validation.
+    validation : {"holdout", "cv"}, splitter or None, default="holdout"
+        What chooses the best epoch: a fraction of rows that all members hold out, the first split
+        of a scikit-learn splitter, or nothing. With "cv" each of the `n_members` members holds
+        out a fold of its own, so that together they train on every row.
     validation_fraction : float, default=0.2
+    monitor : {"nll", "crps"}, default="nll"
+        Score of the validation rows whose minimum is the best epoch. Epochs of the best CRPS come
+        later, when the mean is learnt. CRPS for the Normal only.
     early_stopping : bool, default=True
         Stop after `n_iter_no_change` epochs without a better validation loss. The best epoch is
         kept in either case.
@@ -104,21 +114,33 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     device : str, default="cpu"
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
-        2 prints skorch's table of epochs.
+        1 shows a bar of epochs, 2 prints skorch's table of them.
 
     Attributes
     ----------
-    net_ : skorch.NeuralNet
-        The trained net.
+    nets_ : list of skorch.NeuralNet
+        The trained net of every kind; `net_` is the first.
+    kinds_ : list of dict
+        What `method` says of every kind.
+    weights_ : ndarray of shape (n_kinds,)
+        Their weights in the mixture.
+    calibration_ : ndarray (a, b) or None
+        With variances in units of the transformed y.
+    oof_predictive_ : PredictiveDistribution
+        With validation="cv", the distribution of every training row by members that did not train
+        on it. These rows also chose the members' best epochs, the weights and the calibration.
+    oof_scores_ : dict of float
+        "nll", "crps" and "coverage" (of 90 % intervals) of `oof_predictive_`.
     family_ : Family
     scaler_ : StandardScaler
         Of X. `y_shift_` and `y_scale_` are what was removed from y.
     n_iter_ : int
         Number of epochs run.
-    best_epoch_ : int
+    best_epoch_ : int or ndarray of shape (n_kinds, n_members)
         Number, from 1, of the epoch whose weights were kept.
     history_ : list of dict
-        Losses of each epoch, mean negative log-likelihood in nats per row, of transformed y.
+        An epoch each: losses in nats per row of transformed y, mean over members, and seconds. A
+        DataFrame in one call: ``pd.DataFrame(est.history_)``.
     n_features_in_, feature_names_in_, n_outputs_
         As in scikit-learn.
 
@@ -350,253 +372,3 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
             "crps": crps(y, dist, sample_weight=sample_weight),
             "coverage": coverage(y, dist, level=0.9, sample_weight=sample_weight),
         }
-
-
-class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
-    """Classifier trained with mixup of inputs, activations or predictive distributions.
-
-    A network maps x to the logits of p(y given x), on which log-linear pooling is linear: ProbMix
-    mixes logits (Theorem 4.3).
-
-    Parameters
-    ----------
-    family : {"categorical", "bernoulli"} or Family, default="categorical"
-        Bernoulli needs two classes.
-    beta : float, default=0.0
-        Smoothing of the one-hot labels before they are pooled; response "pooled" needs more
-        than 0.
-    response : {"pooled", "expected"} or None, default=None
-        None means "expected": the loss is ``lam NLL(y_i) + (1 - lam) NLL(y_j)``.
-    class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, multiplied with `sample_weight`.
-    method, alpha, n_neighbors, pooling, n_mixes, objective, hidden_layer_sizes, activation, \
-dropout, mixing_layer, embedding_variance, n_draws, n_train_draws, variance_floor, lr, \
-weight_decay, batch_size, max_epochs, validation, validation_fraction, early_stopping, \
-n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
-        As in :class:`ProbMixupRegressor`. The hold-out is stratified by class.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted labels.
-    net_, family_, scaler_, n_iter_, best_epoch_, history_, n_features_in_, feature_names_in_
-        As in :class:`ProbMixupRegressor`.
-
-    References
-    ----------
-    El-Laham, Dalmasso, Vyetrenko, Potluru, Veloso. Mixup Regularization: A Probabilistic
-    Perspective. UAI 2025, PMLR 286:1184-1219.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_iris
-    >>> from sklearn_probmix import ProbMixupClassifier
-    >>> X, y = load_iris(return_X_y=True)
-    >>> est = ProbMixupClassifier(method="probmix", max_epochs=20, random_state=0).fit(X, y)
-    >>> est.predict_proba(X[:5]).shape
-    (5, 3)
-    """
-
-    _parameter_constraints = {
-        **BaseProbMixup._parameter_constraints,
-        "family": [StrOptions({"categorical", "bernoulli"}), Family],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
-    }
-    _auto_kinds = ({"method": "erm"}, {"method": "probmix"}, {"method": "m-probmix"})
-
-    def __init__(
-        self,
-        *,
-        method="m-probmix",
-        alpha=0.2,
-        beta=0.0,
-        n_neighbors=None,
-        pooling="log-linear",
-        response=None,
-        n_mixes=1,
-        objective="expected-log",
-        family="categorical",
-        n_members=1,
-        weighting="stacked",
-        calibration="off",
-        hidden_layer_sizes=(128, 64),
-        activation="relu",
-        dropout=0.0,
-        mixing_layer=1,
-        embedding_variance="shared",
-        n_draws=32,
-        n_train_draws=1,
-        lr=0.003,
-        lr_schedule="constant",
-        weight_decay=0.01,
-        batch_size=64,
-        max_epochs=300,
-        validation="holdout",
-        validation_fraction=0.2,
-        early_stopping=True,
-        n_iter_no_change=50,
-        class_weight=None,
-        net=None,
-        callbacks=None,
-        warm_start=False,
-        device="cpu",
-        random_state=None,
-        verbose=0,
-    ):
-        self.method = method
-        self.alpha = alpha
-        self.beta = beta
-        self.n_neighbors = n_neighbors
-        self.pooling = pooling
-        self.response = response
-        self.n_mixes = n_mixes
-        self.objective = objective
-        self.family = family
-        self.n_members = n_members
-        self.weighting = weighting
-        self.calibration = calibration
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.dropout = dropout
-        self.mixing_layer = mixing_layer
-        self.embedding_variance = embedding_variance
-        self.n_draws = n_draws
-        self.n_train_draws = n_train_draws
-        self.lr = lr
-        self.lr_schedule = lr_schedule
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.validation = validation
-        self.validation_fraction = validation_fraction
-        self.early_stopping = early_stopping
-        self.n_iter_no_change = n_iter_no_change
-        self.class_weight = class_weight
-        self.net = net
-        self.callbacks = callbacks
-        self.warm_start = warm_start
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """Make one pass over the rows, without validation, from the current weights.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-        y : array-like of shape (n,)
-        classes : array-like of shape (n_classes,), default=None
-            All labels that later calls may hold; only read in the first call, where None takes
-            those of y.
-        sample_weight : array-like of shape (n,), default=None
-
-        Returns
-        -------
-        self
-        """
-        return self._partial_fit(X, y, sample_weight, classes=classes)
-
-    def predict_proba(self, X):
-        """Class probabilities.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes)
-            In the order of `classes_`; averaged over draws of the embedding (eq. 24) for
-            M-ProbMix.
-        """
-        return self._predictive(self._mixture(X))
-
-    def predict_log_proba(self, X):
-        """Logarithm of :meth:`predict_proba`, shape (n, n_classes)."""
-        return self._log_predictive(self._mixture(X))
-
-    def predict(self, X):
-        """Most probable class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n,)
-        """
-        p = self.predict_proba(X)
-        return self.classes_[p.argmax(axis=1)]
-
-    def _validate_rows(self, X, y, reset, classes=None, name="y"):
-        X, y = self._validate_X(X, y=y, reset=reset, ensure_min_samples=2)
-        check_classification_targets(y)
-        if reset:
-            self.classes_ = np.unique(y if classes is None else classes)
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"{name} holds the classes {unknown.tolist()}; expected those of the first fit, "
-                f"{self.classes_.tolist()}."
-            )
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y holds the single class {self.classes_[0]!r}; expected at least 2 classes."
-            )
-        return X, np.searchsorted(self.classes_, y)
-
-    def _class_weight(self, y):
-        if self.class_weight is None:
-            return super()._class_weight(y)
-        return compute_sample_weight(self.class_weight, self.classes_[y])
-
-    def _make_family(self):
-        n_classes = len(self.classes_)
-        if self.family == "bernoulli" and n_classes != 2:
-            raise ValueError(
-                f"family='bernoulli' with {n_classes} classes; expected 2, or family='categorical'."
-            )
-        size = {"n_classes": n_classes} if self.family == "categorical" else {}
-        family = get_family(self.family, **size)
-        if not isinstance(family, Bernoulli | Categorical) or family.n_classes != n_classes:
-            raise ValueError(
-                f"family={self.family!r} with {n_classes} classes; expected 'categorical', or "
-                "'bernoulli' for 2."
-            )
-        return family
-
-    def _predictive(self, mixture):
-        return np.exp(self._log_predictive(mixture))
-
-    def _log_predictive(self, mixture):
-        """Logarithm of the class probabilities of a mixture, (n, n_classes)."""
-        mixture = Mixture(*(value.double() for value in mixture))
-        classes = torch.arange(len(self.classes_)).reshape(1, -1, 1)
-        log_p = log_likelihood(self.family_, mixture, classes.expand(len(mixture.eta), -1, -1))
-        log_p = log_p[..., 0].numpy()
-        return (
-            log_p if self.calibration_ is None else log_softmax(log_p / self.calibration_, axis=1)
-        )
-
-    def _fit_calibration(self, mixture, part, weight):
-        """Temperature of the calibrated probabilities, or None."""
-        data = (part.y[:, 0].long().numpy(), self._log_predictive(mixture), weight)
-        return calibrate(fit_temperature, temperature_nll, data, self.calibration)
-
-    def _score_predictive(self, p, y, sample_weight):
-        return {
-            "nll": log_loss(y, p, labels=np.arange(p.shape[1]), sample_weight=sample_weight),
-            "accuracy": accuracy_score(y, p.argmax(1), sample_weight=sample_weight),
-        }
-
-    def _can_stratify(self, y, n_rows, n_parts):
-        smallest, n_classes = np.bincount(y, minlength=len(self.classes_)).min(), len(self.classes_)
-        if smallest < n_parts or n_rows < n_classes:
-            self._warn(
-                f"The held-out rows are not stratified: the smallest of {n_classes} classes has "
-                f"{smallest} of {len(y)} rows."
-            )
-            return False
-        return True
