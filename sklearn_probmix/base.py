@@ -342,7 +342,9 @@ class BaseProbMixup(BaseEstimator):
         self._train(train_part, None if valid is None else valid.validation(), rng, nets)
         for stale in ("oof_predictive_", "oof_scores_"):
             vars(self).pop(stale, None)
-        judged = valid and [natural_parameters(net, valid.X) for net in self.nets_]
+        judged = None
+        if valid is not None and (len(self.nets_) > 1 or self.calibration != "off"):
+            judged = [natural_parameters(net, valid.X) for net in self.nets_]
         self._combine(judged, valid)
 
     def _fit_folds(self, whole, y, weight, folds, rng, nets):

@@ -157,9 +157,9 @@ class ProbMixup(Callback):
                 f"mixup replaces the target in the batch, a mutable list [X, y]; found "
                 f"{type(batch).__name__}. Let iterator_train yield lists."
             )
-        X, y = batch
-        self._draw(batch, as_target(y)["points"].shape[0])
-        batch[1] = self.target_ = self._mix_target(as_target(y))
+        X, y = batch[0], as_target(batch[1])
+        self._draw(batch, len(y["points"]))
+        batch[1] = self.target_ = self._mix_target(y)
         if self.site == "input":
             if not isinstance(X, torch.Tensor) or not X.is_floating_point():
                 raise TypeError(
@@ -192,9 +192,10 @@ class ProbMixup(Callback):
         )
         lam = self.rng_.beta(self.alpha, self.alpha, size=self.n_mixes * n_rows)
         self.lam_ = torch.from_numpy(lam)
-        self.partner_ = partner.repeat(self.n_mixes)
-        # Drawn here and not in the hook, which runs once for each member of a looped ensemble.
-        self.own_is_chosen_ = torch.from_numpy(self.rng_.random(len(lam)) < lam)
+        self.partner_ = partner if self.n_mixes == 1 else partner.repeat(self.n_mixes)
+        if self.pooling == "linear":
+            # Not in the hook, which runs once for each member of a looped ensemble.
+            self.own_is_chosen_ = torch.from_numpy(self.rng_.random(len(lam)) < lam)
 
     def _mix_target(self, target):
         lam = self.lam_.to(target["points"].device)
@@ -206,11 +207,12 @@ class ProbMixup(Callback):
         points, weights = mix_responses(
             self.family_, y_i, y_j, lam, response=self.response_, beta=self.beta, noise=noise
         )
-        draws = 1
+        mixed = {"points": points}
         if log_expected:
-            draws = self.n_mixes
-            points, weights = self._sample_point(points, weights)
-        mixed = {"points": points, "weights": weights, "draws": torch.tensor(draws)}
+            mixed["points"] = self._sample_point(points, weights)
+            mixed["draws"] = torch.tensor(self.n_mixes)
+        elif points.shape[1] > 1:
+            mixed["weights"] = weights
         if "row_weight" in target:
             weight = target["row_weight"]
             mixed["row_weight"] = log_linear_pool(
@@ -229,7 +231,7 @@ class ProbMixup(Callback):
         uniform = torch.from_numpy(self.rng_.random((len(points), 1))).to(weights)
         index = (weights.cumsum(1) < uniform).sum(1).clamp(max=weights.shape[1] - 1)
         rows = torch.arange(len(points), device=points.device)
-        return points[rows, index].unsqueeze(1), torch.ones_like(weights[:, :1])
+        return points[rows, index].unsqueeze(1)
 
     def _mix_output(self, module, args, output):
         # A batch that failed leaves the hook armed; prediction must not be mixed all the same.
@@ -267,7 +269,7 @@ class ProbMixup(Callback):
         )
 
     def _partners(self, tensor):
-        return tensor[self.partner_.to(tensor.device)]
+        return tensor.index_select(0, self.partner_.to(tensor.device))
 
 
 class Validation(NamedTuple):
@@ -333,6 +335,11 @@ class BestEpoch(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         """Compare this epoch with the best, and stop training where it should."""
+        if not net.history[-1, "train_batch_count"]:
+            raise ValueError(
+                f"the training rows make no batch of batch_size={net.batch_size} (with drop_last, "
+                "perhaps); expected at least one."
+            )
         net.history.record("train_loss", net.history[-1, "train_loss"] / self.n_members)
         score = None if self.validation is None else self._validate(net)
         self.in_epoch_ = False
@@ -359,10 +366,10 @@ class BestEpoch(Callback):
         if self.in_epoch_:
             self.stop_reason_ = "interruption"
         if self.unproven_ is not None and self.stop_reason_ != "divergence":
-            if all(value.isfinite().all() for value in _tensors(self.unproven_[1]).values()):
-                self._prove()
-            else:
+            if any(value.isnan().any() for value in _tensors(self.unproven_[1]).values()):
                 self.stop_reason_ = "divergence"
+            else:
+                self._prove()
         if self.weights_ is not None:
             net.module_.load_state_dict(self.weights_)
         self.weights_ = self.unproven_ = None
@@ -384,7 +391,8 @@ class BestEpoch(Callback):
         totals = dict.fromkeys(names, 0.0)
         net.module_.eval()
         with torch.no_grad():
-            for rows in torch.arange(len(points)).split(_VALIDATION_CHUNK):
+            for start in range(0, len(points), _VALIDATION_CHUNK):
+                rows = slice(start, start + _VALIDATION_CHUNK)
                 output = (
                     net.module_.each(X[:, rows].to(net.device))
                     if per_member
@@ -449,7 +457,10 @@ class EpochBar(Callback):
 
 
 def _copy(state):
-    return copy.deepcopy({name: getattr(value, "data", value) for name, value in state.items()})
+    rest = copy.deepcopy(
+        {name: value for name, value in state.items() if name not in _tensors(state)}
+    )
+    return rest | {name: value.clone() for name, value in _tensors(state).items()}
 
 
 def _tensors(state):

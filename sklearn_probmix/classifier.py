@@ -249,7 +249,7 @@ feature_names_in_
 
     def _log_predictive(self, mixture):
         """Logarithm of the class probabilities of a mixture, (n, n_classes)."""
-        mixture = Mixture(*(value.double() for value in mixture))
+        mixture = Mixture(mixture.eta.double(), mixture.log_weights.double().log_softmax(-1))
         classes = torch.arange(len(self.classes_)).reshape(1, -1, 1)
         log_p = log_likelihood(self.family_, mixture, classes.expand(len(mixture.eta), -1, -1))
         log_p = log_p[..., 0].numpy()

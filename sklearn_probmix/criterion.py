@@ -32,7 +32,7 @@ def log_likelihood(
     """
     eta, log_weights = output if isinstance(output, tuple) else (output, None)
     if eta.ndim == 3:
-        eta = eta.unsqueeze(1)
+        return family.log_prob(eta.unsqueeze(1), points).sum(-1, keepdim=True)
     log_p = family.log_prob(eta.unsqueeze(1), points.unsqueeze(2)).sum(-1)
     if log_weights is not None:
         log_p = log_p + log_weights.unsqueeze(1) + math.log(n_members)
@@ -56,22 +56,18 @@ def as_target(target: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
     Returns
     -------
     dict of Tensor
-        `points` (rows, n_points, n_outputs) and `weights` (rows, n_points); `draws`, the number
-        of consecutive blocks of rows whose likelihoods are averaged before the logarithm
-        (Appendix B; 1 for the expected log-likelihood); and, where given, `row_weight` (rows,)
-        and `mask` (rows, n_members), 1 where a row counts for a member and 0 elsewhere.
+        `points` (rows, n_points, n_outputs) and, where they say more than one, `weights` (rows,
+        n_points) and `draws`, the number of consecutive blocks of rows whose likelihoods are
+        averaged before the logarithm (Appendix B); where given, `row_weight` (rows,) and `mask`
+        (rows, n_members), 1 where a row counts for a member and 0 elsewhere.
     """
-    if isinstance(target, dict) and "points" in target:
+    if not isinstance(target, dict):
+        return {"points": target.reshape(len(target), 1, -1)}
+    if "points" in target:
         return target
-    parts = target if isinstance(target, dict) else {"y": target}
-    y = parts["y"].reshape(len(parts["y"]), -1)
-    raw = {
-        "points": y.unsqueeze(1),
-        "weights": torch.ones(len(y), 1, device=y.device),
-        "draws": torch.tensor(1),
-    }
     renamed = {"weight": "row_weight", "mask": "mask"}
-    return raw | {new: parts[old] for old, new in renamed.items() if old in parts}
+    kept = {new: target[old] for old, new in renamed.items() if old in target}
+    return as_target(target["y"]) | kept
 
 
 class NegativeLogLikelihood(nn.Module):
@@ -128,17 +124,20 @@ class NegativeLogLikelihood(nn.Module):
         target = as_target(target)
         self._check_shape(output, target["points"])
         score = log_likelihood(self.family, output, target["points"], self.n_members)
-        score = (target["weights"].unsqueeze(-1) * score).sum(1)
+        if "weights" in target:
+            score = (target["weights"].unsqueeze(-1) * score).sum(1)
+        else:
+            score = score.squeeze(1)
         if self.training and self.variance_weighting:
             score = score * self._variance(output) ** self.variance_weighting
-        draws = int(target["draws"])
+        draws = int(target.get("draws", 1))
         if draws > 1:
             score = score.unflatten(0, (draws, -1)).logsumexp(0) - math.log(draws)
         if "row_weight" in target:
             weight = target["row_weight"].unflatten(0, (draws, -1)).mean(0)
             score = score * weight.unsqueeze(-1)
         if "mask" not in target:
-            return -score.mean(0).sum()
+            return score.sum() / -len(score)
         mask = target["mask"][: len(score)]
         return -((score * mask).sum(0) / mask.sum(0).clamp(min=1)).sum()
 

@@ -437,8 +437,14 @@ class PredictiveDistribution:
 
     def _each(self, method, x):
         """Apply a method of scipy.stats to all components; their axis is number -ndim."""
+        x = np.expand_dims(x, -self.ndim)
         with np.errstate(all="ignore"):
-            return getattr(self._family, method)(np.expand_dims(x, -self.ndim), **self.params)
+            values = getattr(self._family, method)(x, **self.params)
+            if method == "ppf" and np.isnan(values).any():
+                # Of a beta or gamma quantile that underflows; it is at that end of the support.
+                low, high = self._family.support(**self.params)
+                values = np.where(np.isnan(values), np.where(x < 0.5, low, high), values)
+        return values
 
     def _log_density(self, x):
         return self._each("logpmf" if self.is_discrete else "logpdf", x)

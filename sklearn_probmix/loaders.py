@@ -196,7 +196,8 @@ def _take(data, rows):
         return {key: _take(value, rows) for key, value in data.items()}
     if isinstance(data, list):
         return [_take(value, rows) for value in data]
-    return data[rows]
+    # index_select is several times quicker than indexing by a tensor.
+    return data[rows] if isinstance(rows, slice) else data.index_select(0, rows)
 
 
 def _leaf(data):

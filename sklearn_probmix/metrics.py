@@ -18,7 +18,6 @@ The examples assume ``import numpy as np`` and ``from scipy import stats``.
 """
 
 import numpy as np
-import scoringrules as sr
 from scipy import special, stats
 from scipy.stats.distributions import rv_frozen
 from sklearn.metrics import make_scorer
@@ -27,6 +26,14 @@ from sklearn.utils import _safe_indexing, check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_probmix.distributions import PredictiveDistribution
+
+
+def _scoringrules():
+    # Where numba is installed, scoringrules compiles its scores when imported.
+    import scoringrules
+
+    return scoringrules
+
 
 _LEVELS = np.linspace(0.05, 0.95, 19)
 
@@ -57,7 +64,7 @@ def crps(y_true, y_pred, *, sample_weight=None, multioutput="uniform_average"):
     forms serve Normal, log-normal, gamma and Poisson distributions, their mixtures, and the single
     beta; the rest is a sum (counts) or a quadrature with a relative error below 1e-6.
 
-    Reference: Gneiting and Raftery (2007), Strictly proper scoring rules, prediction, estimation.
+    Reference: Strictly proper scoring rules, prediction, and estimation, JASA 102 (2007).
 
     Examples
     --------
@@ -94,7 +101,7 @@ def pinball_loss(
     """
     y, dist, weight = _check(y_true, y_pred, sample_weight)
     q = np.atleast_1d(_check_open_unit("quantiles", quantiles))
-    losses = sr.quantile_score(y, dist.ppf(q), q.reshape(-1, *[1] * y.ndim))
+    losses = _scoringrules().quantile_score(y, dist.ppf(q), q.reshape(-1, *[1] * y.ndim))
     return _average(losses.mean(axis=0), weight, multioutput)
 
 
@@ -112,7 +119,7 @@ def interval_score(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput
     """
     y, dist, weight = _check(y_true, y_pred, sample_weight)
     level = float(_check_open_unit("level", level))
-    scores = sr.interval_score(y, *dist.interval(level), 1 - level)
+    scores = _scoringrules().interval_score(y, *dist.interval(level), 1 - level)
     return _average(np.reshape(scores, y.shape), weight, multioutput)
 
 
@@ -162,7 +169,7 @@ def coverage_curve(y_true, y_pred, *, levels=None, sample_weight=None):
     levels : ndarray of shape (n_levels,)
     observed : ndarray of shape (n_levels,) or (n_levels, outputs)
 
-    Reference: Czado, Gneiting and Held (2009), Predictive model assessment for count data.
+    Reference: Predictive model assessment for count data, Biometrics 65 (2009).
 
     Examples
     --------
@@ -409,7 +416,7 @@ def _crps(dist, y):
 def _crps_norm(dist, y):
     params = {"loc": 0.0, "scale": 1.0, **dist.params}
     loc, scale, weights = np.broadcast_arrays(params["loc"], params["scale"], _weights(dist))
-    return sr.crps_mixnorm(y, loc, scale, weights, m_axis=1)
+    return _scoringrules().crps_mixnorm(y, loc, scale, weights, m_axis=1)
 
 
 def _crps_positive(dist, y):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -160,17 +160,17 @@ class MLP(nn.Module):
                 "embedding needs at least 1 and at most as many as there are."
             )
         layers = [
-            nn.Sequential(
+            [
                 nn.Linear(width, next_width),
                 ACTIVATIONS[activation](),
                 *([nn.Dropout(dropout)] if dropout else []),
-            )
+            ]
             for width, next_width in pairwise(sizes)
         ]
-        trunk = nn.Sequential(*layers[:mixing_layer])
+        trunk = nn.Sequential(*chain(*layers[:mixing_layer]))
         n_varying = self.family.n_params - self.family.n_shared
         self.head = nn.Sequential(
-            *layers[mixing_layer:], nn.Linear(sizes[-1], n_outputs * n_varying)
+            *chain(*layers[mixing_layer:]), nn.Linear(sizes[-1], n_outputs * n_varying)
         )
         self.shared = nn.Parameter(torch.zeros(n_outputs, self.family.n_shared))
         self.embedding, self.sampler = trunk, None

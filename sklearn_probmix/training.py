@@ -13,6 +13,7 @@ from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import LRScheduler
 from skorch.dataset import Dataset
+from skorch.utils import TeeGenerator
 from torch.utils.data import DataLoader
 
 from sklearn_probmix.callbacks import BestEpoch, EpochBar, ProbMixup, Validation
@@ -81,6 +82,40 @@ class Part(NamedTuple):
     def row_weight(self) -> torch.Tensor:
         """Weights (rows,), ones if there are none."""
         return torch.ones(len(self.y)) if self.weight is None else self.weight
+
+
+class TabularNet(NeuralNet):
+    """A net without what costs time in every small batch and is of no use here."""
+
+    def get_default_callbacks(self):
+        """Leave out the log that is not printed and the loss that another callback records."""
+        unused = {"valid_loss"} if self.verbose else {"valid_loss", "print_log"}
+        return [named for named in super().get_default_callbacks() if named[0] not in unused]
+
+    def infer(self, x, **fit_params):
+        """Run the module; the loaders yield tensors already."""
+        return self.module_(x.to(self.device))
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        """Compute the loss of a batch, whose target is a tensor or a dict of tensors."""
+        if isinstance(y_true, dict):
+            y_true = {name: value.to(self.device) for name, value in y_true.items()}
+        else:
+            y_true = y_true.to(self.device)
+        return self.criterion_(y_pred, y_true)
+
+    def train_step(self, batch, **fit_params):
+        """Make one step of an optimiser that evaluates the loss once, unlike LBFGS."""
+        self._zero_grad_optimizer()
+        step = self.train_step_single(batch, **fit_params)
+        parameters = TeeGenerator(self.get_all_learnable_params())
+        self.notify("on_grad_computed", named_parameters=parameters, batch=batch, training=True)
+        self._step_optimizer(None)
+        return step
+
+    def _set_training(self, training=True):
+        if self.module_.training != training or self.criterion_.training != training:
+            super()._set_training(training)
 
 
 class Trained(NamedTuple):
@@ -252,7 +287,7 @@ def new_net(kind: SimpleNamespace, family: Family, n_features: int, n_outputs: i
             "n_draws": kind.n_draws,
             "n_train_draws": kind.n_train_draws,
         }
-        net = NeuralNet(
+        net = TabularNet(
             MLP,
             NegativeLogLikelihood,
             optimizer=torch.optim.AdamW,

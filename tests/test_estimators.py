@@ -905,9 +905,13 @@ class TestNets:
         assert batches == [16] * 4
 
     def test_arguments_of_the_default_loader_are_understood(self, table):
-        net = self._net(iterator_train__drop_last=True, iterator_train__num_workers=0)
-        est = ProbMixupRegressor(net=net, method="probmix", random_state=0).fit(*table)
-        assert est.n_iter_ == 4
+        net = self._net(
+            iterator_train__drop_last=True, iterator_train__num_workers=0, batch_size=16
+        )
+        est = ProbMixupRegressor(net=net, method="probmix", random_state=0)
+        assert est.fit(*table).n_iter_ == 4
+        with pytest.raises(ValueError, match="no batch of batch_size=1000"):
+            est.set_params(net__batch_size=1000).fit(*table)
 
     def test_epochs_are_those_of_the_net(self, table):
         est = ProbMixupRegressor(net=self._net(max_epochs=2), max_epochs=50, method="erm")

@@ -78,7 +78,7 @@ def test_embedding_is_the_first_layers_of_the_network(mixing_layer):
 def test_activations(activation, function):
     mlp = MLP(3, 1, "poisson", (6,), activation)
     X = torch.randn(7, 3)
-    linear = mlp.embedding[0][0](X).detach().numpy()
+    linear = mlp.embedding[0](X).detach().numpy()
     np.testing.assert_allclose(mlp.embedding(X).detach(), function(linear), atol=1e-6)
 
 

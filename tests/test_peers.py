@@ -1,0 +1,144 @@
+"""Peers are scored like ours, and the verdicts on them are computed."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import peers
+from benchmarks._runs import key, run_missing
+from benchmarks.peers_report import compare, fits_of, render_report
+from sklearn_probmix.metrics import crps
+
+NOTHING = {"regression": {}, "classification": {}}
+
+
+def results_of(scores, dataset="yacht", n_splits=4):
+    """Results of some peers with a score per peer, spread by a hundredth over splits."""
+    results = {}
+    for name, score in scores.items():
+        for split in range(n_splits):
+            settings = {
+                "dataset": dataset,
+                "split": split,
+                "peer": name,
+                "version": "1.0",
+                "parameters": peers.REGRESSION[name].parameters,
+            }
+            names = ["nll", "crps", "rmse", "coverage", "width", "fit_seconds", "predict_seconds"]
+            values = dict.fromkeys(names, score + 0.01 * (-1) ** split * (name == peers.OURS))
+            results[key(settings)] = {"settings": settings, "scores": values}
+    return results
+
+
+@pytest.mark.parametrize("name", ["gp", "deep-ensemble"])
+def test_a_peer_learns_a_line_in_the_units_of_y(name):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    y = 100 + 10 * X[:, 0] + rng.normal(size=60)
+    peer = peers.REGRESSION[name]
+    parameters = peer.parameters | ({"min_steps": 200} if "min_steps" in peer.parameters else {})
+    forecast = peer.make(random_state=0, **parameters).fit(X, y).predict_proba(X)
+    scores = peers.regression_scores(y, forecast)
+    assert scores["rmse"] < 2
+    assert scores["crps"] < 1.5
+    assert 0.7 < scores["coverage"] <= 1
+
+
+def test_quantiles_of_a_normal_score_like_the_normal():
+    rng = np.random.default_rng(0)
+    mean, y = rng.normal(size=(2, 500))
+    levels = (np.arange(100) + 0.5) / 100
+    normal = stats.norm(mean, 1)
+    quantiles = normal.ppf(levels[:, None])
+    forecast = peers.QuantileForecast(levels, quantiles, *normal.interval(0.9), 0.01)
+    ours = peers.regression_scores(y, peers._normal(mean, np.ones(500)))
+    theirs = peers.regression_scores(y, forecast)
+    assert ours["crps"] == pytest.approx(crps(y, normal))
+    assert theirs["crps"] == pytest.approx(ours["crps"], rel=0.01)
+    assert theirs["nll"] == pytest.approx(ours["nll"], rel=0.02)
+    assert theirs["coverage"] == ours["coverage"]
+    assert theirs["width"] == pytest.approx(ours["width"])
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("iris", (135, 15)), ("rings-100", (100, 2000))])
+def test_splits_are_stratified_and_repeatable(name, sizes):
+    X, X_test, y, y_test = peers.TABLES[name].split(1)
+    assert (len(X), len(X_test)) == sizes
+    shares = [np.bincount(labels) / len(labels) for labels in (y, y_test)]
+    np.testing.assert_allclose(*shares, atol=0.01)
+    np.testing.assert_array_equal(X, peers.TABLES[name].split(1)[0])
+    assert not np.array_equal(X, peers.TABLES[name].split(2)[0])
+
+
+def test_one_classification_fit(tmp_path):
+    todo = peers.jobs("classification", ["iris"], ["logistic-regression"], 1)
+    results = run_missing(peers.fit_classification, todo, tmp_path / "peers.jsonl")
+    scores = results[key(todo[0])]["scores"]
+    assert scores["accuracy"] > 0.8
+    assert 0 < scores["log_loss"] < 0.5
+    assert scores["fit_seconds"] > 0
+
+
+def test_ours_is_run_anew_when_its_defaults_change(monkeypatch):
+    def only():
+        return peers.jobs("regression", ["yacht"], [peers.OURS], 1)[0]
+
+    before = only()
+    assert key(json.loads(json.dumps(before))) == key(before)
+    peer = peers.REGRESSION[peers.OURS]
+    changed = peer._replace(parameters=peer.parameters | {"lr": 1.0})
+    monkeypatch.setitem(peers.REGRESSION, peers.OURS, changed)
+    assert key(only()) != key(before)
+
+
+def test_jobs_go_breadth_first_and_leave_the_gaussian_process_out_of_large_tables():
+    todo = peers.jobs("regression", ["kin8nm", "yacht", "energy"], ["gp", "erm"])
+    places = [(job["dataset"], job["split"]) for job in todo if job["peer"] == "erm"]
+    assert places[:3] == [("yacht", 0), ("energy", 0), ("yacht", 1)]
+    assert places[-1] == ("kin8nm", 4)
+    assert {job["dataset"] for job in todo if job["peer"] == "gp"} == {"yacht", "energy"}
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(0.5, "better"), (0.995, "lower"), (2, "worse")])
+def test_the_verdict_follows_from_the_paired_bound(ours, verdict):
+    results = results_of({"gp": 1.0, "ngboost": 1.5, peers.OURS: ours})
+    found = compare(fits_of(results, "regression"), "yacht", "nll", peers.REGRESSION)
+    assert (found.peer, found.n_splits, found.verdict) == ("gp", 4, verdict)
+    low, high = found.bounds
+    errors = np.array([0.01, -0.01] * 2)
+    interval = stats.ttest_1samp(ours - 1 + errors, 0).confidence_interval(0.9)
+    assert (low, high) == pytest.approx((interval.low, interval.high))
+
+
+def test_other_parameters_do_not_count():
+    results = results_of({"gp": 1.0})
+    for result in results.values():
+        result["settings"]["parameters"] = {"kernel": "another"}
+    assert not fits_of(results, "regression")["yacht", "gp"]
+
+
+def test_the_report_of_nothing_leaves_every_claim_open():
+    text = render_report(NOTHING)
+    claims = text.split("## Regression")[0]
+    assert claims.count("| open |") == 7
+    assert "nan" not in text
+
+
+def test_the_report_marks_the_best():
+    results = results_of({"gp": 1.0, "erm": 1.5, peers.OURS: 0.5})
+    text = render_report({**NOTHING, "regression": results})
+    assert "| ours | 4 | **0.500±0.006** | **0.500** | **0.510** |" in text
+    assert "| yacht | Gaussian process | 4 | 0.500 | 1.000 | -0.500 |" in text
+    assert "1 better, on 4 splits or more; not run: energy" in text
+    assert "nan" not in text
+
+
+def test_a_peer_that_is_not_installed_is_a_usage_error(tmp_path, capsys, monkeypatch):
+    peer = peers.CLASSIFICATION["catboost"]._replace(package="no-such-package")
+    monkeypatch.setitem(peers.CLASSIFICATION, "catboost", peer)
+    arguments = ["classification", "--peers", "catboost", "--results", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        peers.main(arguments)
+    assert "extra benchmarks" in capsys.readouterr().err
