@@ -11,6 +11,10 @@ from benchmarks._runs import key, run_missing
 from benchmarks.peers_report import compare, fits_of, render_report
 from sklearn_probmix.metrics import crps
 
+SCORES = [
+    *["nll", "crps", "nll_new", "crps_new", "rmse", "coverage", "width"],
+    *["fit_seconds", "predict_seconds"],
+]
 NOTHING = {"regression": {}, "classification": {}}
 
 
@@ -26,8 +30,8 @@ def results_of(scores, dataset="yacht", n_splits=4):
                 "version": "1.0",
                 "parameters": peers.REGRESSION[name].parameters,
             }
-            names = ["nll", "crps", "rmse", "coverage", "width", "fit_seconds", "predict_seconds"]
-            values = dict.fromkeys(names, score + 0.01 * (-1) ** split * (name == peers.OURS))
+            value = score + 0.01 * (-1) ** split * (name == peers.OURS)
+            values = dict.fromkeys(SCORES, value) | {"new_rows": 0.7}
             results[key(settings)] = {"settings": settings, "scores": values}
     return results
 
@@ -60,6 +64,25 @@ def test_quantiles_of_a_normal_score_like_the_normal():
     assert theirs["nll"] == pytest.approx(ours["nll"], rel=0.02)
     assert theirs["coverage"] == ours["coverage"]
     assert theirs["width"] == pytest.approx(ours["width"])
+    assert forecast[y > 0].scores(y[y > 0])["rmse"] == pytest.approx(
+        np.sqrt(np.mean((y - mean)[y > 0] ** 2))
+    )
+
+
+def test_rows_that_were_trained_on_are_told_apart(tmp_path):
+    folder = tmp_path / "uci" / "yacht"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(30, 3))
+    data[25] = data[0]
+    np.savetxt(folder / "data.txt", data)
+    files = {"features": [0, 1], "target": [2], "train_0": range(25), "test_0": range(25, 30)}
+    for name, numbers in files.items():
+        np.savetxt(folder / f"index_{name}.txt", list(numbers), fmt="%d")
+    (job,) = peers.jobs("regression", ["yacht"], ["gp"], 1)
+    scores = peers.fit_regression(tmp_path, job)
+    assert scores["new_rows"] == 0.8
+    assert np.isfinite(list(scores.values())).all()
 
 
 @pytest.mark.parametrize(("name", "sizes"), [("iris", (135, 15)), ("rings-100", (100, 2000))])
@@ -130,6 +153,7 @@ def test_the_report_marks_the_best():
     results = results_of({"gp": 1.0, "erm": 1.5, peers.OURS: 0.5})
     text = render_report({**NOTHING, "regression": results})
     assert "| ours | 4 | **0.500±0.006** | **0.500** | **0.510** |" in text
+    assert "| yacht | 0.70 | NLL | not run |" in text
     assert "| yacht | Gaussian process | 4 | 0.500 | 1.000 | -0.500 |" in text
     assert "1 better, on 4 splits or more; not run: energy" in text
     assert "nan" not in text
