@@ -12,7 +12,9 @@ from sklearn_probmix.displays import (
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.families import get_family
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
-from sklearn_probmix.metrics import (
+from sklearn_probmix.persistence import load_model, save_model
+from sklearn_probmix.regressor import ProbMixupRegressor
+from sklearn_probmix.scorers import (
     cross_val_predict_proba,
     neg_calibration_error_scorer,
     neg_coverage_error_scorer,
@@ -21,8 +23,6 @@ from sklearn_probmix.metrics import (
     neg_nll_scorer,
     neg_pinball_scorer,
 )
-from sklearn_probmix.persistence import load_model, save_model
-from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.training_displays import MixingGraphDisplay, TrainingHistoryDisplay
 
 __version__ = "0.1.0"

@@ -33,6 +33,10 @@ from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.training import METHODS, Part, natural_parameters, out_of_fold, train
 
 _MIN_ROWS_TO_VALIDATE = 10
+# How "auto" sizes batches and epochs: steps, and the least and the most epochs.
+_MANY_ROWS = 4000
+_N_STEPS = 1500
+_EPOCHS = 75, 300
 
 
 class BaseProbMixup(BaseEstimator):
@@ -76,8 +80,8 @@ class BaseProbMixup(BaseEstimator):
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"constant", "cosine"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "validation": [StrOptions({"holdout", "cv"}), HasMethods(["split"]), None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "early_stopping": ["boolean"],
@@ -302,6 +306,7 @@ class BaseProbMixup(BaseEstimator):
         trained = []
         # Shorter than the kinds where an earlier fit was interrupted.
         for kind, seed, net in zip(kinds, seeds, nets or [None] * len(kinds), strict=False):
+            _size_to(kind, len(part.y))
             if max_epochs is not None:
                 kind.max_epochs = max_epochs
             new = train(kind, self.family_, part, validation, seed=int(seed), mask=mask, net=net)
@@ -390,6 +395,18 @@ class BaseProbMixup(BaseEstimator):
         check_is_fitted(self)
         X = self._scale_X(self._validate_X(X, reset=False))
         return pool_kinds([natural_parameters(net, X) for net in self.nets_], self.weights_)
+
+
+def _size_to(kind, n_rows):
+    """Settle the batch size and the number of epochs that were left to the number of rows.
+
+    Small tables need many epochs to see enough steps; on large ones a wide batch costs little.
+    """
+    if kind.batch_size == "auto":
+        kind.batch_size = 64 if n_rows < _MANY_ROWS else 256
+    if kind.max_epochs == "auto":
+        n_steps = math.ceil(n_rows / (kind.batch_size or n_rows))
+        kind.max_epochs = int(np.clip(_N_STEPS / n_steps, *_EPOCHS))
 
 
 def pool_kinds(mixtures: list[Mixture], weights: np.ndarray) -> Mixture:

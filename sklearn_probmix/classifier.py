@@ -40,8 +40,8 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         Raise probabilities to the power 1 / T and normalise them, with the temperature T fitted
         on rows that the networks did not train on.
     method, alpha, n_neighbors, pooling, n_mixes, objective, n_members, weighting, \
-hidden_layer_sizes, activation, dropout, mixing_layer, embedding_variance, n_draws, n_train_draws, lr, lr_schedule, \
-weight_decay, batch_size, max_epochs, validation, validation_fraction, early_stopping, \
+hidden_layer_sizes, activation, dropout, mixing_layer, embedding_variance, n_draws, \
+n_train_draws, lr, lr_schedule, weight_decay, batch_size, max_epochs, validation, validation_fraction, early_stopping, \
 n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
         As in :class:`ProbMixupRegressor`. The hold-out is stratified by class.
 

@@ -90,8 +90,8 @@ class NegativeLogLikelihood(nn.Module):
     >>> import torch
     >>> from sklearn_probmix import NegativeLogLikelihood
     >>> criterion = NegativeLogLikelihood("poisson")
-    >>> criterion(torch.zeros(3, 1, 1), torch.tensor([0.0, 0.0, 1.0]))
-    tensor(1.)
+    >>> criterion(torch.zeros(3, 1, 1), torch.tensor([0.0, 0.0, 1.0])).item()
+    1.0
     """
 
     def __init__(

@@ -29,7 +29,7 @@ from sklearn.utils import _safe_indexing, check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.metrics import _check, _check_classes, coverage_curve
+from sklearn_probmix.metrics import check_prediction, check_probabilities, coverage_curve
 
 # Okabe and Ito (2008) without yellow and black, which fade on a light or on a dark background.
 COLORS = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
@@ -115,7 +115,7 @@ class _PredictionDisplay(Display):
                 f"{cls.__name__} is for regressors: y_pred must be a PredictiveDistribution, got "
                 f"{type(y_pred).__name__}. Class probabilities are for ReliabilityDisplay."
             )
-        y, dist, _ = _check(y_true, y_pred, None)
+        y, dist, _ = check_prediction(y_true, y_pred, None)
         if dist.ndim == 1:
             return [(y, dist)]
         pairs = []
@@ -338,7 +338,7 @@ class ReliabilityDisplay(_PredictionDisplay):
             curves = [_coverage_points(y, dist, levels) for y, dist in pairs]
             axis_labels = "nominal coverage", "observed coverage"
         elif np.ndim(y_pred) == 2:
-            is_class, proba, _ = _check_classes(y_true, y_pred, labels, None)
+            is_class, proba, _ = check_probabilities(y_true, y_pred, labels, None)
             if proba.min() < 0 or proba.max() > 1:
                 raise ValueError("y_pred: class probabilities must lie in [0, 1].")
             labels = np.unique(y_true) if labels is None else labels

@@ -1,4 +1,4 @@
-"""Scores of predictive distributions, and scorers for scikit-learn's model selection.
+"""Scores of predictive distributions and of class probabilities.
 
 What all scores of distributions share, and their docstrings do not repeat:
 
@@ -20,9 +20,7 @@ The examples assume ``import numpy as np`` and ``from scipy import stats``.
 import numpy as np
 from scipy import special, stats
 from scipy.stats.distributions import rv_frozen
-from sklearn.metrics import make_scorer
-from sklearn.model_selection import cross_validate
-from sklearn.utils import _safe_indexing, check_array, check_consistent_length
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_probmix.distributions import PredictiveDistribution
@@ -51,7 +49,7 @@ def nll(y_true, y_pred, *, sample_weight=None, multioutput="joint"):
     >>> nll([80.0], stats.norm(75, 13.5))
     3.59...
     """
-    y, dist, weight = _check(y_true, y_pred, sample_weight, instead="neg_log_loss")
+    y, dist, weight = check_prediction(y_true, y_pred, sample_weight, instead="neg_log_loss")
     if isinstance(multioutput, str) and multioutput == "joint":
         return _average(-dist.joint_logpdf(y), weight)
     return _average(-dist.logpdf(y), weight, multioutput)
@@ -72,7 +70,7 @@ def crps(y_true, y_pred, *, sample_weight=None, multioutput="uniform_average"):
     >>> crps([0.0], dist)
     0.2336...
     """
-    y, dist, weight = _check(y_true, y_pred, sample_weight)
+    y, dist, weight = check_prediction(y_true, y_pred, sample_weight)
     # Beyond the support, each unit of distance adds one unit of score.
     inside = np.clip(y, *dist.support())
     return _average(_crps(dist, inside) + abs(y - inside), weight, multioutput)
@@ -99,7 +97,7 @@ def pinball_loss(
     >>> pinball_loss([1.0, 2.0], stats.norm(0, 1), quantiles=0.5)
     0.75
     """
-    y, dist, weight = _check(y_true, y_pred, sample_weight)
+    y, dist, weight = check_prediction(y_true, y_pred, sample_weight)
     q = np.atleast_1d(_check_open_unit("quantiles", quantiles))
     losses = _scoringrules().quantile_score(y, dist.ppf(q), q.reshape(-1, *[1] * y.ndim))
     return _average(losses.mean(axis=0), weight, multioutput)
@@ -117,7 +115,7 @@ def interval_score(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput
     >>> interval_score([0.25, 1.25], stats.uniform(0, 1), level=0.5)
     1.5
     """
-    y, dist, weight = _check(y_true, y_pred, sample_weight)
+    y, dist, weight = check_prediction(y_true, y_pred, sample_weight)
     level = float(_check_open_unit("level", level))
     scores = _scoringrules().interval_score(y, *dist.interval(level), 1 - level)
     return _average(np.reshape(scores, y.shape), weight, multioutput)
@@ -134,7 +132,7 @@ def coverage(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="unif
     >>> coverage([0.0, 1.0, 2.0, -1.0], stats.norm(0, 1))
     0.75
     """
-    y, dist, weight = _check(y_true, y_pred, sample_weight)
+    y, dist, weight = check_prediction(y_true, y_pred, sample_weight)
     low, high = dist.interval(_check_open_unit("level", level))
     return _average((low <= y) & (y <= high), weight, multioutput)
 
@@ -177,7 +175,7 @@ def coverage_curve(y_true, y_pred, *, levels=None, sample_weight=None):
     >>> observed
     array([0.25, 0.75])
     """
-    y, dist, weight = _check(y_true, y_pred, sample_weight)
+    y, dist, weight = check_prediction(y_true, y_pred, sample_weight)
     levels = _LEVELS if levels is None else np.atleast_1d(_check_open_unit("levels", levels))
     upper, mass = dist.cdf(y), dist.pdf(y) if dist.is_discrete else np.zeros(y.shape)
     lower = upper - mass
@@ -233,7 +231,7 @@ def pit_values(y_true, y_pred, *, random_state=None):
     >>> pit_values([0.0, 1.0], stats.norm(0, 1)).round(3)
     array([0.5  , 0.841])
     """
-    y, dist, _ = _check(y_true, y_pred, None)
+    y, dist, _ = check_prediction(y_true, y_pred, None)
     values = dist.cdf(y)
     if dist.is_discrete:
         draws = np.random.default_rng(random_state).random(y.shape)
@@ -289,7 +287,7 @@ def brier_score(y_true, y_proba, *, labels=None, sample_weight=None):
     >>> brier_score(["cat", "dog"], [[0.9, 0.1], [0.2, 0.8]])
     0.025
     """
-    is_class, proba, weight = _check_classes(y_true, y_proba, labels, sample_weight)
+    is_class, proba, weight = check_probabilities(y_true, y_proba, labels, sample_weight)
     scores = ((proba - is_class) ** 2).sum(axis=1)
     return _average(scores / 2 if proba.shape[1] == 2 else scores, weight)
 
@@ -316,91 +314,12 @@ def expected_calibration_error(y_true, y_proba, *, labels=None, n_bins=15, sampl
     >>> expected_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]])
     0.25
     """
-    is_class, proba, weight = _check_classes(y_true, y_proba, labels, sample_weight)
+    is_class, proba, weight = check_probabilities(y_true, y_proba, labels, sample_weight)
     confidence = proba.max(axis=1)
     is_right = is_class[np.arange(len(proba)), proba.argmax(axis=1)]
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
     gaps = np.bincount(bins, weights=weight * (is_right - confidence))
     return float(abs(gaps).sum() / weight.sum())
-
-
-def cross_val_predict_proba(
-    estimator, X, y, *, groups=None, cv=None, n_jobs=None, params=None, verbose=0
-):
-    """Out-of-fold predictive distributions of a regressor.
-
-    It does what ``cross_val_predict(method="predict_proba")`` does for classifiers and refuses to
-    do for regressors: every row is predicted by a clone that was fitted without it. A ValueError
-    if the test sets overlap or miss a row, a TypeError if predict_proba returns an array.
-
-    Parameters
-    ----------
-    estimator : regressor whose predict_proba returns a PredictiveDistribution
-    X : array-like or DataFrame of n rows
-    y : array-like of shape (n,) or (n, outputs)
-    groups, cv, n_jobs, params, verbose
-        As in `sklearn.model_selection.cross_validate`; the test sets of ``cv`` must partition the
-        rows, as those of KFold do. ``params`` are passed on to fit, as sample_weight is.
-
-    Returns
-    -------
-    PredictiveDistribution of y's shape, in the order of the rows of X
-
-    Examples
-    --------
-    >>> from sklearn.dummy import DummyRegressor
-    >>> class Climatology(DummyRegressor):
-    ...     def predict_proba(self, X):
-    ...         mean = self.predict(X)[:, None]
-    ...         return PredictiveDistribution("norm", {"loc": mean, "scale": np.ones_like(mean)})
-    >>> X, y = np.zeros((4, 1)), np.arange(4.0)
-    >>> cross_val_predict_proba(Climatology(), X, y, cv=2).mean()
-    array([2.5, 2.5, 0.5, 0.5])
-    """
-    folds = cross_validate(
-        estimator,
-        X,
-        y,
-        groups=groups,
-        cv=cv,
-        n_jobs=n_jobs,
-        params=params,
-        verbose=verbose,
-        scoring=_no_score,
-        return_estimator=True,
-        return_indices=True,
-        error_score="raise",
-    )
-    tests = folds["indices"]["test"]
-    order = np.concatenate(tests)
-    if not np.array_equal(np.sort(order), np.arange(len(y))):
-        raise ValueError("cv: the test sets must hold every row exactly once, as those of KFold.")
-    parts = [
-        fitted.predict_proba(_safe_indexing(X, test))
-        for fitted, test in zip(folds["estimator"], tests, strict=True)
-    ]
-    if not isinstance(parts[0], PredictiveDistribution):
-        raise TypeError(
-            f"predict_proba returned {type(parts[0]).__name__}, not a PredictiveDistribution; for "
-            "a classifier use cross_val_predict(method='predict_proba') of scikit-learn."
-        )
-    return PredictiveDistribution.concatenate(parts)[np.argsort(order)]
-
-
-def _no_score(estimator, X, y):
-    return 0.0
-
-
-def _scorer(score):
-    return make_scorer(score, response_method="predict_proba", greater_is_better=False)
-
-
-neg_nll_scorer = _scorer(nll)
-neg_crps_scorer = _scorer(crps)
-neg_pinball_scorer = _scorer(pinball_loss)
-neg_interval_score_scorer = _scorer(interval_score)
-neg_coverage_error_scorer = _scorer(coverage_error)
-neg_calibration_error_scorer = _scorer(calibration_error)
 
 
 def _crps(dist, y):
@@ -516,7 +435,8 @@ def _weights(dist):
     return dist.weights.reshape(dist.weights.shape + (1,) * (dist.ndim - 1))
 
 
-def _check(y_true, y_pred, sample_weight, *, instead="neg_brier_score"):
+def check_prediction(y_true, y_pred, sample_weight, *, instead="neg_brier_score"):
+    """Return y, the distribution and the weights, arrays of matching shapes, or raise."""
     _check_kind(y_pred, instead)
     y = check_array(y_true, ensure_2d=False, dtype=np.float64, input_name="y_true")
     if isinstance(y_pred, rv_frozen):
@@ -568,7 +488,8 @@ def _check_open_unit(what, value):
     return value
 
 
-def _check_classes(y_true, y_proba, labels, sample_weight):
+def check_probabilities(y_true, y_proba, labels, sample_weight):
+    """Return indicators of the classes, (n, n_classes), probabilities and weights, or raise."""
     if isinstance(y_proba, PredictiveDistribution):
         raise TypeError(
             "y_proba must be class probabilities, got a PredictiveDistribution. This score is for "

@@ -180,6 +180,8 @@ def train(
             "verbose": int(kind.verbose > 1),
             "max_epochs": kind.max_epochs,
         }
+        if kind.net is None:
+            settings["batch_size"] = -1 if kind.batch_size is None else kind.batch_size
         # By attribute: set_params of an initialised net would build its optimiser anew.
         for name, value in settings.items():
             setattr(net, name, value)
@@ -294,7 +296,6 @@ def new_net(kind: SimpleNamespace, family: Family, n_features: int, n_outputs: i
             optimizer__weight_decay=kind.weight_decay,
             optimizer__fused=True,
             lr=kind.lr,
-            batch_size=-1 if kind.batch_size is None else kind.batch_size,
             device=kind.device,
             iterator_train__shuffle=True,
             **{f"module__{name}": value for name, value in module.items()},

@@ -35,6 +35,7 @@ RULES = {
     # The right wing judges.
     "distributions": Rule(set(), {"numpy", "scipy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
+    "scorers": Rule({"metrics"}, {"numpy", "sklearn"}),
     "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
     "displays": Rule({"metrics"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
     "training_displays": Rule({"displays"}, {"matplotlib", "numpy", "sklearn"}),
@@ -124,7 +125,7 @@ def test_modules_import_only_what_lies_below(module):
 
 def test_the_wings_meet_in_the_estimators_only():
     left = {"families", "loaders", "modules", "callbacks"}
-    right = {"distributions", "metrics", "calibration", "displays", "training_displays"}
+    right = {"distributions", "metrics", "scorers", "calibration", "displays", "training_displays"}
     for wing, other in [(left, right), (right, left)]:
         for module in wing:
             assert not all_below(module) & other

@@ -23,7 +23,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_probmix import metrics
+from sklearn_probmix import metrics, scorers
 from sklearn_probmix.distributions import PredictiveDistribution
 
 REGRESSION = [
@@ -37,12 +37,12 @@ REGRESSION = [
 ]
 WITH_Y = [*REGRESSION, metrics.coverage_curve, metrics.pit_values]
 SCORERS = {
-    "nll": metrics.neg_nll_scorer,
-    "crps": metrics.neg_crps_scorer,
-    "pinball": metrics.neg_pinball_scorer,
-    "interval": metrics.neg_interval_score_scorer,
-    "coverage": metrics.neg_coverage_error_scorer,
-    "calibration": metrics.neg_calibration_error_scorer,
+    "nll": scorers.neg_nll_scorer,
+    "crps": scorers.neg_crps_scorer,
+    "pinball": scorers.neg_pinball_scorer,
+    "interval": scorers.neg_interval_score_scorer,
+    "coverage": scorers.neg_coverage_error_scorer,
+    "calibration": scorers.neg_calibration_error_scorer,
 }
 PARAMS = {
     "norm": lambda u: {"loc": 6 * u - 3, "scale": np.exp(4 * u - 3)},
@@ -453,10 +453,10 @@ def test_scorers_are_minus_the_scores(diabetes):
     X, y = diabetes
     model = LinearNormal().fit(X, y)
     dist, weight = model.predict_proba(X), np.arange(len(y))
-    assert_allclose(metrics.neg_nll_scorer(model, X, y), -metrics.nll(y, dist))
-    assert_allclose(metrics.neg_coverage_error_scorer(model, X, y), -abs(_covered(dist, y) - 0.9))
+    assert_allclose(scorers.neg_nll_scorer(model, X, y), -metrics.nll(y, dist))
+    assert_allclose(scorers.neg_coverage_error_scorer(model, X, y), -abs(_covered(dist, y) - 0.9))
     assert_allclose(
-        metrics.neg_crps_scorer(model, X, y, sample_weight=weight),
+        scorers.neg_crps_scorer(model, X, y, sample_weight=weight),
         -metrics.crps(y, dist, sample_weight=weight),
     )
 
@@ -504,7 +504,7 @@ def test_scorers_send_classifiers_to_sklearn(name, labels):
 def test_out_of_fold_distributions(diabetes):
     X, y = diabetes
     cv = KFold(4, shuffle=True, random_state=0)
-    dist = metrics.cross_val_predict_proba(LinearNormal(), X, y, cv=cv, n_jobs=2)
+    dist = scorers.cross_val_predict_proba(LinearNormal(), X, y, cv=cv, n_jobs=2)
     assert dist.shape == y.shape
     for train, test in cv.split(X):
         alone = LinearNormal().fit(X[train], y[train]).predict_proba(X[test])
@@ -517,7 +517,7 @@ def test_out_of_fold_arguments_reach_fit_and_split(diabetes):
     weight = np.where(np.arange(len(y)) < 200, 1.0, 0.0)
     groups = np.arange(len(y)) % 3
     cv = GroupKFold(3)
-    dist = metrics.cross_val_predict_proba(
+    dist = scorers.cross_val_predict_proba(
         LinearNormal(), X, y, groups=groups, cv=cv, params={"sample_weight": weight}
     )
     for group in range(3):
@@ -529,6 +529,6 @@ def test_out_of_fold_arguments_reach_fit_and_split(diabetes):
 def test_out_of_fold_refuses_what_it_cannot_join(diabetes):
     X, y = diabetes
     with pytest.raises(ValueError, match="every row exactly once"):
-        metrics.cross_val_predict_proba(LinearNormal(), X, y, cv=ShuffleSplit(2, random_state=0))
+        scorers.cross_val_predict_proba(LinearNormal(), X, y, cv=ShuffleSplit(2, random_state=0))
     with pytest.raises(TypeError, match="returned ndarray.*cross_val_predict"):
-        metrics.cross_val_predict_proba(LogisticRegression(), X, y > 150)
+        scorers.cross_val_predict_proba(LogisticRegression(), X, y > 150)

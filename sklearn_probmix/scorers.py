@@ -1,0 +1,99 @@
+"""Scorers of distributions for scikit-learn's model selection, and out-of-fold distributions.
+
+The scorers are "greater is better": minus a score of :mod:`sklearn_probmix.metrics`, of what
+`predict_proba` of a regressor returns.
+"""
+
+import numpy as np
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import cross_validate
+from sklearn.utils import _safe_indexing
+
+from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.metrics import (
+    calibration_error,
+    coverage_error,
+    crps,
+    interval_score,
+    nll,
+    pinball_loss,
+)
+
+
+def cross_val_predict_proba(
+    estimator, X, y, *, groups=None, cv=None, n_jobs=None, params=None, verbose=0
+):
+    """Out-of-fold predictive distributions of a regressor.
+
+    It does what ``cross_val_predict(method="predict_proba")`` does for classifiers and refuses to
+    do for regressors: every row is predicted by a clone that was fitted without it. A ValueError
+    if the test sets overlap or miss a row, a TypeError if predict_proba returns an array.
+
+    Parameters
+    ----------
+    estimator : regressor whose predict_proba returns a PredictiveDistribution
+    X : array-like or DataFrame of n rows
+    y : array-like of shape (n,) or (n, outputs)
+    groups, cv, n_jobs, params, verbose
+        As in `sklearn.model_selection.cross_validate`; the test sets of ``cv`` must partition the
+        rows, as those of KFold do. ``params`` are passed on to fit, as sample_weight is.
+
+    Returns
+    -------
+    PredictiveDistribution of y's shape, in the order of the rows of X
+
+    Examples
+    --------
+    >>> from sklearn.dummy import DummyRegressor
+    >>> class Climatology(DummyRegressor):
+    ...     def predict_proba(self, X):
+    ...         mean = self.predict(X)[:, None]
+    ...         return PredictiveDistribution("norm", {"loc": mean, "scale": np.ones_like(mean)})
+    >>> X, y = np.zeros((4, 1)), np.arange(4.0)
+    >>> cross_val_predict_proba(Climatology(), X, y, cv=2).mean()
+    array([2.5, 2.5, 0.5, 0.5])
+    """
+    folds = cross_validate(
+        estimator,
+        X,
+        y,
+        groups=groups,
+        cv=cv,
+        n_jobs=n_jobs,
+        params=params,
+        verbose=verbose,
+        scoring=_no_score,
+        return_estimator=True,
+        return_indices=True,
+        error_score="raise",
+    )
+    tests = folds["indices"]["test"]
+    order = np.concatenate(tests)
+    if not np.array_equal(np.sort(order), np.arange(len(y))):
+        raise ValueError("cv: the test sets must hold every row exactly once, as those of KFold.")
+    parts = [
+        fitted.predict_proba(_safe_indexing(X, test))
+        for fitted, test in zip(folds["estimator"], tests, strict=True)
+    ]
+    if not isinstance(parts[0], PredictiveDistribution):
+        raise TypeError(
+            f"predict_proba returned {type(parts[0]).__name__}, not a PredictiveDistribution; for "
+            "a classifier use cross_val_predict(method='predict_proba') of scikit-learn."
+        )
+    return PredictiveDistribution.concatenate(parts)[np.argsort(order)]
+
+
+def _no_score(estimator, X, y):
+    return 0.0
+
+
+def _scorer(score):
+    return make_scorer(score, response_method="predict_proba", greater_is_better=False)
+
+
+neg_nll_scorer = _scorer(nll)
+neg_crps_scorer = _scorer(crps)
+neg_pinball_scorer = _scorer(pinball_loss)
+neg_interval_score_scorer = _scorer(interval_score)
+neg_coverage_error_scorer = _scorer(coverage_error)
+neg_calibration_error_scorer = _scorer(calibration_error)
