@@ -44,7 +44,18 @@ from sklearn_probmix import (
 )
 from sklearn_probmix.metrics import coverage, nll
 
-SMALL = {"hidden_layer_sizes": (16,), "max_epochs": 15, "lr": 0.01, "n_draws": 8}
+# One network, quickly trained: these tests are about how the estimators fit in.
+SMALL = {
+    "method": "m-probmix",
+    "n_members": 1,
+    "calibration": "off",
+    "hidden_layer_sizes": (16,),
+    "max_epochs": 15,
+    "lr": 0.01,
+    "lr_schedule": "constant",
+    "weight_decay": 0.01,
+    "n_draws": 8,
+}
 SCORERS = {
     "nll": neg_nll_scorer,
     "crps": neg_crps_scorer,
