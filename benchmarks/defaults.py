@@ -185,7 +185,8 @@ def compare_stacks(stacks, datasets, splits, *, data, cache, **options):
                 weights = " ".join(f"{w:.2f}" for w in mean[5:])
                 print(
                     f"  nll {mean[0]:7.3f} crps {mean[1]:7.4f} cov {mean[2]:.2f} rmse"
-                    f" {mean[3]:6.3f} oof {mean[4]:7.3f} n={len(rows)}  {'+'.join(names)}  [{weights}]"
+                    f" {mean[3]:6.3f} oof {mean[4]:7.3f} n={len(rows)}  "
+                    f"{'+'.join(names)}  [{weights}]"
                 )
 
 

@@ -25,6 +25,7 @@ from benchmarks.paper_settings import (
     N_SPLITS,
     N_TOY_TEST,
     NINE_METHODS,
+    ONE_NETWORK,
     SELECTION_SPLITS,
     SEQUENCE_MODULES,
     SMALL_SETS,
@@ -56,7 +57,9 @@ def fit_uci(root, settings):
     """Fit and score one split of a UCI table."""
     folder = Path(root, "uci", settings["dataset"])
     X, X_test, y, y_test = load_uci_split(folder, settings["split"])
-    est = ProbMixupRegressor(**settings["estimator"], random_state=settings["split"]).fit(X, y)
+    est = ProbMixupRegressor(
+        **ONE_NETWORK, **settings["estimator"], random_state=settings["split"]
+    ).fit(X, y)
     return regression_scores(est, X_test, y_test) | training_scores(est)
 
 
@@ -126,7 +129,7 @@ def fit_toy_regression(settings):
     """Fit one draw of the cubic; score inside (-4, 4) and outside, in (4, 6)."""
     run = settings["run"]
     X, y = make_cubic(random_state=run)
-    est = ProbMixupRegressor(**settings["estimator"], random_state=run).fit(X, y)
+    est = ProbMixupRegressor(**ONE_NETWORK, **settings["estimator"], random_state=run).fit(X, y)
     scores = training_scores(est)
     for where, (low, high) in {"in": (-4, 4), "out": (4, 6)}.items():
         X_test, y_test = make_cubic(N_TOY_TEST, low=low, high=high, random_state=10_000 + run)
@@ -155,7 +158,7 @@ def fit_toy_classification(settings):
     run = settings["run"]
     X, y = make_rings(random_state=run)
     X_test, y_test = make_rings(N_TOY_TEST, random_state=10_000 + run)
-    est = ProbMixupClassifier(**settings["estimator"], random_state=run).fit(X, y)
+    est = ProbMixupClassifier(**ONE_NETWORK, **settings["estimator"], random_state=run).fit(X, y)
     proba = est.predict_proba(X_test)
     p_of_label = np.take_along_axis(proba, np.searchsorted(est.classes_, y_test)[:, None], axis=1)
     return {
@@ -185,7 +188,9 @@ def fit_stock(root, settings):
     X, y = load_stock_windows(Path(root, "stocks", f"{settings['stock']}.csv"))
     n_train = int(0.8 * len(y))
     net = make_net(settings["module"], settings["estimator"]["method"], **settings["net"])
-    est = ProbMixupRegressor(net=net, **settings["estimator"], random_state=settings["run"])
+    est = ProbMixupRegressor(
+        net=net, **ONE_NETWORK, **settings["estimator"], random_state=settings["run"]
+    )
     est.fit(X[:n_train], y[:n_train])
     scores = regression_scores(est, X[n_train:], y[n_train:]) | training_scores(est)
     return scores | {"nll_standardised": scores["nll"] - scores["log_scale"]}

@@ -42,6 +42,8 @@ COMMON = {
     "early_stopping": True,
     "n_iter_no_change": 200,
 }
+# One network, chosen by a hold-out, at a constant step size.
+ONE_NETWORK = {"n_members": 1, "calibration": "off", "lr_schedule": "constant"}
 UCI = {"hidden_layer_sizes": [128, 32], "lr": 0.005, "max_epochs": 1000, **COMMON}
 UCI_GRID = {"alpha": [0.1, 0.4], "beta": [0.0, 0.01]}
 

@@ -134,6 +134,9 @@ def nll(eta, y):
 def estimator_fit(X, y, setting, **parameters):
     """Fit a ProbMixupRegressor; return the training loss, averaged over the last epochs."""
     est = ProbMixupRegressor(
+        n_members=1,
+        calibration="off",
+        lr_schedule="constant",
         alpha=ALPHA,
         hidden_layer_sizes=(128, 64),
         variance_floor=VARIANCE_FLOOR,

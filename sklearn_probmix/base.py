@@ -35,7 +35,7 @@ from sklearn_probmix.training import METHODS, Part, natural_parameters, out_of_f
 _MIN_ROWS_TO_VALIDATE = 10
 # How "auto" sizes batches and epochs: steps, and the least and the most epochs.
 _MANY_ROWS = 4000
-_N_STEPS = 1500
+_N_STEPS = 3000
 _EPOCHS = 75, 300
 
 
@@ -82,7 +82,7 @@ class BaseProbMixup(BaseEstimator):
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "validation": [StrOptions({"holdout", "cv"}), HasMethods(["split"]), None],
+        "validation": [StrOptions({"auto", "holdout", "cv"}), HasMethods(["split"]), None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "early_stopping": ["boolean"],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -135,10 +135,10 @@ class BaseProbMixup(BaseEstimator):
                 X_val, y_val = self._validate_rows(X_val, y_val, reset=False, name="y_val")
                 valid = self._part(X_val, y_val, None)
                 self._fit_holdout(whole, valid, rng, nets)
-            elif self.validation in ("holdout", "cv") and len(y) < _MIN_ROWS_TO_VALIDATE:
+            elif isinstance(self.validation, str) and len(y) < _MIN_ROWS_TO_VALIDATE:
                 self._warn(f"{len(y)} rows are too few to hold some out; the last epoch is kept.")
                 self._fit_holdout(whole, None, rng, nets)
-            elif self.validation == "cv":
+            elif self.validation == "cv" or (self.validation == "auto" and self.n_members > 1):
                 folds = self._folds(X, y, groups, rng)
                 self._fit_folds(whole, y, weight, folds, rng, nets)
             else:
@@ -242,7 +242,7 @@ class BaseProbMixup(BaseEstimator):
         splitter = self.validation
         if splitter is None:
             return whole, None
-        if splitter == "holdout":
+        if isinstance(splitter, str):
             n_valid = math.ceil(self.validation_fraction * len(y))
             kinds = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
             kind = self._kind_of_split(kinds, y, groups, min(n_valid, len(y) - n_valid), 2)

@@ -36,13 +36,14 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         None means "expected": the loss is ``lam NLL(y_i) + (1 - lam) NLL(y_j)``.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied with `sample_weight`.
-    calibration : {"auto", "on", "off"}, default="off"
+    calibration : {"auto", "on", "off"}, default="auto"
         Raise probabilities to the power 1 / T and normalise them, with the temperature T fitted
         on rows that the networks did not train on.
     method, alpha, n_neighbors, pooling, n_mixes, objective, n_members, weighting, \
 hidden_layer_sizes, activation, dropout, mixing_layer, embedding_variance, n_draws, \
-n_train_draws, lr, lr_schedule, weight_decay, batch_size, max_epochs, validation, validation_fraction, early_stopping, \
-n_iter_no_change, net, callbacks, warm_start, device, random_state, verbose
+n_train_draws, lr, lr_schedule, weight_decay, batch_size, max_epochs, validation, \
+validation_fraction, early_stopping, n_iter_no_change, net, callbacks, warm_start, device, \
+random_state, verbose
         As in :class:`ProbMixupRegressor`. The hold-out is stratified by class.
 
     Attributes
@@ -79,12 +80,15 @@ feature_names_in_
         "family": [StrOptions({"categorical", "bernoulli"}), Family],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
-    _auto_kinds = ({"method": "erm"}, {"method": "probmix"}, {"method": "m-probmix"})
+    _auto_kinds = (
+        {"method": "erm", "activation": "silu", "hidden_layer_sizes": (128, 128, 64)},
+        {"method": "probmix", "hidden_layer_sizes": (256, 256)},
+    )
 
     def __init__(
         self,
         *,
-        method="m-probmix",
+        method="auto",
         alpha=0.2,
         beta=0.0,
         n_neighbors=None,
@@ -93,24 +97,24 @@ feature_names_in_
         n_mixes=1,
         objective="expected-log",
         family="categorical",
-        n_members=1,
+        n_members=5,
         weighting="stacked",
-        calibration="off",
+        calibration="auto",
         hidden_layer_sizes=(128, 64),
         activation="relu",
         dropout=0.0,
         mixing_layer=1,
         embedding_variance="shared",
-        n_draws=32,
+        n_draws=16,
         n_train_draws=1,
         lr=0.003,
-        lr_schedule="constant",
-        weight_decay=0.01,
-        batch_size=64,
-        max_epochs=300,
-        validation="holdout",
+        lr_schedule="cosine",
+        weight_decay=0.1,
+        batch_size="auto",
+        max_epochs="auto",
+        validation="auto",
         validation_fraction=0.2,
-        early_stopping=True,
+        early_stopping=False,
         n_iter_no_change=50,
         class_weight=None,
         net=None,

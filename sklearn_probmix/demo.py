@@ -143,7 +143,10 @@ def evaluate(table: Table, *, max_epochs: int | None = None) -> dict[str, list[F
     dict of str to list of Forecast
         From the method to the forecasts of the folds.
     """
-    settings = {"random_state": 0} | ({} if max_epochs is None else {"max_epochs": max_epochs})
+    # One network each: what is compared is the mixing.
+    settings = {"random_state": 0, "n_members": 1}
+    if max_epochs is not None:
+        settings["max_epochs"] = max_epochs
     is_regression = table.task == "regression"
     splitter = (KFold if is_regression else StratifiedKFold)(N_FOLDS, shuffle=True, random_state=0)
     folds = list(splitter.split(table.X, table.y))

@@ -127,10 +127,13 @@ class NeighborLoader(TensorLoader):
         orders = [self.rng.permutation(self.n_rows) for _ in range(rounds)]
         origins = np.concatenate(orders)[:n_origins]
         picks = self.rng.integers(self.neighbors.shape[1], size=n_origins)
-        edges = torch.from_numpy(np.stack([origins, self.neighbors[origins, picks]]))
-        for rows in edges.split(half, dim=1):
-            rows = rows.flatten()
-            yield PairedBatch([_take(self.X, rows), _take(self.y, rows)])
+        ends = np.stack([origins, self.neighbors[origins, picks]])
+        # Batch by batch: the origins of its edges, then their partners.
+        rows = torch.from_numpy(ends.reshape(2, -1, half).swapaxes(0, 1).reshape(-1))
+        X, y = _take(self.X, rows), _take(self.y, rows)
+        for start in range(0, len(rows), 2 * half):
+            batch = slice(start, start + 2 * half)
+            yield PairedBatch([_take(X, batch), _take(y, batch)])
 
 
 def nearest_neighbors(X: torch.Tensor | np.ndarray, n_neighbors: int) -> np.ndarray:

@@ -33,12 +33,13 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
 
     Parameters
     ----------
-    method : str or list, default="m-probmix"
+    method : str or list, default="auto"
         What is mixed: nothing ("erm"), inputs ("mixup", eq. 7), activations of the embedding
         ("manifold-mixup", eq. 30), the conditional densities ("probmix", eq. 16), or densities of
         a random embedding ("m-probmix", eq. 22). A list trains several kinds of network, one
         after another; an item is a method, or a dict of parameters in which the kind differs.
-        "auto" is such a list.
+        "auto" is such a list: an ERM network of smooth units, which are best where the noise is
+        small, and a wide ProbMix network, whose mean is learnt further, best on rougher tables.
     alpha : float, default=0.2
         Parameter of the law of lam, at least 0; 0 means no mixing.
     beta : float, default=0.0
@@ -58,13 +59,13 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     family : str or Family, default="normal"
         "normal", "homoscedastic-normal", "lognormal", "gamma", "beta", "poisson", "bernoulli", or
         an instance.
-    n_members : int, default=1
+    n_members : int, default=5
         Networks of each kind, trained in one pass; they differ in initialisation and noise.
     weighting : {"stacked", "uniform"}, default="stacked"
         Weights of the kinds in the mixture: chosen by the log score of rows that the networks did
         not train on, shrunk by a tenth towards uniform weights; or uniform. Members share the
         weight of their kind evenly.
-    calibration : {"auto", "on", "off"}, default="off"
+    calibration : {"auto", "on", "off"}, default="auto"
         Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that
         the networks did not train on. "auto" does so where nested folds say that it lowers the
         negative log-likelihood. Normal and log-normal only.
@@ -76,29 +77,31 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     embedding_variance : {"shared", "separate"}, default="shared"
         Whether the variance of a random embedding shares the trunk with its mean, or comes from
         a network of its own (M-ProbMix*).
-    n_draws, n_train_draws : int, default=32 and 1
+    n_draws, n_train_draws : int, default=16 and 1
         Draws of a random embedding per row, in prediction and in training.
     variance_floor : float, default=1e-4
         Smallest variance of a Normal or log-normal component, in units of the transformed y.
     variance_weighting : float, default=0.0
         In training the loss of a row is weighted by its predicted variance to this power, in
         [0, 1]: the larger, the better the mean is learnt where the noise is small. Normal only.
-    lr, weight_decay : float, default=0.003 and 0.01
+    lr, weight_decay : float, default=0.003 and 0.1
         Of the AdamW optimiser.
-    lr_schedule : {"constant", "cosine"}, default="constant"
+    lr_schedule : {"constant", "cosine"}, default="cosine"
         Whether lr falls to 0 along a cosine over `max_epochs`.
-    batch_size : int or None, default=64
-        None trains on the full batch.
-    max_epochs : int, default=300
-    validation : {"holdout", "cv"}, splitter or None, default="holdout"
+    batch_size : int, "auto" or None, default="auto"
+        "auto" is 64 below 4,000 rows and 256 from there; None trains on the full batch.
+    max_epochs : int or "auto", default="auto"
+        "auto" makes 3,000 steps in 75 to 300 epochs.
+    validation : {"auto", "holdout", "cv"}, splitter or None, default="auto"
         What chooses the best epoch: a fraction of rows that all members hold out, the first split
         of a scikit-learn splitter, or nothing. With "cv" each of the `n_members` members holds
-        out a fold of its own, so that together they train on every row.
+        out a fold of its own, so that together they train on every row. "auto" is "cv", or
+        "holdout" for a single member.
     validation_fraction : float, default=0.2
     monitor : {"nll", "crps"}, default="nll"
         Score of the validation rows whose minimum is the best epoch. Epochs of the best CRPS come
         later, when the mean is learnt. CRPS for the Normal only.
-    early_stopping : bool, default=True
+    early_stopping : bool, default=False
         Stop after `n_iter_no_change` epochs without a better validation loss. The best epoch is
         kept in either case.
     n_iter_no_change : int, default=50
@@ -167,12 +170,20 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         "variance_weighting": [Interval(Real, 0, 1, closed="both")],
         "monitor": [StrOptions({"nll", "crps"})],
     }
-    _auto_kinds = ({"method": "erm"}, {"method": "probmix"}, {"method": "m-probmix"})
+    _auto_kinds = (
+        {"method": "erm", "activation": "silu", "hidden_layer_sizes": (128, 128, 64)},
+        {
+            "method": "probmix",
+            "hidden_layer_sizes": (256, 256),
+            "variance_weighting": 0.5,
+            "monitor": "crps",
+        },
+    )
 
     def __init__(
         self,
         *,
-        method="m-probmix",
+        method="auto",
         alpha=0.2,
         beta=0.0,
         n_neighbors=None,
@@ -181,27 +192,27 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         n_mixes=1,
         objective="expected-log",
         family="normal",
-        n_members=1,
+        n_members=5,
         weighting="stacked",
-        calibration="off",
+        calibration="auto",
         hidden_layer_sizes=(128, 64),
         activation="relu",
         dropout=0.0,
         mixing_layer=1,
         embedding_variance="shared",
-        n_draws=32,
+        n_draws=16,
         n_train_draws=1,
         variance_floor=1e-4,
         variance_weighting=0.0,
         lr=0.003,
-        lr_schedule="constant",
-        weight_decay=0.01,
-        batch_size=64,
-        max_epochs=300,
-        validation="holdout",
+        lr_schedule="cosine",
+        weight_decay=0.1,
+        batch_size="auto",
+        max_epochs="auto",
+        validation="auto",
         validation_fraction=0.2,
         monitor="nll",
-        early_stopping=True,
+        early_stopping=False,
         n_iter_no_change=50,
         net=None,
         callbacks=None,
@@ -335,13 +346,19 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
 
     def _kinds(self):
         kinds = super()._kinds()
+        if self.method == "auto" and not self._is_plain_normal():
+            for kind in kinds:
+                kind.variance_weighting, kind.monitor = self.variance_weighting, self.monitor
         plain = [kind for kind in kinds if kind.variance_weighting or kind.monitor == "crps"]
-        if plain and (not isinstance(self.family_, Normal) or isinstance(self.family_, LogNormal)):
+        if plain and not self._is_plain_normal():
             raise ValueError(
                 "variance_weighting > 0 and monitor='crps' need family='normal' or "
                 f"'homoscedastic-normal'; found {self.family_!r}."
             )
         return kinds
+
+    def _is_plain_normal(self):
+        return isinstance(self.family_, Normal) and not isinstance(self.family_, LogNormal)
 
     def _predictive(self, mixture):
         eta, log_weights = mixture

@@ -142,7 +142,7 @@ class MixingGraphDisplay(Display):
             Those of `from_data`.
         """
         estimator, X = _unwrap(estimator, cls, X)
-        if estimator.method == "erm" or estimator.alpha == 0:
+        if all(kind["method"] == "erm" for kind in estimator.kinds_) or estimator.alpha == 0:
             raise ValueError(
                 f"method={estimator.method!r}, alpha={estimator.alpha}: no rows are mixed."
             )

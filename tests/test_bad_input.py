@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from one_network import ONE_NETWORK
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
@@ -29,8 +30,7 @@ from sklearn_probmix import (
 )
 
 KINDS = [ProbMixupRegressor, ProbMixupClassifier]
-# One member of one kind, so that these tests say what they are about whatever the defaults.
-_TINY = {
+_TINY = ONE_NETWORK | {
     "method": "erm",
     "hidden_layer_sizes": (8,),
     "max_epochs": 3,
@@ -441,7 +441,9 @@ class TestParameters:
 class TestNets:
     def _fit(self, table, module, method="erm", **params):
         net = NeuralNet(module, NegativeLogLikelihood, max_epochs=1)
-        ProbMixupRegressor(net=net, method=method, random_state=0, **params).fit(*table)
+        ProbMixupRegressor(
+            n_members=1, calibration="off", net=net, method=method, random_state=0, **params
+        ).fit(*table)
 
     @pytest.mark.parametrize("method", ["manifold-mixup", "m-probmix"])
     def test_module_without_the_site_is_told_what_it_has(self, table, method):
@@ -471,7 +473,9 @@ class TestNets:
             FlatNet, NegativeLogLikelihood, iterator_train=InterruptedLoader, max_epochs=1
         )
         with pytest.raises(ValueError, match="n_neighbors=3 needs the NeighborLoader"):
-            ProbMixupRegressor(net=net, method="probmix", n_neighbors=3).fit(X, y)
+            ProbMixupRegressor(
+                n_members=1, calibration="off", net=net, method="probmix", n_neighbors=3
+            ).fit(X, y)
 
 
 _NOT_FITTED = [
@@ -679,7 +683,7 @@ class TestInterruptionElsewhere:
     def test_before_the_first_epoch_reaches_the_user(self, table):
         X, y = table
         net = NeuralNet(FlatNet, NegativeLogLikelihood, iterator_train=InterruptedLoader)
-        estimator = ProbMixupRegressor(net=net, method="erm")
+        estimator = ProbMixupRegressor(n_members=1, calibration="off", net=net, method="erm")
         with pytest.raises(KeyboardInterrupt):
             estimator.fit(X, y)
         with pytest.raises(NotFittedError):

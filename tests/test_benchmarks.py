@@ -126,7 +126,7 @@ def test_sequence_modules_train_inside_the_estimator(encoder, method):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(20, 6, 4)), rng.normal(size=20)
     net = make_net(encoder, method, lr=0.01, max_epochs=1, batch_size=8)
-    est = ProbMixupRegressor(net=net, method=method, random_state=0).fit(X, y)
+    est = ProbMixupRegressor(n_members=1, net=net, method=method, random_state=0).fit(X, y)
     assert np.isfinite(est.predict_proba(X).logpdf(y)).all()
 
 

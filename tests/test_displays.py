@@ -10,6 +10,7 @@ import pytest
 from matplotlib import colors, pyplot
 from matplotlib.collections import PathCollection
 from numpy.testing import assert_allclose, assert_array_equal
+from one_network import ONE_NETWORK
 from scipy import stats
 from sklearn.base import clone
 from sklearn.datasets import load_iris
@@ -41,7 +42,7 @@ OF_PREDICTIONS = [
     PredictiveDensityDisplay,
 ]
 OF_REGRESSORS = [display for display in OF_PREDICTIONS if display is not ReliabilityDisplay]
-TINY = {"hidden_layer_sizes": (16,), "max_epochs": 5, "random_state": 0}
+TINY = ONE_NETWORK | {"hidden_layer_sizes": (16,), "max_epochs": 5, "random_state": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def regressor(table):
-    return ProbMixupRegressor(method="probmix", n_neighbors=3, **TINY).fit(*table)
+    return ProbMixupRegressor(**(TINY | {"method": "probmix", "n_neighbors": 3})).fit(*table)
 
 
 @pytest.fixture(scope="module")
@@ -466,7 +467,14 @@ def test_history_of_one_network(regressor, table):
 def test_history_of_kinds_members_and_without_validation(table):
     X, y = table
     est = ProbMixupRegressor(
-        method=["erm", {"method": "probmix", "alpha": 0.4}], n_members=3, validation="cv", **TINY
+        **(
+            TINY
+            | {
+                "method": ["erm", {"method": "probmix", "alpha": 0.4}],
+                "n_members": 3,
+                "validation": "cv",
+            }
+        )
     )
     est.fit(X, y)
     display = TrainingHistoryDisplay.from_estimator(est)
@@ -480,7 +488,7 @@ def test_history_of_kinds_members_and_without_validation(table):
     assert named.valid_lines_[1].get_label() == "two, validation"
     with pytest.raises(ValueError, match="names holds 1 for 2 kinds"):
         TrainingHistoryDisplay.from_estimator(est, names=["one"])
-    whole = ProbMixupRegressor(validation=None, **TINY).fit(X, y)
+    whole = ProbMixupRegressor(**(TINY | {"validation": None})).fit(X, y)
     display = TrainingHistoryDisplay.from_estimator(whole)
     assert np.isnan(display.valid_loss[0]).all()
     assert_array_equal(display.best_points_[0].get_ydata(), [whole.history_[-1]["train_loss"]])
@@ -582,6 +590,6 @@ def test_wrong_options_of_the_graph(regressor, table):
         MixingGraphDisplay.from_data(X, y[:-1])
     with pytest.raises(ValueError, match="X contains NaN"):
         MixingGraphDisplay.from_data(np.where(X > 1, np.nan, X))
-    plain = ProbMixupRegressor(method="erm", **TINY).fit(X, y)
+    plain = ProbMixupRegressor(**(TINY | {"method": "erm"})).fit(X, y)
     with pytest.raises(ValueError, match="method='erm'.*no rows are mixed"):
         MixingGraphDisplay.from_estimator(plain, X, y)

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from one_network import ONE_NETWORK
 from skorch import NeuralNet
 from torch import nn
 
@@ -22,7 +23,15 @@ from sklearn_probmix.metrics import crps, nll
 from sklearn_probmix.modules import MLP, Ensemble
 from sklearn_probmix.training import Part, as_mixture, natural_parameters, out_of_fold
 
-SMALL = {"hidden_layer_sizes": (16, 8), "n_draws": 4, "random_state": 0}
+SMALL = ONE_NETWORK | {"hidden_layer_sizes": (16, 8), "n_draws": 4, "random_state": 0}
+
+
+def regressor(**params):
+    return ProbMixupRegressor(**(SMALL | params))
+
+
+def classifier(**params):
+    return ProbMixupClassifier(**(SMALL | params))
 
 
 class Recurrent(nn.Module):
@@ -180,9 +189,7 @@ def test_mixture_weights_enter_the_likelihood_of_each_member():
 @pytest.mark.parametrize("method", ["erm", "m-probmix"])
 def test_each_member_keeps_the_weights_of_its_own_best_epoch(table, validation, method):
     X, y = table
-    est = ProbMixupRegressor(
-        method=method, n_members=3, validation=validation, max_epochs=12, lr=0.05, **SMALL
-    )
+    est = regressor(method=method, n_members=3, validation=validation, max_epochs=12, lr=0.05)
     recorded = []
 
     class Recorder(ProbMixup):
@@ -213,8 +220,8 @@ def fold_of_rows(est, X, y):
 
 def test_a_held_out_row_does_not_touch_its_member(table):
     X, y = table
-    est = ProbMixupRegressor(
-        method="probmix", n_members=3, validation="cv", max_epochs=4, early_stopping=False, **SMALL
+    est = regressor(
+        method="probmix", n_members=3, validation="cv", max_epochs=4, early_stopping=False
     )
     before = member_states(est.fit(X, y).net_.module_)
     best_epoch = est.best_epoch_[0, 0]
@@ -234,9 +241,7 @@ def test_a_held_out_row_does_not_touch_its_member(table):
 
 def test_out_of_fold_rows_come_from_the_member_that_held_them_out(table):
     X, y = table
-    est = ProbMixupRegressor(
-        method="m-probmix", n_members=3, validation="cv", max_epochs=3, **SMALL
-    )
+    est = regressor(method="m-probmix", n_members=3, validation="cv", max_epochs=3)
     est.fit(X, y)
     whole = est._part(X, y, None)
     folds = [np.flatnonzero(fold) for fold in fold_of_rows(est, X, y)]
@@ -257,7 +262,7 @@ def test_folds_of_unequal_size_are_padded_with_weight_zero():
 def test_kinds_are_stacked_by_their_out_of_fold_scores(table):
     X, y = table
     good, bad = {"method": "erm", "max_epochs": 60}, {"method": "erm", "max_epochs": 1, "lr": 1e-6}
-    est = ProbMixupRegressor(method=[good, bad], n_members=3, validation="cv", lr=0.02, **SMALL)
+    est = regressor(method=[good, bad], n_members=3, validation="cv", lr=0.02)
     est.fit(X, y)
     assert est.weights_[0] > 0.9
     uniform = est.set_params(weighting="uniform").fit(X, y)
@@ -266,9 +271,7 @@ def test_kinds_are_stacked_by_their_out_of_fold_scores(table):
 
 def test_prediction_is_the_weighted_mixture_of_the_kinds(table):
     X, y = table
-    est = ProbMixupRegressor(method=["erm", "m-probmix"], n_members=2, max_epochs=3, **SMALL).fit(
-        X, y
-    )
+    est = regressor(method=["erm", "m-probmix"], n_members=2, max_epochs=3).fit(X, y)
     parts = []
     for net in est.nets_:
         eta, _ = as_mixture(natural_parameters(net, est._scale_X(X)))
@@ -282,9 +285,9 @@ def test_prediction_is_the_weighted_mixture_of_the_kinds(table):
 
 def test_out_of_fold_scores_of_a_regressor(table):
     X, y = table
-    est = ProbMixupRegressor(
-        method=["erm", "probmix"], n_members=3, validation="cv", max_epochs=20, **SMALL
-    ).fit(X, y)
+    est = regressor(method=["erm", "probmix"], n_members=3, validation="cv", max_epochs=20).fit(
+        X, y
+    )
     assert est.oof_predictive_.shape == y.shape
     assert est.oof_scores_["nll"] == pytest.approx(nll(y, est.oof_predictive_))
     assert est.oof_scores_["crps"] == pytest.approx(crps(y, est.oof_predictive_))
@@ -300,13 +303,12 @@ def test_out_of_fold_scores_of_a_regressor(table):
 def test_out_of_fold_probabilities_of_a_classifier(table):
     X, y = table
     labels = np.where(y > 0, "up", "down")
-    est = ProbMixupClassifier(
+    est = classifier(
         method=["erm", "probmix"],
         n_members=3,
         validation="cv",
         max_epochs=30,
         calibration="on",
-        **SMALL,
     ).fit(X, labels)
     p = est.oof_predictive_
     np.testing.assert_allclose(p.sum(1), 1)
@@ -320,9 +322,9 @@ def test_calibration_repairs_a_spread_that_is_too_small(table):
     X, y = table
     # The epoch of the best mean comes after that of the best spread.
     kind = {"method": "erm", "max_epochs": 200}
-    arguments = {"n_members": 3, "validation": "cv", "monitor": "crps", "lr": 0.02} | SMALL
-    raw = ProbMixupRegressor(method=[kind], calibration="off", **arguments).fit(X, y)
-    repaired = ProbMixupRegressor(method=[kind], calibration="on", **arguments).fit(X, y)
+    arguments = {"n_members": 3, "validation": "cv", "monitor": "crps", "lr": 0.02}
+    raw = regressor(method=[kind], calibration="off", **arguments).fit(X, y)
+    repaired = regressor(method=[kind], calibration="on", **arguments).fit(X, y)
     assert repaired.oof_scores_["nll"] < raw.oof_scores_["nll"]
     a, b = repaired.calibration_
     dists = [est.predict_proba(X[:4]) for est in (raw, repaired)]
@@ -344,14 +346,12 @@ def test_calibration_repairs_a_spread_that_is_too_small(table):
 def test_bad_parameters_of_ensembles_are_named(table, parameters, message):
     X, y = table
     with pytest.raises(ValueError, match=message):
-        ProbMixupRegressor(**(SMALL | parameters)).fit(X, np.exp(y))
+        regressor(**parameters).fit(X, np.exp(y))
 
 
 def test_user_nets_form_ensembles_too():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 5, 2))
     net = NeuralNet(Recurrent, criterion=NegativeLogLikelihood, max_epochs=2, lr=0.01)
-    est = ProbMixupRegressor(net=net, method="probmix", n_members=2, validation="cv").fit(
-        X, X[:, 0, 0]
-    )
+    est = regressor(net=net, method="probmix", n_members=2, validation="cv").fit(X, X[:, 0, 0])
     assert est.predict_proba(X).n_components == 2

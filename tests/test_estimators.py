@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from one_network import ONE_NETWORK
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, StratifiedKFold
@@ -25,8 +26,7 @@ from sklearn_probmix.families import Family
 from sklearn_probmix.metrics import nll
 
 METHODS = ["erm", "mixup", "manifold-mixup", "probmix", "m-probmix"]
-# One member of one kind, so that these tests say what they are about whatever the defaults.
-_TINY = {
+_TINY = ONE_NETWORK | {
     "method": "m-probmix",
     "hidden_layer_sizes": (16,),
     "max_epochs": 3,
@@ -850,19 +850,25 @@ class TestNets:
 
     def test_module_that_wants_to_know_nothing(self, table):
         X, y = table
-        est = ProbMixupRegressor(net=self._net(FixedNet, max_epochs=20), method="probmix")
+        est = ProbMixupRegressor(
+            n_members=1, calibration="off", net=self._net(FixedNet, max_epochs=20), method="probmix"
+        )
         assert est.set_params(random_state=0).fit(X, y).score(X, y) > 0.5
 
     def test_what_the_user_set_is_kept(self, table):
         net = self._net(module__hidden=5, module__family=get_family("normal", variance_floor=0.5))
-        est = ProbMixupRegressor(net=net, method="erm", random_state=0).fit(*table)
+        est = ProbMixupRegressor(
+            n_members=1, calibration="off", net=net, method="erm", random_state=0
+        ).fit(*table)
         assert est.net_.module_.head.in_features == 5
         assert est.net_.module_.family.variance_floor == 0.5
 
     def test_net_of_the_user_is_not_touched(self, table):
         net = self._net()
         before = vars(net).copy()
-        ProbMixupRegressor(net=net, random_state=0, method="probmix").fit(*table)
+        ProbMixupRegressor(
+            n_members=1, calibration="off", net=net, random_state=0, method="probmix"
+        ).fit(*table)
         assert vars(net) == before
         assert not net.initialized_
 
@@ -870,7 +876,9 @@ class TestNets:
         torch.manual_seed(0)
         module = FixedNet()
         weights = [parameter.clone() for parameter in module.parameters()]
-        est = ProbMixupRegressor(net=self._net(module), method="probmix", random_state=0)
+        est = ProbMixupRegressor(
+            n_members=1, calibration="off", net=self._net(module), method="probmix", random_state=0
+        )
         est.fit(*table)
         assert all(map(torch.equal, weights, module.parameters()))
         assert np.isfinite(est.predict(table[0])).all()
@@ -881,14 +889,22 @@ class TestNets:
         X = rng.normal(size=(120, 5, 2)) * [1, 100]
         y = X[:, :, 0].mean(1)
         net = self._net(SequenceNet, max_epochs=40)
-        est = ProbMixupRegressor(net=net, method=method, random_state=0).fit(X, y)
+        est = ProbMixupRegressor(
+            n_members=1, calibration="off", net=net, method=method, random_state=0
+        ).fit(X, y)
         assert est.score(X, y) > 0.7
         assert_array_equal(est.predict(X[40:50]), est.predict(X)[40:50])
 
     def test_neighbours_among_sequences(self):
         rng = np.random.default_rng(0)
         X = rng.normal(size=(60, 5, 2))
-        est = ProbMixupRegressor(net=self._net(SequenceNet), method="probmix", n_neighbors=3)
+        est = ProbMixupRegressor(
+            n_members=1,
+            calibration="off",
+            net=self._net(SequenceNet),
+            method="probmix",
+            n_neighbors=3,
+        )
         assert np.isfinite(est.fit(X, X[:, 0, 0]).predict(X)).all()
 
     def test_loader_of_the_user_is_used(self, table):
@@ -901,20 +917,26 @@ class TestNets:
                     yield batch
 
         net = self._net(max_epochs=1, iterator_train=CountingLoader, batch_size=16)
-        ProbMixupRegressor(net=net, method="probmix", random_state=0).fit(*table)
+        ProbMixupRegressor(
+            n_members=1, calibration="off", net=net, method="probmix", random_state=0
+        ).fit(*table)
         assert batches == [16] * 4
 
     def test_arguments_of_the_default_loader_are_understood(self, table):
         net = self._net(
             iterator_train__drop_last=True, iterator_train__num_workers=0, batch_size=16
         )
-        est = ProbMixupRegressor(net=net, method="probmix", random_state=0)
+        est = ProbMixupRegressor(
+            n_members=1, calibration="off", net=net, method="probmix", random_state=0
+        )
         assert est.fit(*table).n_iter_ == 4
         with pytest.raises(ValueError, match="no batch of batch_size=1000"):
             est.set_params(net__batch_size=1000).fit(*table)
 
     def test_epochs_are_those_of_the_net(self, table):
-        est = ProbMixupRegressor(net=self._net(max_epochs=2), max_epochs=50, method="erm")
+        est = ProbMixupRegressor(
+            n_members=1, calibration="off", net=self._net(max_epochs=2), max_epochs=50, method="erm"
+        )
         assert est.fit(*table).n_iter_ == 2
 
 
@@ -935,7 +957,7 @@ class TestCallbacksOfTheUser:
             net = NeuralNet(
                 FixedNet, NegativeLogLikelihood, max_epochs=60, lr=0.05, callbacks=callbacks
             )
-            return ProbMixupRegressor(net=net, **common).fit(X, y)
+            return ProbMixupRegressor(n_members=1, calibration="off", net=net, **common).fit(X, y)
         return regressor(callbacks=callbacks, max_epochs=60, **common).fit(X, y)
 
     def test_early_stopping_ends_training_without_a_warning(self, table, where):

@@ -691,6 +691,9 @@ def test_users_family_trains_an_estimator(method):
     y = rng.exponential(np.where(X[:, 0] == 1, 5.0, 0.5))
     est = ProbMixupRegressor(
         method=method,
+        n_members=1,
+        batch_size=64,
+        lr_schedule="constant",
         family=Exponential(),
         alpha=0.05,
         hidden_layer_sizes=(8,),

@@ -408,6 +408,8 @@ def test_m_probmix_on_yacht(uci_root):
     X_train, X_test, y_train, y_test = load_uci_split(uci_root / "yacht", 0)
     est = ProbMixupRegressor(
         method="m-probmix",
+        n_members=1,
+        lr_schedule="constant",
         alpha=0.1,
         response="pooled",
         hidden_layer_sizes=(128, 32),

@@ -11,6 +11,7 @@ import pytest
 import sklearn
 import torch
 from numpy.testing import assert_array_equal
+from one_network import ONE_NETWORK
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
@@ -41,12 +42,12 @@ EXPECTED_FAILURES = {
 
 METHODS = ["erm", "mixup", "manifold-mixup", "probmix", "m-probmix"]
 # Enough for the R2 and the accuracy that two of the checks ask for.
-_SMALL = {"hidden_layer_sizes": (16,), "max_epochs": 12, "lr": 0.03, "n_draws": 8}
+_SMALL = ONE_NETWORK | {"hidden_layer_sizes": (16,), "max_epochs": 12, "lr": 0.03, "n_draws": 8}
 _VARIANTS = [
     *({"method": method} for method in METHODS),
     {"method": "probmix", "n_neighbors": 2, "pooling": "linear"},
 ]
-_TINY = {"hidden_layer_sizes": (8,), "max_epochs": 2, "random_state": 0}
+_TINY = ONE_NETWORK | {"hidden_layer_sizes": (8,), "max_epochs": 2, "random_state": 0}
 
 
 class TinyNet(torch.nn.Module):
@@ -92,8 +93,8 @@ def routing():
     [
         ProbMixupRegressor(),
         ProbMixupClassifier(),
-        *(ProbMixupRegressor(**_SMALL, **variant) for variant in _VARIANTS),
-        *(ProbMixupClassifier(**_SMALL, **variant) for variant in _VARIANTS),
+        *(ProbMixupRegressor(**(_SMALL | variant)) for variant in _VARIANTS),
+        *(ProbMixupClassifier(**(_SMALL | variant)) for variant in _VARIANTS),
     ],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
 )
@@ -184,7 +185,7 @@ class TestSearch:
     def test_over_the_users_own_net_in_two_processes(self, table):
         X, y = table
         net = NeuralNet(TinyNet, NegativeLogLikelihood, max_epochs=2)
-        estimator = ProbMixupRegressor(net=net, method="probmix", random_state=0)
+        estimator = ProbMixupRegressor(n_members=1, net=net, method="probmix", random_state=0)
         pipeline = make_pipeline(StandardScaler(), estimator)
         grid = {"probmixupregressor__net__module__hidden": [2, 9]}
         search = GridSearchCV(
@@ -196,13 +197,13 @@ class TestSearch:
 
     def test_scorer_prefers_the_trained_over_the_untrained(self, table):
         X, y = table
-        estimator = ProbMixupRegressor(random_state=0, hidden_layer_sizes=(16,), lr=0.02)
+        estimator = ProbMixupRegressor(**(ONE_NETWORK | {"random_state": 0, "lr": 0.02}))
         search = GridSearchCV(estimator, {"max_epochs": [1, 40]}, scoring=neg_nll_scorer, cv=2)
         assert search.fit(X, y).best_params_ == {"max_epochs": 40}
 
     def test_classifier_by_log_loss(self, classes):
         X, y = classes
-        estimator = ProbMixupClassifier(hidden_layer_sizes=(16,), lr=0.02, random_state=0)
+        estimator = ProbMixupClassifier(**(ONE_NETWORK | {"random_state": 0, "lr": 0.02}))
         search = GridSearchCV(estimator, {"max_epochs": [1, 30]}, scoring="neg_log_loss", cv=2)
         assert search.fit(X, y).best_params_ == {"max_epochs": 30}
         assert -0.69 < search.best_score_ < 0
