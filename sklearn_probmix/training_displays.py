@@ -65,7 +65,7 @@ class TrainingHistoryDisplay(Display):
             [np.array([epoch.get(key, np.nan) for epoch in history]) for history in of_kind]
             for key in ("epoch", "train_loss", "valid_loss")
         )
-        names = _method_names(estimator, len(of_kind)) if names is None else list(names)
+        names = _method_names(estimator) if names is None else list(names)
         if len(names) != len(of_kind):
             raise ValueError(f"names holds {len(names)} for {len(of_kind)} kinds of networks.")
         return cls(
@@ -261,11 +261,8 @@ def _unwrap(estimator, shown_by, X=None):
     return estimator, X
 
 
-def _method_names(estimator, n_kinds):
-    methods = estimator.method if isinstance(estimator.method, list) else [estimator.method]
-    if len(methods) != n_kinds:
-        return [f"kind {kind}" for kind in range(n_kinds)]
-    return [each if isinstance(each, str) else str(each.get("method", each)) for each in methods]
+def _method_names(estimator):
+    return [kind["method"] for kind in estimator.kinds_]
 
 
 def _neighbor_edges(standard, order, n_neighbors, max_edges):
