@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.defaults kinds`` trains every candidate kind by itself, five members with
 a fold each, and keeps its out-of-fold and its test distributions. ``stacks`` weighs, mixes and
-calibrates any sets of kinds from these, without training again, and prints their scores.
+calibrates any sets of kinds from these, without training again; ``report`` prints the table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks._runs import RESULTS, run_missing
+from benchmarks._runs import RESULTS, read_results, run_missing
 from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor
 from sklearn_probmix.calibration import calibrate, fit_spread, spread_nll, stacking_weights
 from sklearn_probmix.datasets import load_uci_split
@@ -23,6 +23,8 @@ from sklearn_probmix.metrics import coverage, crps, nll
 
 __all__ = ["KINDS", "fit_kind", "main"]
 
+KIND_RESULTS = RESULTS / "defaults.jsonl"
+STACK_RESULTS = RESULTS / "defaults-stacks.jsonl"
 DATASETS = ("yacht", "energy", "bostonHousing", "concrete", "wine-quality-red")
 COMMON = {
     "n_members": 5,
@@ -166,69 +168,93 @@ def load_kind(cache, dataset, split, kind):
         }
 
 
-def compare_stacks(stacks, datasets, splits, *, data, cache, **options):
-    """Print mean NLL, CRPS, coverage and weights of sets of kinds."""
-    for dataset in datasets:
-        print(f"\n{dataset}")
-        for names in stacks:
-            rows = []
-            for split in splits:
-                _, _, y, y_test = load_uci_split(Path(data) / "uci" / dataset, split)
-                try:
-                    kinds = [load_kind(cache, dataset, split, name) for name in names]
-                except FileNotFoundError:
-                    continue
-                dist, oof, weights = stack(y, kinds, **options)
-                rows.append([*scores(y_test, dist).values(), nll(y, oof), *weights])
-            if rows:
-                mean = np.mean(rows, axis=0)
-                weights = " ".join(f"{w:.2f}" for w in mean[5:])
-                print(
-                    f"  nll {mean[0]:7.3f} crps {mean[1]:7.4f} cov {mean[2]:.2f} rmse"
-                    f" {mean[3]:6.3f} oof {mean[4]:7.3f} n={len(rows)}  "
-                    f"{'+'.join(names)}  [{weights}]"
-                )
+def fit_stack(settings, *, data, cache):
+    """Weigh, mix and calibrate kinds of one split; scores and weights."""
+    split = load_uci_split(Path(data) / "uci" / settings["dataset"], settings["split"])
+    kinds = [
+        load_kind(cache, settings["dataset"], settings["split"], name) for name in settings["stack"]
+    ]
+    dist, oof, weights = stack(split[2], kinds, calibration=settings["calibration"])
+    named = dict(zip(settings["stack"], weights.tolist(), strict=True))
+    return scores(split[3], dist) | {"oof_nll": nll(split[2], oof)} | named
+
+
+def report(kinds, stacks):
+    """Write the table of the study.
+
+    Parameters
+    ----------
+    kinds, stacks : dict of str to dict
+        Results of `fit_kind` and `fit_stack`.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    table = {}
+    for result in kinds.values():
+        name = result["settings"]["kind"]
+        table.setdefault(name, {}).setdefault(result["settings"]["dataset"], []).append(result)
+    for result in stacks.values():
+        name = " + ".join(result["settings"]["stack"])
+        table.setdefault(name, {}).setdefault(result["settings"]["dataset"], []).append(result)
+    lines = [
+        "| kinds | " + " | ".join(DATASETS) + " |",
+        "|---" * (len(DATASETS) + 1) + "|",
+    ]
+    for name, results in table.items():
+        cells = [cell(results.get(dataset, [])) for dataset in DATASETS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(results):
+    """Mean NLL / CRPS over splits, and their number."""
+    results = [result["scores"] for result in results if "scores" in result]
+    if not results:
+        return "not run"
+    mean = {name: np.mean([result[name] for result in results]) for name in ("nll", "crps")}
+    return f"{mean['nll']:.3f} / {mean['crps']:.3f} ({len(results)})"
 
 
 def main(argv=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["kinds", "stacks"])
+    parser.add_argument("part", choices=["kinds", "stacks", "report"])
     parser.add_argument("--data", default=os.environ.get("PROBMIX_DATA"))
-    parser.add_argument("--cache", default=".cache/defaults")
+    parser.add_argument("--cache", default=".cache/defaults", help="folder of distributions")
     parser.add_argument("--datasets", nargs="+", default=DATASETS)
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
-    parser.add_argument("--stacks", nargs="+", help="sets of kinds, joined by +")
+    parser.add_argument("--stacks", nargs="+", default=[], help="sets of kinds, joined by +")
     parser.add_argument("--calibration", default="auto")
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args(argv)
+    if options.part == "report":
+        print(report(read_results(KIND_RESULTS), read_results(STACK_RESULTS)))
+        return
     if options.data is None:
         parser.error("--data, or the variable PROBMIX_DATA, must name the folder of the data")
+    places = itertools.product(options.splits, options.datasets)
+    run = partial(run_missing, n_jobs=options.jobs, title=options.part)
     if options.part == "kinds":
+        jobs = [
+            {"dataset": dataset, "split": split, "kind": kind, "estimator": COMMON | KINDS[kind]}
+            for (split, dataset), kind in itertools.product(places, options.kinds)
+        ]
+        run(partial(fit_kind, data=options.data, cache=options.cache), jobs, KIND_RESULTS)
+    else:
         jobs = [
             {
                 "dataset": dataset,
                 "split": split,
-                "kind": kind,
-                "estimator": COMMON | KINDS[kind],
+                "stack": names.split("+"),
+                "calibration": options.calibration,
             }
-            for split, kind, dataset in itertools.product(
-                options.splits, options.kinds, options.datasets
-            )
+            for (split, dataset), names in itertools.product(places, options.stacks)
         ]
-        fit = partial(fit_kind, data=options.data, cache=options.cache)
-        run_missing(fit, jobs, RESULTS / "defaults.jsonl", n_jobs=options.jobs, title="kinds")
-    else:
-        stacks = [names.split("+") for names in options.stacks or options.kinds]
-        compare_stacks(
-            stacks,
-            options.datasets,
-            options.splits,
-            data=options.data,
-            cache=options.cache,
-            calibration=options.calibration,
-        )
+        run(partial(fit_stack, data=options.data, cache=options.cache), jobs, STACK_RESULTS)
 
 
 if __name__ == "__main__":
