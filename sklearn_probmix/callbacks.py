@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from skorch.callbacks import Callback
-from tqdm.auto import tqdm
 
 from sklearn_probmix.criterion import as_target, log_likelihood, normal_crps, output_shape
 from sklearn_probmix.families import (
@@ -440,6 +439,9 @@ class EpochBar(Callback):
 
     def on_train_begin(self, net, **kwargs):
         """Draw the empty bar."""
+        # In a notebook without widgets the import alone warns.
+        from tqdm.auto import tqdm
+
         self.bar_ = tqdm(total=self.max_epochs, desc=self.title, unit="epoch")
 
     def on_epoch_end(self, net, **kwargs):

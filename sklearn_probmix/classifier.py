@@ -114,7 +114,7 @@ feature_names_in_
         max_epochs="auto",
         validation="auto",
         validation_fraction=0.2,
-        early_stopping=False,
+        early_stopping=True,
         n_iter_no_change=50,
         class_weight=None,
         net=None,

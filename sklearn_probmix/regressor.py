@@ -101,9 +101,9 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     monitor : {"nll", "crps"}, default="nll"
         Score of the validation rows whose minimum is the best epoch. Epochs of the best CRPS come
         later, when the mean is learnt. CRPS for the Normal only.
-    early_stopping : bool, default=False
-        Stop after `n_iter_no_change` epochs without a better validation loss. The best epoch is
-        kept in either case.
+    early_stopping : bool, default=True
+        Stop after `n_iter_no_change` epochs in which no member has a better validation score. The
+        best epochs are kept in either case.
     n_iter_no_change : int, default=50
     net : skorch.NeuralNet or None, default=None
         Unfitted net with a module of one's own, which returns natural parameters (rows,
@@ -212,7 +212,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         validation="auto",
         validation_fraction=0.2,
         monitor="nll",
-        early_stopping=False,
+        early_stopping=True,
         n_iter_no_change=50,
         net=None,
         callbacks=None,
