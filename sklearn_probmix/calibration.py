@@ -10,6 +10,9 @@ from sklearn.model_selection import KFold
 __all__ = ["calibrate", "fit_spread", "fit_temperature", "stacking_weights"]
 
 _N_FOLDS = 5
+# Nats that a factor of e on variances or on logits must gain over all rows to be believed: few rows
+# that are nearly separable would otherwise ask for certainty.
+_PRIOR = 5.0
 
 
 def stacking_weights(log_density, sample_weight=None, shrinkage=0.1, max_iter=1000, tol=1e-10):
@@ -63,6 +66,8 @@ def stacking_weights(log_density, sample_weight=None, shrinkage=0.1, max_iter=10
 def fit_spread(y, mean, variance, weights, sample_weight):
     """Coefficients (a, b) that make variances ``a v + b`` fit best, by NLL of a Normal mixture.
 
+    A prior draws a towards 1: ``5 log(a)^2`` nats are added to the sum over rows.
+
     Parameters
     ----------
     y : array of shape (n, n_outputs)
@@ -89,7 +94,8 @@ def fit_spread(y, mean, variance, weights, sample_weight):
     typical = float(variance.mean())
 
     def loss(logs):
-        return spread_nll(np.exp(logs), y, mean, variance, weights, sample_weight).mean()
+        nll = spread_nll(np.exp(logs), y, mean, variance, weights, sample_weight).mean()
+        return nll + _PRIOR * logs[0] ** 2 / len(y)
 
     start = np.log([1.0, 1e-3 * typical])
     bounds = np.log([[0.05, 50.0], [1e-8 * typical, 10 * typical + 1]])
@@ -108,6 +114,8 @@ def spread_nll(spread, y, mean, variance, weights, sample_weight):
 def fit_temperature(y, log_p, sample_weight):
     """Temperature T whose probabilities ``p^(1 / T)``, normalised, have the least log loss.
 
+    A prior draws T towards 1: ``5 log(T)^2`` nats are added to the sum over rows.
+
     Parameters
     ----------
     y : array of shape (n,)
@@ -124,14 +132,16 @@ def fit_temperature(y, log_p, sample_weight):
     --------
     >>> import numpy as np
     >>> from sklearn_probmix.calibration import fit_temperature
-    >>> y = np.array([0, 0, 0, 1])
-    >>> log_p = np.log(np.full((4, 2), [0.9, 0.1]))
-    >>> round(fit_temperature(y, log_p, np.ones(4)), 3)
+    >>> y = np.tile([0, 0, 0, 1], 10_000)
+    >>> log_p = np.log(np.full((40_000, 2), [0.9, 0.1]))
+    >>> round(fit_temperature(y, log_p, np.ones(40_000)), 2)
     2.0
     """
 
     def loss(log_temperature):
-        return temperature_nll(np.exp(log_temperature[0]), y, log_p, sample_weight).mean()
+        log_t = log_temperature[0]
+        nll = temperature_nll(np.exp(log_t), y, log_p, sample_weight).mean()
+        return nll + _PRIOR * log_t**2 / len(y)
 
     bounds = np.log([[0.1, 10.0]])
     return float(np.exp(minimize(loss, [0.0], method="L-BFGS-B", bounds=bounds, tol=1e-12).x[0]))

@@ -47,7 +47,7 @@ def normal_rows(n=20_000, sd=1.0, seed=0):
 def test_spread_of_one_normal_is_the_mean_square(sd):
     y, *rest = normal_rows(sd=sd)
     a, b = fit_spread(y, *rest)
-    assert a + b == pytest.approx(np.mean(y**2), rel=1e-3)
+    assert a + b == pytest.approx(np.mean(y**2), rel=1e-2)
 
 
 def test_spread_separates_scale_and_offset():
@@ -76,6 +76,11 @@ def test_temperature_undoes_overconfidence():
     y = np.array([rng.choice(3, p=p) for p in softmax(logits[:5000], axis=1)])
     found = fit_temperature(y, 2.5 * logits[:5000], np.ones(5000))
     assert found == pytest.approx(2.5, rel=0.1)
+
+
+def test_few_rows_without_a_mistake_do_not_ask_for_certainty():
+    log_p = np.log(np.full((60, 2), [0.97, 0.03]))
+    assert fit_temperature(np.zeros(60, dtype=int), log_p, np.ones(60)) > 0.7
 
 
 def test_temperature_nll_by_hand():
