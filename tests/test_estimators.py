@@ -1,8 +1,10 @@
 """The two estimators: what they predict, in which units, and from which rows they learn."""
 
+import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -1016,3 +1018,25 @@ def test_kernel_around_the_responses_widens_the_predictions():
     )
     # The variance grows by beta, in units of the standardised y.
     assert smoothed**2 == pytest.approx(plain**2 + y.var(), rel=0.35)
+
+
+class TestWhileItTrains:
+    def test_silent_by_default(self, table, capfd):
+        regressor().fit(*table)
+        assert capfd.readouterr() == ("", "")
+
+    def test_bar_names_the_method_the_losses_and_the_best_epoch(self, table, capfd):
+        est = regressor(method="probmix", verbose=1).fit(*table)
+        bar = capfd.readouterr().err
+        for part in ("probmix", "3/3", "train_loss=", "valid_loss=", f"best={est.best_epoch_}"):
+            assert part in bar
+        pickle.dumps(est)
+
+    def test_table_of_epochs(self, table, capfd):
+        regressor(verbose=2).fit(*table)
+        assert "valid_loss" in capfd.readouterr().out
+
+    def test_history_is_a_frame_in_one_call(self, table):
+        frame = pd.DataFrame(regressor(method=["erm", "probmix"]).fit(*table).history_)
+        assert frame.groupby("kind").size().tolist() == [3, 3]
+        assert {"epoch", "train_loss", "valid_loss"} <= set(frame)
