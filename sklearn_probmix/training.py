@@ -327,8 +327,9 @@ def _callbacks(kind, family, best, seed):
         )
         callbacks.append(("prob_mixup", mixup))
     if kind.net is None and kind.lr_schedule == "cosine":
+        # Every fit has a cosine of its own; skorch would count on from the epochs of earlier ones.
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR
-        callbacks.append(("cosine", LRScheduler(cosine, T_max=kind.max_epochs)))
+        callbacks.append(("cosine", LRScheduler(cosine, T_max=kind.max_epochs, last_epoch=-1)))
     if kind.verbose == 1:
         callbacks.append(("epoch_bar", EpochBar(kind.max_epochs, title=kind.method)))
     own = kind.net.callbacks if kind.net is not None else None

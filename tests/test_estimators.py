@@ -769,6 +769,13 @@ class TestGoingOn:
         est.set_params(lr=1e-12, weight_decay=0.0).fit(X, y)
         assert_allclose(est.predict(X), expected, atol=1e-6)
 
+    def test_warm_start_repeats_the_schedule_of_the_step_size(self, table):
+        X, y = table
+        est = regressor(warm_start=True, validation=None, lr_schedule="cosine", max_epochs=4)
+        est.fit(X, y).fit(X, y)
+        expected = est.lr * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2
+        assert_allclose(est.net_.history[:, "event_lr"], np.tile(expected, 2))
+
     def test_warm_start_after_a_pass_runs_all_epochs(self, table):
         est = regressor(warm_start=True).partial_fit(*table)
         assert est.fit(*table).n_iter_ == 3
