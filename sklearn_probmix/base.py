@@ -37,6 +37,11 @@ _MIN_ROWS_TO_VALIDATE = 10
 _MANY_ROWS = 4000
 _N_STEPS = 3000
 _EPOCHS = 75, 300
+# What the kinds of network have in common, because their rows, members and family are the same.
+_COMMON = {
+    *("family", "variance_floor", "n_members", "weighting", "calibration", "class_weight"),
+    *("validation", "validation_fraction", "warm_start", "random_state"),
+}
 
 
 class BaseProbMixup(BaseEstimator):
@@ -104,9 +109,9 @@ class BaseProbMixup(BaseEstimator):
         y : array-like of shape (n,) or (n, n_outputs)
             In the support of the family; for the classifier labels of any type.
         sample_weight : array-like of shape (n,), default=None
-            At least 0; weights are scaled to mean 1.
+            At least 0; weights are scaled to mean 1, and rows of weight 0 are left out.
         X_val, y_val : array-likes, default=None
-            Validation data, in place of rows held out from X and y.
+            Validation data of equal weights, in place of rows held out from X and y.
         groups : array-like of shape (n,), default=None
             Passed to the splitter `validation`, or kept together by the hold-out and the folds.
 
@@ -155,7 +160,8 @@ class BaseProbMixup(BaseEstimator):
                 self._fit_scaling(X, y, weight)
             rng = check_random_state(self.random_state)
             self._train(self._part(X, y, weight), None, rng, nets, max_epochs=1)
-            if nets is None:
+            # An interruption may leave fewer kinds than were weighed.
+            if nets is None or len(self.nets_) < len(nets):
                 self.weights_ = np.full(len(self.nets_), 1 / len(self.nets_))
                 self.calibration_ = None
         return self
@@ -288,11 +294,15 @@ class BaseProbMixup(BaseEstimator):
         if self.method == "auto":
             specs = self._auto_kinds if self.net is None else ["erm", "probmix"]
         specs = [{"method": spec} if isinstance(spec, str) else dict(spec) for spec in specs]
+        if not specs:
+            raise ValueError("method=[] names no kind of network; expected at least one.")
+        free = set(self.get_params(deep=False)) - _COMMON
         for spec in specs:
-            if set(spec) - set(common) or spec.get("method") not in METHODS:
+            if set(spec) - free or spec.get("method") not in METHODS:
                 raise ValueError(
                     f"method={spec!r} describes no kind of network; expected one of "
-                    f"{sorted(METHODS)}, or a dict of it and other parameters of this estimator."
+                    f"{sorted(METHODS)}, or a dict of it and other parameters of this estimator "
+                    f"but {sorted(_COMMON)}, which all kinds share."
                 )
         return [SimpleNamespace(**(common | spec), overrides=spec) for spec in specs]
 
@@ -315,6 +325,8 @@ class BaseProbMixup(BaseEstimator):
             trained.append(new)
             if new.best.stop_reason_ == "interruption":
                 break
+        for stale in ("oof_predictive_", "oof_scores_"):
+            vars(self).pop(stale, None)
         self.nets_ = [net for net, _, _ in trained]
         self.kinds_ = [kind.overrides for kind in kinds[: len(trained)]]
         self.n_iter_ = max(n_epochs for _, _, n_epochs in trained)
@@ -345,8 +357,6 @@ class BaseProbMixup(BaseEstimator):
 
     def _fit_holdout(self, train_part, valid, rng, nets):
         self._train(train_part, None if valid is None else valid.validation(), rng, nets)
-        for stale in ("oof_predictive_", "oof_scores_"):
-            vars(self).pop(stale, None)
         judged = None
         if valid is not None and (len(self.nets_) > 1 or self.calibration != "off"):
             judged = [natural_parameters(net, valid.X) for net in self.nets_]

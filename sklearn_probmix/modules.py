@@ -238,7 +238,8 @@ class Ensemble(nn.Module):
             name: "member_" + name.replace(".", "__") for name in (*parameters, *buffers)
         }
         for name, value in parameters.items():
-            self.register_parameter(self._attributes[name], nn.Parameter(value.detach()))
+            weight = nn.Parameter(value.detach(), requires_grad=value.requires_grad)
+            self.register_parameter(self._attributes[name], weight)
         persistent = members[0].state_dict().keys()
         for name, value in buffers.items():
             self.register_buffer(self._attributes[name], value, persistent=name in persistent)

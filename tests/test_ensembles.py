@@ -355,3 +355,22 @@ def test_user_nets_form_ensembles_too():
     net = NeuralNet(Recurrent, criterion=NegativeLogLikelihood, max_epochs=2, lr=0.01)
     est = regressor(net=net, method="probmix", n_members=2, validation="cv").fit(X, X[:, 0, 0])
     assert est.predict_proba(X).n_components == 2
+
+
+def test_frozen_weights_stay_frozen_in_an_ensemble():
+    def frozen_embedding():
+        module = MLP(n_features=2, hidden_layer_sizes=(3,))
+        module.embedding.requires_grad_(False)
+        return module
+
+    weights = dict(Ensemble(frozen_embedding, n_members=2).named_parameters())
+    assert not weights["member_embedding__0__weight"].requires_grad
+    assert weights["member_head__0__weight"].requires_grad
+
+
+@pytest.mark.parametrize(
+    "method", [[], [{"method": "erm", "n_members": 3}], [{"method": "erm", "family": "gamma"}]]
+)
+def test_kinds_share_rows_members_and_family(table, method):
+    with pytest.raises(ValueError, match="method=.* kind of network"):
+        regressor(method=method).fit(*table)
