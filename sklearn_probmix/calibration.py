@@ -172,7 +172,7 @@ def calibrate(fit, loss, data, mode="auto", random_state=0):
 
     Returns
     -------
-    parameters, or None
+    What `fit` returned, or None for no calibration; with "auto" always for fewer than 10 rows.
     """
     n_rows = len(data[0])
     if mode == "auto":

@@ -35,16 +35,18 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
     response : {"pooled", "expected"} or None, default=None
         None means "expected": the loss is ``lam NLL(y_i) + (1 - lam) NLL(y_j)``.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, multiplied with `sample_weight`.
+        Weights of the classes, multiplied with `sample_weight`; `X_val` has none.
     calibration : {"auto", "on", "off"}, default="auto"
         Raise probabilities to the power 1 / T and normalise them, with the temperature T fitted
-        on rows that the networks did not train on.
+        on rows that the networks did not train on, if there are any. "auto" does so where nested
+        folds say that it lowers the log loss.
     method, alpha, n_neighbors, pooling, n_mixes, objective, n_members, weighting, \
 hidden_layer_sizes, activation, dropout, mixing_layer, embedding_variance, n_draws, \
 n_train_draws, lr, lr_schedule, weight_decay, batch_size, max_epochs, validation, \
 validation_fraction, early_stopping, n_iter_no_change, net, callbacks, warm_start, device, \
 random_state, verbose
-        As in :class:`ProbMixupRegressor`. The hold-out is stratified by class.
+        As in :class:`ProbMixupRegressor`. The hold-out and the folds are stratified by class,
+        where every class has rows enough.
 
     Attributes
     ----------
@@ -53,7 +55,8 @@ random_state, verbose
     calibration_ : float or None
         The temperature.
     oof_predictive_ : ndarray of shape (n, n_classes)
-        With validation="cv", probabilities by members that did not train on the row.
+        With validation="cv", probabilities of the rows of positive weight by members that did not
+        train on the row.
     oof_scores_ : dict of float
         "nll" (log loss) and "accuracy" of these.
     nets_, kinds_, weights_, family_, scaler_, n_iter_, best_epoch_, history_, n_features_in_, \

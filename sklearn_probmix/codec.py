@@ -290,26 +290,31 @@ _CODECS = {
 
 
 def check(holds, what, found, expected):
+    """Raise a ValueError that names what was found, unless the condition holds."""
     if not holds:
         raise ValueError(f"{what}: found {found}; expected {expected}.")
 
 
 def check_type(what, value, types):
+    """Check that a value is of one of the types; a boolean is no integer."""
     names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in types)
     is_one = isinstance(value, types) and not (isinstance(value, bool) and bool not in types)
     check(is_one, what, f"a {type(value).__name__}", names)
 
 
 def check_known(what, found, known):
+    """Check that no name is found but the known ones."""
     unknown = set(found) - set(known)
     check(not unknown, what, f"{some(unknown)} unknown", f"none but {sorted(known)}")
 
 
 def check_keys(what, found, expected):
+    """Check that the names found are the expected ones, all of them and no other."""
     check(set(found) == set(expected), f"keys of {what}", some(found), sorted(expected))
 
 
 def look_up(table, name, what):
+    """Return what a table has under a name, or raise a ValueError."""
     check(isinstance(name, str) and name in table, what, repr(name)[:50], sorted(table))
     return table[name]
 

@@ -84,9 +84,10 @@ def _as_rows(lam: Tensor, like: Tensor) -> Tensor:
 class Family(ABC):
     """An exponential family: the minimum that a subclass supplies, and what follows from it.
 
-    Subclasses define :meth:`natural`, :meth:`log_prob` and :meth:`scipy_parameters`; those whose
-    response can be smoothed or rescaled override :meth:`kernel`, :meth:`pooled_kernel`,
-    :meth:`scaling` or :meth:`standardise`.
+    Subclasses define :meth:`natural`, :meth:`log_prob` and :meth:`scipy_parameters`; those of a
+    bounded or discrete response override :meth:`in_support`, and those whose response can be
+    smoothed or rescaled :meth:`kernel`, :meth:`pooled_kernel`, :meth:`scaling` or
+    :meth:`standardise`.
     """
 
     #: Name in scipy.stats of the distribution, its parameters come from `scipy_parameters`.
@@ -99,7 +100,7 @@ class Family(ABC):
     default_response: str = "expected"
     #: What y is stored as; float64 where y enters through functions that float32 ruins.
     dtype: torch.dtype = torch.float32
-    #: Support in words and as closed or open bounds, for error messages.
+    #: Support in words, for error messages.
     support: str = "the real numbers"
 
     @abstractmethod
@@ -574,6 +575,11 @@ def mix_responses(
     -------
     points : Tensor of shape (rows, n_points, n_outputs)
     weights : Tensor of shape (rows, n_points)
+
+    Raises
+    ------
+    ValueError
+        If the family has no such kernel, or "pooled" class labels have beta = 0.
     """
     if response == "pooled":
         return family.pooled_kernel(y_i, y_j, lam, beta, noise)

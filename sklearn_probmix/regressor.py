@@ -37,9 +37,12 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         What is mixed: nothing ("erm"), inputs ("mixup", eq. 7), activations of the embedding
         ("manifold-mixup", eq. 30), the conditional densities ("probmix", eq. 16), or densities of
         a random embedding ("m-probmix", eq. 22). A list trains several kinds of network, one
-        after another; an item is a method, or a dict of parameters in which the kind differs.
-        "auto" is such a list: an ERM network of smooth units, which are best where the noise is
-        small, and a wide ProbMix network, whose mean is learnt further, best on rougher tables.
+        after another; an item is a method, or a dict of a method and of parameters in which the
+        kind differs, such as alpha or lr. "auto" is such a list: an ERM network of smooth units,
+        which are best where the noise is small, and a wide ProbMix network, whose mean is learnt
+        further, best on rougher tables. Both have `hidden_layer_sizes` of their own, the first its
+        own `activation`, the second, if plainly Normal, its own `variance_weighting` and `monitor`:
+        yours are ignored. With `net=`, "auto" is ``["erm", "probmix"]``.
     alpha : float, default=0.2
         Parameter of the law of lam, at least 0; 0 means no mixing.
     beta : float, default=0.0
@@ -60,15 +63,16 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         "normal", "homoscedastic-normal", "lognormal", "gamma", "beta", "poisson", "bernoulli", or
         an instance.
     n_members : int, default=5
-        Networks of each kind, trained in one pass; they differ in initialisation and noise.
+        Networks of each kind, trained in one pass; they differ in initialisation and noise, and
+        with validation="cv" in the rows that they hold out.
     weighting : {"stacked", "uniform"}, default="stacked"
         Weights of the kinds in the mixture: chosen by the log score of rows that the networks did
-        not train on, shrunk by a tenth towards uniform weights; or uniform. Members share the
-        weight of their kind evenly.
+        not train on, shrunk by a tenth towards uniform weights; or uniform, as they are where no
+        rows were held out. Members share the weight of their kind evenly.
     calibration : {"auto", "on", "off"}, default="auto"
         Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that
-        the networks did not train on. "auto" does so where nested folds say that it lowers the
-        negative log-likelihood. Normal and log-normal only.
+        the networks did not train on, if there are any. "auto" does so where nested folds say that
+        it lowers the negative log-likelihood. Normal and log-normal only.
     hidden_layer_sizes : sequence of int, default=(128, 64)
     activation : {"relu", "silu", "gelu", "elu", "tanh"}, default="relu"
     dropout : float, default=0.0
@@ -91,13 +95,14 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     batch_size : int, "auto" or None, default="auto"
         "auto" is 64 below 4,000 rows and 256 from there; None trains on the full batch.
     max_epochs : int or "auto", default="auto"
-        "auto" makes 3,000 steps in 75 to 300 epochs.
+        "auto" makes about 3,000 steps, but no fewer than 75 epochs and no more than 300.
     validation : {"auto", "holdout", "cv"}, splitter or None, default="auto"
         What chooses the best epoch: a fraction of rows that all members hold out, the first split
         of a scikit-learn splitter, or nothing. With "cv" each of the `n_members` members holds
         out a fold of its own, so that together they train on every row. "auto" is "cv", or
-        "holdout" for a single member.
+        "holdout" for a single member. Fewer than 10 rows are not divided, with a warning.
     validation_fraction : float, default=0.2
+        Share of the rows that "holdout" holds out.
     monitor : {"nll", "crps"}, default="nll"
         Score of the validation rows whose minimum is the best epoch. Epochs of the best CRPS come
         later, when the mean is learnt. CRPS for the Normal only.
@@ -110,12 +115,18 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         n_outputs, n_params); methods that mix an embedding need its submodule `embedding`. Its
         arguments `family`, `n_features` and `n_outputs` are filled in where it has them. The
         module and the optimiser are then the net's own affair: `hidden_layer_sizes` to
-        `max_epochs` above are ignored.
+        `max_epochs` above are ignored, but for the two about variance, and so is `device`. A module
+        given as an instance, not as a class, needs ``n_members=1``.
     callbacks : list of skorch callbacks or None, default=None
+        Used as they are, not copied: all kinds of network share them.
     warm_start : bool, default=False
-        Continue from the weights and the scaling of the previous fit.
+        Continue from the weights and the scaling of the previous fit, with a learning-rate
+        schedule of its own. Held-out rows are drawn anew: the same rows in the same order and an
+        integer `random_state` keep them held out, otherwise scores of them are optimistic.
     device : str, default="cpu"
+        Torch's name of it, such as "cuda".
     random_state : int, RandomState or None, default=None
+        Source of every draw: initialisation, held-out rows, batches, partners, lam and noise.
     verbose : int, default=0
         1 shows a bar of epochs, 2 prints skorch's table of them.
 
@@ -130,20 +141,24 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     calibration_ : ndarray (a, b) or None
         With variances in units of the transformed y.
     oof_predictive_ : PredictiveDistribution
-        With validation="cv", the distribution of every training row by members that did not train
-        on it. These rows also chose the members' best epochs, the weights and the calibration.
+        With validation="cv", the distribution of every training row of positive weight by the
+        member of each kind that did not train on it. These rows also chose the members' best
+        epochs, the weights and the calibration.
     oof_scores_ : dict of float
         "nll", "crps" and "coverage" (of 90 % intervals) of `oof_predictive_`.
     family_ : Family
     scaler_ : StandardScaler
         Of X. `y_shift_` and `y_scale_` are what was removed from y.
     n_iter_ : int
-        Number of epochs run.
+        Number of epochs of the last fit, the largest of all kinds.
     best_epoch_ : int or ndarray of shape (n_kinds, n_members)
-        Number, from 1, of the epoch whose weights were kept.
+        Number, from 1, of the epoch whose weights were kept; an int for a single network.
     history_ : list of dict
-        An epoch each: losses in nats per row of transformed y, mean over members, and seconds. A
-        DataFrame in one call: ``pd.DataFrame(est.history_)``.
+        An epoch of a kind each: `kind` by position, `epoch`, `train_loss` and, with held-out rows,
+        `valid_loss` in nats per row of transformed y (weighted by variances where
+        `variance_weighting` says so), `valid_crps` where it is monitored, in units of transformed
+        y, all means over members; `dur` in seconds. A DataFrame in one call:
+        ``pd.DataFrame(est.history_)``.
     n_features_in_, feature_names_in_, n_outputs_
         As in scikit-learn.
 
