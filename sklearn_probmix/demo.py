@@ -41,7 +41,7 @@ N_BINS = 5
 MAX_CLASSES = 10
 MAX_CATEGORIES = 20
 MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# Colours that the colour-blind can tell apart.
 COLOURS = {"erm": "#000000", "mixup": "#E69F00", "probmix": "#009E73", "m-probmix": "#0072B2"}
 MARKERS = {"erm": "s", "mixup": "^", "probmix": "D", "m-probmix": "o"}
 

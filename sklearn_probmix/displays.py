@@ -31,7 +31,8 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.metrics import check_prediction, check_probabilities, coverage_curve
 
-# Okabe and Ito (2008) without yellow and black, which fade on a light or on a dark background.
+# Colours that the colour-blind can tell apart, without yellow and black, which fade on a light or
+# on a dark background.
 COLORS = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 COLORS_ON_DARK = COLORS[-1], *COLORS[1:-1], COLORS[0]
 
@@ -291,7 +292,7 @@ class ReliabilityDisplay(_PredictionDisplay):
 
     References
     ----------
-    Bröcker and Smith (2007), Increasing the reliability of reliability diagrams.
+    Increasing the reliability of reliability diagrams, Weather and Forecasting 22 (2007).
 
     Examples
     --------
@@ -402,8 +403,8 @@ class PITDisplay(_PredictionDisplay):
 
     A valley in the middle tells of distributions that are too narrow, a hill of ones that are too
     wide, a slope of a bias. The band holds a bar with probability 95 % if the predictions are right
-    and the rows independent. A count is shared among the bins between cdf(y - 1) and cdf(y), as
-    Czado, Gneiting and Held (2009) do, and its band is wider than need be.
+    and the rows independent. A count is shared among the bins between cdf(y - 1) and cdf(y) (the
+    non-randomised histogram for counts), and its band is wider than need be.
 
     Attributes
     ----------
@@ -417,7 +418,8 @@ class PITDisplay(_PredictionDisplay):
 
     References
     ----------
-    Gneiting, Balabdaoui and Raftery (2007), Probabilistic forecasts, calibration and sharpness.
+    Probabilistic forecasts, calibration and sharpness, JRSS B 69 (2007).
+    Predictive model assessment for count data, Biometrics 65 (2009).
 
     Examples
     --------

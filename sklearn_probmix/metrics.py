@@ -307,7 +307,7 @@ def expected_calibration_error(y_true, y_proba, *, labels=None, n_bins=15, sampl
     -------
     float in [0, 1]; less is better
 
-    Reference: Guo, Pleiss, Sun and Weinberger (2017), On calibration of modern neural networks.
+    Reference: On calibration of modern neural networks, ICML (2017).
 
     Examples
     --------
