@@ -23,7 +23,12 @@ from sklearn.model_selection import (
 )
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from sklearn_probmix.calibration import stacking_weights
@@ -304,6 +309,7 @@ class BaseProbMixup(BaseEstimator):
                     f"{sorted(METHODS)}, or a dict of it and other parameters of this estimator "
                     f"but {sorted(_COMMON)}, which all kinds share."
                 )
+            validate_parameter_constraints(self._parameter_constraints, spec, type(self).__name__)
         return [SimpleNamespace(**(common | spec), overrides=spec) for spec in specs]
 
     def _kind_defaults(self):

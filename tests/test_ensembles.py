@@ -374,3 +374,8 @@ def test_frozen_weights_stay_frozen_in_an_ensemble():
 def test_kinds_share_rows_members_and_family(table, method):
     with pytest.raises(ValueError, match="method=.* kind of network"):
         regressor(method=method).fit(*table)
+
+
+def test_parameters_of_a_kind_are_checked_like_the_estimators_own(table):
+    with pytest.raises(ValueError, match="'alpha' parameter"):
+        regressor(method=[{"method": "probmix", "alpha": -1.0}]).fit(*table)
