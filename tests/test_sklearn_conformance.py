@@ -152,7 +152,7 @@ def test_pickle_keeps_predictions_bitwise(table, protocol):
 @pytest.mark.parametrize("method", METHODS)
 def test_joblib_keeps_class_probabilities_bitwise(classes, method, tmp_path):
     X, y = classes
-    fitted = ProbMixupClassifier(method=method, **_TINY).fit(X, y)
+    fitted = ProbMixupClassifier(**(_TINY | {"method": method})).fit(X, y)
     joblib.dump(fitted, tmp_path / "model.joblib")
     again = joblib.load(tmp_path / "model.joblib")
     assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
