@@ -299,6 +299,13 @@ class BaseProbMixup(BaseEstimator):
         if self.method == "auto":
             specs = self._auto_kinds if self.net is None else ["erm", "probmix"]
         specs = [{"method": spec} if isinstance(spec, str) else dict(spec) for spec in specs]
+        if self.method == "auto":
+            # What the user says of all kinds goes before what is ours to choose.
+            ours = inspect.signature(type(self)).parameters
+            specs = [
+                {k: v for k, v in spec.items() if k == "method" or common[k] == ours[k].default}
+                for spec in specs
+            ]
         if not specs:
             raise ValueError("method=[] names no kind of network; expected at least one.")
         free = set(self.get_params(deep=False)) - _COMMON
@@ -318,6 +325,11 @@ class BaseProbMixup(BaseEstimator):
     def _train(self, part, validation, rng, nets=None, mask=None, max_epochs=None):
         """Train every kind, or continue its net."""
         kinds = self._kinds()
+        if nets is not None and self.kinds_ != [kind.overrides for kind in kinds[: len(nets)]]:
+            raise ValueError(
+                f"method={self.method!r} and kinds_={self.kinds_} differ; training goes on from the "
+                "networks of an earlier fit, so expected the same kinds."
+            )
         seeds = rng.randint(2**31, size=len(kinds))
         trained = []
         # Shorter than the kinds where an earlier fit was interrupted.
@@ -376,6 +388,12 @@ class BaseProbMixup(BaseEstimator):
         judged = self._combine([out_of_fold(net, whole, folds) for net in self.nets_], whole)
         self.oof_predictive_ = self._predictive(judged)
         self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, weight)
+        if self.calibration_ is not None:
+            everyone = [natural_parameters(net, whole.X) for net in self.nets_]
+            self._allow_for_members(judged, pool_kinds(everyone, self.weights_))
+
+    def _allow_for_members(self, judged, delivered):
+        """Correct a calibration for what the mixture of all members adds to the judged one."""
 
     def _combine(self, judged, part):
         """Weigh the kinds, and calibrate their mixture, by rows that they did not train on.

@@ -198,7 +198,8 @@ class ProbMixup(Callback):
 
     def _mix_target(self, target):
         lam = self.lam_.to(target["points"].device)
-        y_i, y_j = self._own(target["points"][:, 0]), self._partners(target["points"][:, 0])
+        y = target["points"][:, 0]
+        y_i, y_j = self._own(y), self._partners(y)
         log_expected = self.objective == "log-expected"
         noise = None
         if self.beta > 0 and (log_expected or self._may_have_components()):

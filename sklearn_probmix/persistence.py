@@ -386,11 +386,6 @@ def _restore(reader, document, given):
     kinds = est._kinds()
     nets = document["nets"]
     check(len(nets) == len(kinds), "number of networks", len(nets), f"{len(kinds)} of method=")
-    for spec in est.method if isinstance(est.method, list) else []:
-        # What a list of kinds overrides is checked like the estimator's own.
-        common = est.get_params(deep=False)
-        own = {"method": spec} if isinstance(spec, str) else dict(spec)
-        kind(**{name: own.get(name, value) for name, value in common.items()})._validate_params()
     _check_fitted(est)
     est.nets_ = [
         _restore_net(est, index, kinds[index], net, reader) for index, net in enumerate(nets)
@@ -457,7 +452,8 @@ def _check_fitted(est):
         single = est._y_ndim == 2 or est.n_outputs_ == 1
         check(single, "n_outputs_", est.n_outputs_, "1 for y of one axis")
         if est.calibration_ is not None:
-            _check_array("calibration_", est.calibration_, (2,), lambda value: value >= 0)
+            _check_array("calibration_", est.calibration_, (2,), np.isfinite)
+            check(est.calibration_[0] > 0, "calibration_", est.calibration_, "a positive factor")
         oof = getattr(est, "oof_predictive_", None)
         if oof is not None:
             expected = est.family_.scipy_name

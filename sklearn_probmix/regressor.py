@@ -139,7 +139,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     weights_ : ndarray of shape (n_kinds,)
         Their weights in the mixture.
     calibration_ : ndarray (a, b) or None
-        With variances in units of the transformed y.
+        With variances in units of the transformed y. With validation="cv", b is less the variance
+        between the means that the other members add, and may be negative.
     oof_predictive_ : PredictiveDistribution
         With validation="cv", the distribution of every training row of positive weight by the
         member of each kind that did not train on it. These rows also chose the members' best
@@ -361,9 +362,17 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
 
     def _kinds(self):
         kinds = super()._kinds()
-        if self.method == "auto" and not self._is_plain_normal():
+        if self.method == "auto":
             for kind in kinds:
-                kind.variance_weighting, kind.monitor = self.variance_weighting, self.monitor
+                if not self._is_plain_normal():
+                    kind.monitor = self.monitor
+                if not self._is_plain_normal() or self.objective == "log-expected":
+                    kind.variance_weighting = self.variance_weighting
+        if self.objective == "log-expected" and any(kind.variance_weighting for kind in kinds):
+            raise ValueError(
+                "objective='log-expected' averages likelihoods, which variance_weighting > 0 does "
+                "not keep; choose one of the two."
+            )
         plain = [kind for kind in kinds if kind.variance_weighting or kind.monitor == "crps"]
         if plain and not self._is_plain_normal():
             raise ValueError(
@@ -397,6 +406,20 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         tensors = (y.double(), *moments, mixture.log_weights.double().softmax(-1))
         data = (*(tensor.numpy() for tensor in tensors), weight)
         return calibrate(fit_spread, spread_nll, data, self.calibration)
+
+    def _allow_for_members(self, judged, delivered):
+        # An out-of-fold row has one member of each kind; the means of the others differ from its,
+        # and that spread, wanted as it is, must not come on top of the fitted one.
+        a, b = self.calibration_
+        added = self._spread_of_means(delivered) - self._spread_of_means(judged)
+        self.calibration_ = np.array([a, b - max(added, 0.0)])
+
+    def _spread_of_means(self, mixture):
+        """Between-component variance of a mixture, averaged over rows and outputs."""
+        means, _ = self.family_.moments(mixture.eta.double())
+        weights = mixture.log_weights.double().softmax(-1).unsqueeze(-1)
+        centre = (weights * means).sum(1, keepdim=True)
+        return float((weights * (means - centre).square()).sum(1).mean())
 
     def _score_predictive(self, dist, y, sample_weight):
         return {

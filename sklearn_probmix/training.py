@@ -271,6 +271,11 @@ def new_net(kind: SimpleNamespace, family: Family, n_features: int, n_outputs: i
     sizes = {"family": family, "n_features": n_features, "n_outputs": n_outputs}
     if kind.net is not None:
         net = clone(kind.net)
+        if isinstance(net.module, torch.nn.Module) and kind.n_members > 1:
+            raise ValueError(
+                f"n_members={kind.n_members} with an instance of {type(net.module).__name__} in "
+                "net; expected the module's class, of which each member is made."
+            )
         accepted, given = inspect.signature(net.module).parameters, net.get_params()
         sizes = {name: value for name, value in sizes.items() if name in accepted}
         module = {f"module__{name}": value for name, value in sizes.items()}

@@ -379,3 +379,41 @@ def test_kinds_share_rows_members_and_family(table, method):
 def test_parameters_of_a_kind_are_checked_like_the_estimators_own(table):
     with pytest.raises(ValueError, match="'alpha' parameter"):
         regressor(method=[{"method": "probmix", "alpha": -1.0}]).fit(*table)
+
+
+def test_what_the_user_says_goes_before_what_auto_would_choose(table):
+    X, y = table
+    est = ProbMixupRegressor(hidden_layer_sizes=(4,), max_epochs=1, random_state=0).fit(X, y)
+    assert all("hidden_layer_sizes" not in kind for kind in est.kinds_)
+    assert est.kinds_[0]["activation"] == "silu"
+    weights = [value for name, value in est.net_.module_.named_parameters() if "head" in name]
+    assert weights[0].shape[-1] == 4
+
+
+def test_training_goes_on_with_the_same_kinds_only(table):
+    est = regressor(method=["erm"], warm_start=True, max_epochs=1).fit(*table)
+    with pytest.raises(ValueError, match="expected the same kinds"):
+        est.set_params(method=["probmix"]).fit(*table)
+
+
+def test_an_instance_of_a_module_makes_no_ensemble(table):
+    net = NeuralNet(MLP(3), criterion=NegativeLogLikelihood, max_epochs=1)
+    with pytest.raises(ValueError, match="n_members=2 with an instance of MLP"):
+        regressor(net=net, n_members=2).fit(*table)
+
+
+def test_calibration_leaves_room_for_the_spread_between_members(table):
+    X, y = table
+    est = regressor(
+        method="erm", n_members=4, validation="cv", calibration="on", max_epochs=150, lr=0.02
+    ).fit(X, y)
+    eta = natural_parameters(est.net_, est._scale_X(X)).eta
+    between = est.family_.moments(eta)[0].var(1, correction=0).mean().item()
+    judged = est.calibration_[1] + between
+    assert judged > 0
+    assert between > 0
+    dist = est.predict_proba(X)
+    v = est.family_.moments(eta.double())[1].numpy()[..., 0]
+    a, b = est.calibration_
+    expected = np.maximum(a * v + b, 0.1 * a * v) * est.y_scale_**2
+    np.testing.assert_allclose(dist.params["scale"] ** 2, expected, rtol=1e-6)
