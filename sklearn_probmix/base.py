@@ -327,8 +327,8 @@ class BaseProbMixup(BaseEstimator):
         kinds = self._kinds()
         if nets is not None and self.kinds_ != [kind.overrides for kind in kinds[: len(nets)]]:
             raise ValueError(
-                f"method={self.method!r} and kinds_={self.kinds_} differ; training goes on from the "
-                "networks of an earlier fit, so expected the same kinds."
+                f"method={self.method!r} and kinds_={self.kinds_} differ; training goes on from "
+                "the networks of an earlier fit, so expected the same kinds."
             )
         seeds = rng.randint(2**31, size=len(kinds))
         trained = []

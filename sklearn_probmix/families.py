@@ -225,10 +225,9 @@ class Normal(Family):
 
     @staticmethod
     def widen(eta: Tensor, a: float, b: float) -> Tensor:
-        """Natural parameters of the same mean and the variance ``a v + b``, at least ``a v / 10``."""
+        """Natural parameters of the same mean and the variance ``a v + b``."""
         mean, variance = Normal.moments(eta.double())
-        scaled = a * variance
-        precision = 1 / torch.maximum(scaled + b, 0.1 * scaled)
+        precision = 1 / (a * variance + b)
         return torch.stack([mean * precision, -0.5 * precision], dim=-1)
 
     def log_prob(self, eta, y):

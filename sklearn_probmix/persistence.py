@@ -452,8 +452,7 @@ def _check_fitted(est):
         single = est._y_ndim == 2 or est.n_outputs_ == 1
         check(single, "n_outputs_", est.n_outputs_, "1 for y of one axis")
         if est.calibration_ is not None:
-            _check_array("calibration_", est.calibration_, (2,), np.isfinite)
-            check(est.calibration_[0] > 0, "calibration_", est.calibration_, "a positive factor")
+            _check_array("calibration_", est.calibration_, (2,), lambda value: value >= 0)
         oof = getattr(est, "oof_predictive_", None)
         if oof is not None:
             expected = est.family_.scipy_name

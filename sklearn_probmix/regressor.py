@@ -139,8 +139,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     weights_ : ndarray of shape (n_kinds,)
         Their weights in the mixture.
     calibration_ : ndarray (a, b) or None
-        With variances in units of the transformed y. With validation="cv", b is less the variance
-        between the means that the other members add, and may be negative.
+        With variances in units of the transformed y. With validation="cv" both are lowered by the
+        share of the variance that the disagreement of further members adds, by half at the most.
     oof_predictive_ : PredictiveDistribution
         With validation="cv", the distribution of every training row of positive weight by the
         member of each kind that did not train on it. These rows also chose the members' best
@@ -409,17 +409,20 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
 
     def _allow_for_members(self, judged, delivered):
         # An out-of-fold row has one member of each kind; the means of the others differ from its,
-        # and that spread, wanted as it is, must not come on top of the fitted one.
+        # and that spread must not come on top of the fitted one, so this is shrunk by its share.
         a, b = self.calibration_
-        added = self._spread_of_means(delivered) - self._spread_of_means(judged)
-        self.calibration_ = np.array([a, b - max(added, 0.0)])
+        within, between = self._parts_of_variance(judged)
+        added = self._parts_of_variance(delivered)[1] - between
+        kept = 1 - max(added, 0.0) / (a * within + b)
+        self.calibration_ = max(kept, 0.5) * self.calibration_
 
-    def _spread_of_means(self, mixture):
-        """Between-component variance of a mixture, averaged over rows and outputs."""
-        means, _ = self.family_.moments(mixture.eta.double())
+    def _parts_of_variance(self, mixture):
+        """Variance within and between the components, averaged over rows and outputs."""
+        means, variances = self.family_.moments(mixture.eta.double())
         weights = mixture.log_weights.double().softmax(-1).unsqueeze(-1)
         centre = (weights * means).sum(1, keepdim=True)
-        return float((weights * (means - centre).square()).sum(1).mean())
+        parts = variances, (means - centre).square()
+        return tuple(float((weights * part).sum(1).mean()) for part in parts)
 
     def _score_predictive(self, dist, y, sample_weight):
         return {

@@ -407,13 +407,18 @@ def test_calibration_leaves_room_for_the_spread_between_members(table):
     est = regressor(
         method="erm", n_members=4, validation="cv", calibration="on", max_epochs=150, lr=0.02
     ).fit(X, y)
-    eta = natural_parameters(est.net_, est._scale_X(X)).eta
-    between = est.family_.moments(eta)[0].var(1, correction=0).mean().item()
-    judged = est.calibration_[1] + between
-    assert judged > 0
-    assert between > 0
-    dist = est.predict_proba(X)
-    v = est.family_.moments(eta.double())[1].numpy()[..., 0]
-    a, b = est.calibration_
-    expected = np.maximum(a * v + b, 0.1 * a * v) * est.y_scale_**2
-    np.testing.assert_allclose(dist.params["scale"] ** 2, expected, rtol=1e-6)
+    oof = est.oof_predictive_
+    # One component each: the scale of the out-of-fold rows is that of the spread as fitted.
+    assert oof.n_components == 1
+    fitted = (oof.params["scale"] ** 2).mean() / est.y_scale_**2
+    eta = natural_parameters(est.net_, est._scale_X(X)).eta.double()
+    means, v = (moment.numpy()[..., 0] for moment in est.family_.moments(eta))
+    kept = 1 - means.var(1).mean() / fitted
+    assert 0.5 < kept < 1
+    whole = est._part(X, y, None)
+    held_out = out_of_fold(est.net_, whole, [np.flatnonzero(f) for f in fold_of_rows(est, X, y)])
+    v_oof = est.family_.moments(held_out.eta.double())[1].numpy()[:, 0, 0]
+    a, b = est.calibration_ / kept
+    np.testing.assert_allclose(a * v_oof + b, oof.params["scale"][:, 0] ** 2 / est.y_scale_**2)
+    expected = (est.calibration_[0] * v + est.calibration_[1]) * est.y_scale_**2
+    np.testing.assert_allclose(est.predict_proba(X).params["scale"] ** 2, expected, rtol=1e-6)
