@@ -137,9 +137,9 @@ class GaussianProcess:
 class DeepEnsemble:
     """Uniform mixture of networks that differ in initialisation and batches.
 
-    Lakshminarayanan, Pritzel and Blundell (2017), Simple and scalable predictive uncertainty
-    estimation using deep ensembles; without its adversarial training. All members are one batched
-    network; the sum of their losses keeps their gradients apart.
+    "Simple and scalable predictive uncertainty estimation using deep ensembles" (2017), without its
+    adversarial training. All members are one batched network; the sum of their losses keeps their
+    gradients apart.
     """
 
     def __init__(self, random_state, *, n_members, n_hidden, lr, batch_size, min_epochs, min_steps):
