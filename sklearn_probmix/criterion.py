@@ -32,7 +32,8 @@ def log_likelihood(
     """
     eta, log_weights = output if isinstance(output, tuple) else (output, None)
     if eta.ndim == 3:
-        return family.log_prob(eta.unsqueeze(1), points).sum(-1, keepdim=True)
+        log_p = family.log_prob(eta.unsqueeze(1), points)
+        return log_p if log_p.shape[-1] == 1 else log_p.sum(-1, keepdim=True)
     log_p = family.log_prob(eta.unsqueeze(1), points.unsqueeze(2)).sum(-1)
     if log_weights is not None:
         log_p = log_p + log_weights.unsqueeze(1) + math.log(n_members)
@@ -124,6 +125,8 @@ class NegativeLogLikelihood(nn.Module):
         target = as_target(target)
         self._check_shape(output, target["points"])
         score = log_likelihood(self.family, output, target["points"], self.n_members)
+        if target.keys() == {"points"} and not self.variance_weighting:
+            return score.sum() / -len(score)
         if "weights" in target:
             score = (target["weights"].unsqueeze(-1) * score).sum(1)
         else:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from skorch import NeuralNet
-from skorch.callbacks import LRScheduler
+from skorch.callbacks import Callback, LRScheduler
 from skorch.dataset import Dataset
 from skorch.utils import TeeGenerator
 from torch.utils.data import DataLoader
@@ -108,8 +108,11 @@ class TabularNet(NeuralNet):
         """Make one step of an optimiser that evaluates the loss once, unlike LBFGS."""
         self._zero_grad_optimizer()
         step = self.train_step_single(batch, **fit_params)
-        parameters = TeeGenerator(self.get_all_learnable_params())
-        self.notify("on_grad_computed", named_parameters=parameters, batch=batch, training=True)
+        if any(
+            type(cb).on_grad_computed is not Callback.on_grad_computed for _, cb in self.callbacks_
+        ):
+            parameters = TeeGenerator(self.get_all_learnable_params())
+            self.notify("on_grad_computed", named_parameters=parameters, batch=batch, training=True)
         self._step_optimizer(None)
         return step
 
