@@ -639,6 +639,7 @@ def test_same_random_state_same_draws():
 
 def test_draws_leave_the_global_generators_alone():
     callback = ProbMixup(site="input", random_state=0).initialize()
+    # numpy's legacy functions are the ones that have a global generator.
     before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
     batch = [torch.zeros(4, 2), torch.zeros(4)]
     callback.on_batch_begin(None, batch=batch, training=True)

@@ -463,6 +463,7 @@ class TestRandomness:
     def _draws(seed=True, draw=True):
         """Seed the global generators, or draw from them, or both."""
         if seed:
+            # numpy's legacy functions are the ones that have a global generator.
             np.random.seed(3)  # noqa: NPY002
             torch.manual_seed(3)
         return np.append(np.random.random(3), torch.rand(3)) if draw else None  # noqa: NPY002
