@@ -10,6 +10,7 @@ import json
 import sys
 import time
 import warnings
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -63,7 +64,7 @@ def read_results(path):
     return results
 
 
-def run_missing(fit, jobs, path, *, n_jobs=1, title=""):
+def run_missing(fit, jobs, path, *, n_jobs=1, title="", together=None):
     """Fit what is not in the file yet, appending a line for each fit as it ends.
 
     Parameters
@@ -79,6 +80,9 @@ def run_missing(fit, jobs, path, *, n_jobs=1, title=""):
         Number of processes.
     title : str, default=""
         Stands before the progress bar.
+    together : str or None, default=None
+        Name of a setting. Jobs that differ in it only are one call of `fit`, which then maps a
+        list of settings to a list of dicts of scores; each is charged its share of the time.
 
     Returns
     -------
@@ -92,8 +96,12 @@ def run_missing(fit, jobs, path, *, n_jobs=1, title=""):
     if not missing:
         return results
     path.parent.mkdir(parents=True, exist_ok=True)
+    groups = {}
+    for position, settings in enumerate(missing):
+        alike = {name: value for name, value in settings.items() if name != together}
+        groups.setdefault(key(alike) if together else position, []).append(settings)
     fits = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(
-        delayed(_measured)(fit, settings) for settings in missing
+        delayed(_measured)(fit, group, together) for group in groups.values()
     )
     bar = tqdm(
         total=len(wanted),
@@ -107,7 +115,7 @@ def run_missing(fit, jobs, path, *, n_jobs=1, title=""):
     with bar, path.open("a", encoding="utf-8") as file:
         if file.tell() and not path.read_text(encoding="utf-8").endswith("\n"):
             file.write("\n")
-        for result in fits:
+        for result in chain.from_iterable(fits):
             results[key(result["settings"])] = result
             file.write(json.dumps(result) + "\n")
             file.flush()
@@ -115,7 +123,7 @@ def run_missing(fit, jobs, path, *, n_jobs=1, title=""):
     return results
 
 
-def _measured(fit, settings):
+def _measured(fit, group, together):
     torch.set_num_threads(1)
     # Of the processor, which other processes do not slow down; fits run in one thread.
     start = time.process_time()
@@ -123,8 +131,15 @@ def _measured(fit, settings):
         with warnings.catch_warnings():
             # That training diverged late and the best epoch was kept is seen in n_epochs.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            outcome = {"scores": fit(settings)}
+            scores = fit(group) if together else [fit(group[0])]
+            outcomes = [{"scores": found} for found in scores]
     except ValueError as error:
-        outcome = {"error": str(error)}
-    cpu_seconds = round(time.process_time() - start, 2)
-    return {"settings": settings, **outcome, "cpu_seconds": cpu_seconds}
+        if len(group) > 1:
+            # One of them failed: which one shows when each is fitted alone.
+            return [line for settings in group for line in _measured(fit, [settings], together)]
+        outcomes = [{"error": str(error)}]
+    cpu_seconds = round((time.process_time() - start) / len(group), 2)
+    return [
+        {"settings": settings, **outcome, "cpu_seconds": cpu_seconds}
+        for settings, outcome in zip(group, outcomes, strict=True)
+    ]

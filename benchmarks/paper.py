@@ -18,7 +18,6 @@ import numpy as np
 
 from benchmarks._runs import RESULTS, read_results, run_missing
 from benchmarks.paper_settings import (
-    FIRST_SPLITS,
     FULL_BATCH_METHODS,
     LARGE_SETS,
     METHODS,
@@ -37,7 +36,7 @@ from benchmarks.paper_settings import (
     uci_grid,
     uci_settings,
 )
-from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor
+from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor, fit_together
 from sklearn_probmix.datasets import (
     load_stock_windows,
     load_uci_split,
@@ -53,14 +52,41 @@ from sklearn_probmix.metrics import (
 )
 
 
+def fit_alike(make, settings, tables):
+    """Fit estimators that differ in their rows only, in one pass where that is quicker.
+
+    Parameters
+    ----------
+    make : type
+        ProbMixupRegressor or ProbMixupClassifier.
+    settings : list of dict
+        With equal "estimator", and the seed as "split" or "run".
+    tables : list of (X, y)
+
+    Returns
+    -------
+    list of estimators
+    """
+    estimators = [
+        make(**ONE_NETWORK, **one["estimator"], random_state=one.get("split", one.get("run")))
+        for one in settings
+    ]
+    if len(estimators) == 1:
+        return [estimators[0].fit(*tables[0])]
+    return fit_together(estimators, tables)
+
+
 def fit_uci(root, settings):
-    """Fit and score one split of a UCI table."""
-    folder = Path(root, "uci", settings["dataset"])
-    X, X_test, y, y_test = load_uci_split(folder, settings["split"])
-    est = ProbMixupRegressor(
-        **ONE_NETWORK, **settings["estimator"], random_state=settings["split"]
-    ).fit(X, y)
-    return regression_scores(est, X_test, y_test) | training_scores(est)
+    """Fit and score splits of a UCI table."""
+    folder = Path(root, "uci", settings[0]["dataset"])
+    splits = [load_uci_split(folder, one["split"]) for one in settings]
+    tables = [(X, y) for X, _, y, _ in splits]
+    return [
+        regression_scores(est, X_test, y_test) | training_scores(est)
+        for est, (_, X_test, _, y_test) in zip(
+            fit_alike(ProbMixupRegressor, settings, tables), splits, strict=True
+        )
+    ]
 
 
 def regression_scores(est, X, y):
@@ -87,49 +113,44 @@ def training_scores(est):
 
 
 def run_uci(args):
-    """Choose alpha and beta on the first splits, then fit all splits, breadth first."""
-    path = args.results / "uci.jsonl"
-    for group in (SMALL_SETS, LARGE_SETS):
-        datasets = [name for name in group if name in args.datasets]
-        n_splits = {name: args.splits or N_SPLITS[name] for name in datasets}
-        last = max(n_splits.values(), default=0)
-        for splits in (range(min(FIRST_SPLITS, last)), range(FIRST_SPLITS, last)):
-            for batch_size in (100, None):
-                cells = [
-                    (dataset, method)
-                    for dataset in datasets
-                    for method in args.methods
-                    if batch_size or (group is SMALL_SETS and method in FULL_BATCH_METHODS)
-                ]
-                _run_uci_cells(args, path, cells, splits, n_splits, batch_size)
+    """Choose alpha and beta of every table and method on two splits, then fit all splits."""
+    for dataset in (name for name in [*SMALL_SETS, *LARGE_SETS] if name in args.datasets):
+        _run_uci_table(args, dataset, args.methods, 100)
+        if dataset in SMALL_SETS:
+            methods = [name for name in args.methods if name in FULL_BATCH_METHODS]
+            _run_uci_table(args, dataset, methods, None)
 
 
-def _run_uci_cells(args, path, cells, splits, n_splits, batch_size):
+def _run_uci_table(args, dataset, methods, batch_size):
+    path, title = args.results / "uci.jsonl", f"{dataset}, batch {batch_size or 'full'}"
     fit = partial(fit_uci, args.data)
-    batch = f"batch {batch_size}" if batch_size else "full batch"
+    run = partial(run_missing, fit, path=path, n_jobs=args.jobs, together="split")
     grid = [
         uci_settings(dataset, split, method, batch_size, **mixing)
-        for dataset, method in cells
+        for method in methods
         for mixing in uci_grid(method)
         for split in SELECTION_SPLITS
     ]
-    results = run_missing(fit, grid, path, n_jobs=args.jobs, title=f"uci {batch}, selection")
-    chosen = {cell: chosen_mixing(results, *cell, batch_size) for cell in cells}
+    results = run(grid, title=f"{title}, selection")
+    chosen = {method: chosen_mixing(results, dataset, method, batch_size) for method in methods}
     jobs = [
-        uci_settings(dataset, split, method, batch_size, **chosen[dataset, method])
-        for split in splits
-        for dataset, method in cells
-        if split < n_splits[dataset]
+        uci_settings(dataset, split, method, batch_size, **chosen[method])
+        for method in methods
+        for split in range(args.splits or N_SPLITS[dataset])
     ]
-    title = f"uci {batch}, splits {splits.start} to {splits.stop - 1}"
-    run_missing(fit, jobs, path, n_jobs=args.jobs, title=title)
+    run(jobs, title=title)
 
 
 def fit_toy_regression(settings):
-    """Fit one draw of the cubic; score inside (-4, 4) and outside, in (4, 6)."""
-    run = settings["run"]
-    X, y = make_cubic(random_state=run)
-    est = ProbMixupRegressor(**ONE_NETWORK, **settings["estimator"], random_state=run).fit(X, y)
+    """Fit draws of the cubic; score inside (-4, 4) and outside, in (4, 6)."""
+    runs = [one["run"] for one in settings]
+    tables = [make_cubic(random_state=run) for run in runs]
+    fitted = fit_alike(ProbMixupRegressor, settings, tables)
+    return [toy_regression_scores(est, run) for est, run in zip(fitted, runs, strict=True)]
+
+
+def toy_regression_scores(est, run):
+    """Score one fit on new rows inside and outside of the training range."""
     scores = training_scores(est)
     for where, (low, high) in {"in": (-4, 4), "out": (4, 6)}.items():
         X_test, y_test = make_cubic(N_TOY_TEST, low=low, high=high, random_state=10_000 + run)
@@ -150,15 +171,21 @@ def run_toy_regression(args):
         for method, mixing in stage
     ]
     path = args.results / "toy-regression.jsonl"
-    run_missing(fit_toy_regression, jobs, path, n_jobs=args.jobs, title="toy-regression")
+    title = "toy-regression"
+    run_missing(fit_toy_regression, jobs, path, n_jobs=args.jobs, title=title, together="run")
 
 
 def fit_toy_classification(settings):
-    """Fit and score one draw of the three rings."""
-    run = settings["run"]
-    X, y = make_rings(random_state=run)
+    """Fit and score draws of the three rings."""
+    runs = [one["run"] for one in settings]
+    tables = [make_rings(random_state=run) for run in runs]
+    fitted = fit_alike(ProbMixupClassifier, settings, tables)
+    return [toy_classification_scores(est, run) for est, run in zip(fitted, runs, strict=True)]
+
+
+def toy_classification_scores(est, run):
+    """Score one fit on new rows."""
     X_test, y_test = make_rings(N_TOY_TEST, random_state=10_000 + run)
-    est = ProbMixupClassifier(**ONE_NETWORK, **settings["estimator"], random_state=run).fit(X, y)
     proba = est.predict_proba(X_test)
     p_of_label = np.take_along_axis(proba, np.searchsorted(est.classes_, y_test)[:, None], axis=1)
     return {
@@ -178,7 +205,8 @@ def run_toy_classification(args):
         for method, mixing in stage
     ]
     path = args.results / "toy-classification.jsonl"
-    run_missing(fit_toy_classification, jobs, path, n_jobs=args.jobs, title="toy-classification")
+    title = "toy-classification"
+    run_missing(fit_toy_classification, jobs, path, n_jobs=args.jobs, title=title, together="run")
 
 
 def fit_stock(root, settings):

@@ -31,8 +31,6 @@ LARGE_SETS = ["kin8nm", "power-plant", "naval-propulsion-plant"]
 FULL_BATCH_METHODS = ["erm", "probmix", "m-probmix"]
 N_SPLITS = {**dict.fromkeys(SMALL_SETS, 20), **dict.fromkeys(LARGE_SETS, 5)}
 SELECTION_SPLITS = range(2)
-# So many splits of every small set come before the rest of any.
-FIRST_SPLITS = 5
 
 # What all experiments share. The paper has no floor of the variance.
 COMMON = {

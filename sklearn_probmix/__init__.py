@@ -23,6 +23,7 @@ from sklearn_probmix.scorers import (
     neg_nll_scorer,
     neg_pinball_scorer,
 )
+from sklearn_probmix.together import fit_together
 from sklearn_probmix.training_displays import MixingGraphDisplay, TrainingHistoryDisplay
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ __all__ = [
     "TensorLoader",
     "TrainingHistoryDisplay",
     "cross_val_predict_proba",
+    "fit_together",
     "get_family",
     "load_model",
     "neg_calibration_error_scorer",

@@ -334,7 +334,7 @@ class BaseProbMixup(BaseEstimator):
         trained = []
         # Shorter than the kinds where an earlier fit was interrupted.
         for kind, seed, net in zip(kinds, seeds, nets or [None] * len(kinds), strict=False):
-            _size_to(kind, len(part.y))
+            size_to(kind, len(part.y))
             if max_epochs is not None:
                 kind.max_epochs = max_epochs
             new = train(kind, self.family_, part, validation, seed=int(seed), mask=mask, net=net)
@@ -343,6 +343,10 @@ class BaseProbMixup(BaseEstimator):
             trained.append(new)
             if new.best.stop_reason_ == "interruption":
                 break
+        self._keep(trained, kinds)
+
+    def _keep(self, trained, kinds):
+        """Make trained networks of these kinds, or of the first of them, the fitted ones."""
         for stale in ("oof_predictive_", "oof_scores_"):
             vars(self).pop(stale, None)
         self.nets_ = [net for net, _, _ in trained]
@@ -375,6 +379,10 @@ class BaseProbMixup(BaseEstimator):
 
     def _fit_holdout(self, train_part, valid, rng, nets):
         self._train(train_part, None if valid is None else valid.validation(), rng, nets)
+        self._judge(valid)
+
+    def _judge(self, valid):
+        """Weigh and calibrate the trained networks by held-out rows, if there are any."""
         judged = None
         if valid is not None and (len(self.nets_) > 1 or self.calibration != "off"):
             judged = [natural_parameters(net, valid.X) for net in self.nets_]
@@ -384,7 +392,8 @@ class BaseProbMixup(BaseEstimator):
         mask = torch.ones(len(whole.y), len(folds))
         for member, fold in enumerate(folds):
             mask[fold, member] = 0
-        self._train(whole, whole.fold_validation(folds), rng, nets, mask)
+        held_out = Part.side_by_side([whole.take(fold) for fold in folds])
+        self._train(whole, held_out.validation(), rng, nets, mask)
         judged = self._combine([out_of_fold(net, whole, folds) for net in self.nets_], whole)
         self.oof_predictive_ = self._predictive(judged)
         self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, weight)
@@ -431,7 +440,7 @@ class BaseProbMixup(BaseEstimator):
         return pool_kinds([natural_parameters(net, X) for net in self.nets_], self.weights_)
 
 
-def _size_to(kind, n_rows):
+def size_to(kind, n_rows):
     """Settle the batch size and the number of epochs that were left to the number of rows.
 
     Small tables need many epochs to see enough steps; on large ones a wide batch costs little.

@@ -275,16 +275,15 @@ class ProbMixup(Callback):
 class Validation(NamedTuple):
     """Rows that choose the best epoch: the same for all members, or each member's own.
 
-    A member's own rows have the member on a first axis; its rows of weight 0 are padding.
+    A member's own rows of weight 0 are padding.
     """
 
     X: torch.Tensor
-    """Shape ([n_members,] rows, ...)."""
+    """Shape (rows, [n_members,] ...)."""
     y: torch.Tensor
-    """Shape ([n_members,] rows, n_outputs)."""
+    """Shape (rows, [n_members,] n_outputs)."""
     weight: torch.Tensor
-    """Shape ([n_members,] rows)."""
-    per_member: bool
+    """Shape (rows, n_members), or (rows, 1) where members share the rows."""
 
 
 class BestEpoch(Callback):
@@ -304,9 +303,14 @@ class BestEpoch(Callback):
         The score whose minimum is the best epoch; CRPS for Normal families only.
     family : str or Family, default="normal"
     n_members : int, default=1
+    apart : bool, default=False
+        Whether members are fits of their own: each stops when its own patience is over, and
+        none stops because another diverges.
 
     Attributes
     ----------
+    losses_ : list of ndarray of shape (n_members,)
+        Negative log-likelihood of the validation rows in every epoch.
     best_epoch_ : ndarray of shape (n_members,)
         Number, from 1, of the epoch whose weights are kept; 0 before the first.
     best_score_ : ndarray of shape (n_members,)
@@ -315,18 +319,27 @@ class BestEpoch(Callback):
         Why training ended early.
     """
 
-    def __init__(self, patience=None, validation=None, monitor="nll", family="normal", n_members=1):
+    def __init__(
+        self,
+        patience=None,
+        validation=None,
+        monitor="nll",
+        family="normal",
+        n_members=1,
+        apart=False,
+    ):
         self.patience = patience
         self.validation = validation
         self.monitor = monitor
         self.family = family
         self.n_members = n_members
+        self.apart = apart
 
     def on_train_begin(self, net, **kwargs):
         """Forget an earlier fit."""
         self.best_epoch_ = np.zeros(self.n_members, dtype=int)
         self.best_score_ = np.full(self.n_members, np.inf)
-        self.n_epochs_, self.in_epoch_ = 0, True
+        self.n_epochs_, self.in_epoch_, self.losses_ = 0, True, []
         self.stop_reason_, self.weights_, self.unproven_ = None, None, None
 
     def on_epoch_begin(self, net, **kwargs):
@@ -344,22 +357,28 @@ class BestEpoch(Callback):
         score = None if self.validation is None else self._validate(net)
         self.in_epoch_ = False
         self.n_epochs_ += 1
-        if not np.isfinite(
-            [net.history[-1, "train_loss"], *([] if score is None else score)]
-        ).all():
+        losses = [net.history[-1, "train_loss"], *([] if score is None else score)]
+        if not (self.apart or np.isfinite(losses).all()):
             self._stop("divergence")
         epoch = len(net.history)
         if score is None:
             self._prove()
             self.unproven_ = epoch, _copy(net.module_.state_dict())
             return
-        better = score < self.best_score_
+        better = self.improves(score, epoch)
         net.history.record("valid_loss_best", bool(better.any()))
         if better.any():
             self._keep(net.module_.state_dict(), better)
             self.best_epoch_[better], self.best_score_[better] = epoch, score[better]
         elif self.patience is not None and epoch - self.best_epoch_.max() >= self.patience:
             self._stop("patience")
+
+    def improves(self, score, epoch):
+        """Which members have a better score than ever, in time; boolean, shape (n_members,)."""
+        better = score < self.best_score_
+        if self.apart and self.patience is not None:
+            better &= epoch - self.best_epoch_ <= self.patience
+        return better
 
     def on_train_end(self, net, **kwargs):
         """Put the best weights back."""
@@ -386,33 +405,30 @@ class BestEpoch(Callback):
         """Score the validation rows and record the scores; shape (n_members,)."""
         scores = {"nll": lambda *args: -log_likelihood(*args), "crps": normal_crps}
         names = ["nll"] if self.monitor == "nll" else ["nll", "crps"]
-        family, (X, y, weight, per_member) = get_family(self.family), self.validation
-        points, weight = (y.transpose(0, 1), weight.T) if per_member else (y.unsqueeze(1), weight)
+        family, (X, y, weight) = get_family(self.family), self.validation
+        forward = net.module_.each if y.ndim == 3 else net.infer
+        points = y.reshape(len(y), 1, -1)
         totals = dict.fromkeys(names, 0.0)
         net.module_.eval()
         with torch.no_grad():
             for start in range(0, len(points), _VALIDATION_CHUNK):
                 rows = slice(start, start + _VALIDATION_CHUNK)
-                output = (
-                    net.module_.each(X[:, rows].to(net.device))
-                    if per_member
-                    else net.infer(X[rows])
-                )
+                output = forward(X[rows].to(net.device))
                 for name in names:
                     score = scores[name](
                         family, output, points[rows].to(net.device), self.n_members
-                    ).cpu()
-                    score = score.diagonal(dim1=1, dim2=2) if per_member else score[:, 0]
-                    share = weight[rows] if per_member else weight[rows].unsqueeze(-1)
-                    totals[name] = totals[name] + (score.double() * share).sum(0)
+                    )
+                    score = score[:, 0].cpu().double() * weight[rows]
+                    totals[name] = totals[name] + score.sum(0)
         means = {name: (total / weight.sum(0)).numpy() for name, total in totals.items()}
+        self.losses_.append(means["nll"])
         net.history.record("valid_loss", float(means["nll"].mean()))
         if "crps" in means:
             net.history.record("valid_crps", float(means["crps"].mean()))
         return means[self.monitor]
 
     def _keep(self, state, better):
-        if better.all():
+        if self.weights_ is None or better.all():
             self.weights_ = _copy(state)
             return
         for name, value in _tensors(state).items():

@@ -24,6 +24,8 @@ def log_likelihood(
         Natural parameters (rows, [components,] n_outputs, n_params). The components fall into
         `n_members` groups of equal size; each group is a mixture of its own.
     points : Tensor of shape (rows, n_points, n_outputs)
+        The same for all members, or (rows, n_points, n_members * n_outputs), each member's own
+        one after another.
     n_members : int, default=1
 
     Returns
@@ -34,14 +36,19 @@ def log_likelihood(
     if eta.ndim == 3:
         log_p = family.log_prob(eta.unsqueeze(1), points)
         return log_p if log_p.shape[-1] == 1 else log_p.sum(-1, keepdim=True)
-    log_p = family.log_prob(eta.unsqueeze(1), points.unsqueeze(2)).sum(-1)
+    eta = eta.unflatten(1, (n_members, -1)).unsqueeze(1)
+    log_p = family.log_prob(eta, _by_member(points, eta).unsqueeze(3)).sum(-1)
     if log_weights is not None:
-        log_p = log_p + log_weights.unsqueeze(1) + math.log(n_members)
-        return log_p.unflatten(-1, (n_members, -1)).logsumexp(-1)
-    if log_p.shape[-1] == n_members:
-        return log_p
-    log_p = log_p.unflatten(-1, (n_members, -1))
+        log_weights = log_weights.unflatten(1, (n_members, -1)).unsqueeze(1)
+        return (log_p + log_weights).logsumexp(-1) + math.log(n_members)
+    if log_p.shape[-1] == 1:
+        return log_p.squeeze(-1)
     return log_p.logsumexp(-1) - math.log(log_p.shape[-1])
+
+
+def _by_member(points, eta):
+    """Give points an axis of members, of length 1 where they share them."""
+    return points.unflatten(-1, (-1, eta.shape[-2]))
 
 
 def as_target(target: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
@@ -153,7 +160,8 @@ class NegativeLogLikelihood(nn.Module):
     def _check_shape(self, output, points):
         shape = output_shape(output)
         expected = (points.shape[0], points.shape[2], self.family.n_params)
-        if len(shape) not in (3, 4) or (shape[0], *shape[-2:]) != expected:
+        own = (points.shape[0], points.shape[2] // self.n_members, self.family.n_params)
+        if len(shape) not in (3, 4) or (shape[0], *shape[-2:]) not in (expected, own):
             raise ValueError(
                 f"the module returned natural parameters of shape {tuple(shape)}; "
                 f"expected (rows, n_outputs, n_params) = {expected} for y of "
@@ -175,6 +183,7 @@ def normal_crps(
     output : Tensor or Mixture
         Components of equal weight, in `n_members` groups.
     points : Tensor of shape (rows, n_points, n_outputs)
+        Or each member's own, as in :func:`log_likelihood`.
     n_members : int, default=1
 
     Returns
@@ -186,7 +195,7 @@ def normal_crps(
     means, variances = family.moments(eta)
     mean = means.mean(2)
     sd = (variances.mean(2) + (means - mean.unsqueeze(2)).square().mean(2)).sqrt().unsqueeze(1)
-    z = (points.unsqueeze(2) - mean.unsqueeze(1)) / sd
+    z = (_by_member(points, eta) - mean.unsqueeze(1)) / sd
     density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
     score = z * (2 * torch.special.ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi)
     return (sd * score).sum(-1)

@@ -94,6 +94,9 @@ class NeighborLoader(TensorLoader):
     n_neighbors : int, default=5
         K, less than the number of rows. Neighbours are found once, by Euclidean distance between
         standardised, flattened rows of X.
+    own_rows : bool, default=False
+        Whether X and y are of shape (rows, n_members, ...), a table for every member of an
+        ensemble, each with neighbours of its own.
 
     Yields
     ------
@@ -111,13 +114,23 @@ class NeighborLoader(TensorLoader):
     True
     """
 
-    def __init__(self, dataset, batch_size=256, shuffle=True, random_state=None, n_neighbors=5):
+    def __init__(
+        self,
+        dataset,
+        batch_size=256,
+        shuffle=True,
+        random_state=None,
+        n_neighbors=5,
+        own_rows=False,
+    ):
         super().__init__(dataset, batch_size, True, random_state)
         if not isinstance(self.X, torch.Tensor):
             raise TypeError(
                 f"NeighborLoader needs one array X to find neighbours in; found {type(self.X)}."
             )
-        self.neighbors = nearest_neighbors(self.X, n_neighbors)
+        tables = self.X.unbind(1) if own_rows else [self.X]
+        found = [nearest_neighbors(table, n_neighbors) for table in tables]
+        self.neighbors = np.stack(found, axis=-1) if own_rows else found[0]
 
     def __iter__(self):
         # Every batch is full, so that no edge is favoured by a short one.
@@ -127,9 +140,13 @@ class NeighborLoader(TensorLoader):
         orders = [self.rng.permutation(self.n_rows) for _ in range(rounds)]
         origins = np.concatenate(orders)[:n_origins]
         picks = self.rng.integers(self.neighbors.shape[1], size=n_origins)
-        ends = np.stack([origins, self.neighbors[origins, picks]])
+        partners = self.neighbors[origins, picks]
+        origins = np.broadcast_to(origins.reshape(-1, *[1] * (partners.ndim - 1)), partners.shape)
+        ends = np.stack([origins, partners])
+        members = ends.shape[2:]
         # Batch by batch: the origins of its edges, then their partners.
-        rows = torch.from_numpy(ends.reshape(2, -1, half).swapaxes(0, 1).reshape(-1))
+        ends = ends.reshape(2, -1, half, *members).swapaxes(0, 1).reshape(-1, *members)
+        rows = torch.from_numpy(ends)
         X, y = _take(self.X, rows), _take(self.y, rows)
         for start in range(0, len(rows), 2 * half):
             batch = slice(start, start + 2 * half)
@@ -199,8 +216,12 @@ def _take(data, rows):
         return {key: _take(value, rows) for key, value in data.items()}
     if isinstance(data, list):
         return [_take(value, rows) for value in data]
+    if isinstance(rows, slice):
+        return data[rows]
+    if rows.ndim == 2:
+        return data[rows, torch.arange(rows.shape[1])]
     # index_select is several times quicker than indexing by a tensor.
-    return data[rows] if isinstance(rows, slice) else data.index_select(0, rows)
+    return data.index_select(0, rows)
 
 
 def _leaf(data):

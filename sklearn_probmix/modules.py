@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.quasirandom import SobolEngine
 
-from sklearn_probmix.families import Family, Mixture, Normal, get_family
+from sklearn_probmix.families import Family, Mixture, Normal, get_family, stack_parameters
 
 __all__ = ["MLP", "Ensemble", "GaussianSampler"]
 
@@ -98,7 +98,7 @@ class GaussianEmbedding(nn.Module):
         """Map x (rows, n_features) to natural parameters (rows, d_z, 2)."""
         mean = self.trunk(x)
         spread = self.spread(x if self.separate else mean)
-        return _EMBEDDING.natural(torch.stack([mean, spread], dim=-1))
+        return _EMBEDDING.natural(stack_parameters(mean, spread))
 
 
 class MLP(nn.Module):
@@ -207,6 +207,8 @@ class Ensemble(nn.Module):
     module : callable
         Makes one member.
     n_members : int
+    own_rows : bool, default=False
+        Whether every member has rows of its own: x is then (rows, n_members, ...).
     **kwargs
         Arguments of `module`.
 
@@ -223,8 +225,9 @@ class Ensemble(nn.Module):
     torch.Size([10, 5, 1, 2])
     """
 
-    def __init__(self, module, n_members, **kwargs):
+    def __init__(self, module, n_members, own_rows=False, **kwargs):
         super().__init__()
+        self.own_rows = own_rows
         members = [module(**kwargs) for _ in range(n_members)]
         parameters, buffers = stack_module_state(members)
         self.n_members = n_members
@@ -259,11 +262,20 @@ class Ensemble(nn.Module):
 
         The components of a member are consecutive.
         """
-        return self._flatten(self._map(X, None))
+        return self._flatten(self._map(X, 1 if self.own_rows else None))
 
     def each(self, X: Tensor) -> Tensor | Mixture:
-        """Map every member's own x (members, rows, ...); the result is as of `forward`."""
-        return self._flatten(self._map(X, 0))
+        """Map every member's own x (rows, members, ...); the result is as of `forward`."""
+        return self._flatten(self._map(X, 1))
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """Return what `load_state_dict` of the same module outside of an ensemble takes."""
+        state = self.state_dict()
+        return {
+            name: state[attribute][member]
+            for name, attribute in self._attributes.items()
+            if attribute in state
+        }
 
     def _map(self, X, axis):
         state = {name: getattr(self, attribute) for name, attribute in self._attributes.items()}
@@ -285,7 +297,7 @@ class Ensemble(nn.Module):
         outputs = [
             run(
                 {name: value[member] for name, value in state.items()},
-                X if axis is None else X[member],
+                X if axis is None else X.select(axis, member),
             )
             for member in range(self.n_members)
         ]

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler
 from skorch.dataset import Dataset
+from skorch.history import History
 from skorch.utils import TeeGenerator
 from torch.utils.data import DataLoader
 
@@ -50,11 +51,11 @@ class Part(NamedTuple):
     """Rows of a table in the units in which the network sees them."""
 
     X: torch.Tensor
-    """Shape (rows, ...)."""
+    """Shape (rows, ...), or (rows, members, ...) where every member has rows of its own."""
     y: torch.Tensor
-    """Shape (rows, n_outputs)."""
+    """Shape (rows, [members,] n_outputs)."""
     weight: torch.Tensor | None = None
-    """Shape (rows,), of mean 1."""
+    """Shape (rows,), of mean 1, or (rows, members)."""
 
     def take(self, rows) -> Part:
         """Rows by index."""
@@ -68,16 +69,22 @@ class Part(NamedTuple):
         return Dataset(self.X, self.y if len(y) == 1 else y)
 
     def validation(self) -> Validation:
-        """Make these rows the validation data of all members."""
-        return Validation(self.X, self.y, self.row_weight(), per_member=False)
+        """Make these rows the validation data of all members, or of each its own."""
+        weight = self.row_weight()
+        return Validation(self.X, self.y, weight.unsqueeze(1) if weight.ndim == 1 else weight)
 
-    def fold_validation(self, folds: list[np.ndarray]) -> Validation:
-        """Rows `folds[m]` as validation data of member m, padded to the longest fold."""
-        longest = max(map(len, folds))
-        rows = torch.as_tensor(np.stack([np.resize(fold, longest) for fold in folds]))
-        padding = torch.arange(longest) >= torch.tensor([[len(fold)] for fold in folds])
-        weight = self.row_weight()[rows].masked_fill(padding, 0.0)
-        return Validation(self.X[rows], self.y[rows], weight, per_member=True)
+    @classmethod
+    def side_by_side(cls, parts: list[Part]) -> Part:
+        """Rows of member m from `parts[m]`; shorter parts are padded by rows of weight 0."""
+        longest = max(len(part.y) for part in parts)
+        rows = [torch.arange(longest) % len(part.y) for part in parts]
+        padded = [part.take(index) for part, index in zip(parts, rows, strict=True)]
+        weights = [
+            part.row_weight().where(torch.arange(longest) < len(own.y), 0.0)
+            for part, own in zip(padded, parts, strict=True)
+        ]
+        X, y = ([getattr(part, name) for part in padded] for name in ("X", "y"))
+        return cls(*(torch.stack(values, dim=1) for values in (X, y, weights)))
 
     def row_weight(self) -> torch.Tensor:
         """Weights (rows,), ones if there are none."""
@@ -138,6 +145,7 @@ def train(
     seed: int,
     mask: torch.Tensor | None = None,
     net: NeuralNet | None = None,
+    apart: bool = False,
 ) -> Trained:
     """Train a new net of this kind, or go on from a copy of `net`.
 
@@ -157,6 +165,8 @@ def train(
         1 where a row trains a member.
     net : NeuralNet, default=None
         An initialised net.
+    apart : bool, default=False
+        Whether members are fits of their own, on rows of their own.
 
     Returns
     -------
@@ -170,14 +180,17 @@ def train(
         monitor=kind.monitor,
         family=family,
         n_members=kind.n_members,
+        apart=apart,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds[0])
         if net is None:
-            net = new_net(kind, family, part.X.shape[-1], part.y.shape[1])
+            net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1])
+            if apart:
+                net.set_params(module__own_rows=True)
         else:
             net = copy.deepcopy(net)
-        settings = _loaders(kind, net, seeds[2]) | {
+        settings = _loaders(kind, net, seeds[2], apart) | {
             "callbacks": _callbacks(kind, family, best, seeds[1]),
             "train_split": None,
             "verbose": int(kind.verbose > 1),
@@ -198,6 +211,59 @@ def train(
     # An epoch that was interrupted left a row of its own.
     del net.history[epochs_before + best.n_epochs_ :]
     return Trained(net, best, best.n_epochs_)
+
+
+def train_apart(
+    kind: SimpleNamespace,
+    family: Family,
+    parts: list[Part],
+    validations: list[Part],
+    *,
+    seed: int,
+) -> list[Trained]:
+    """Train one net of this kind on every part, in one pass.
+
+    Batches of all parts have the same lam and the same positions of partners; rows,
+    initialisation, noise, best epoch and patience are each net's own.
+
+    Parameters
+    ----------
+    kind, family, seed
+        As in :func:`train`.
+    parts, validations : list of Part
+        Rows without weights that train a net, and those that choose its best epoch.
+
+    Returns
+    -------
+    list of Trained
+    """
+    joint = Part.side_by_side(parts)
+    mask = None if joint.weight.all() else joint.weight
+    members = SimpleNamespace(**vars(kind) | {"n_members": len(parts)})
+    validation = Part.side_by_side(validations).validation()
+    joint = joint._replace(weight=None)
+    ensemble, best, _ = train(members, family, joint, validation, seed=seed, mask=mask, apart=True)
+    return [_member(kind, family, ensemble, best, m, joint) for m in range(len(parts))]
+
+
+def _member(kind, family, ensemble, best, member, part):
+    """Take a net of its own out of an ensemble."""
+    with torch.random.fork_rng(devices=[]):
+        net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1]).initialize()
+    net.module_.load_state_dict(ensemble.module_.member_state(member))
+    epochs = [
+        {"epoch": epoch, "valid_loss": float(losses[member])}
+        for epoch, losses in enumerate(best.losses_, start=1)
+    ]
+    own = copy.copy(best)
+    own.best_epoch_ = best.best_epoch_[member : member + 1]
+    own.best_score_ = best.best_score_[member : member + 1]
+    if best.patience is not None:
+        del epochs[own.best_epoch_[0] + best.patience :]
+    if not np.isfinite([epoch["valid_loss"] for epoch in epochs]).all():
+        own.stop_reason_ = "divergence"
+    net.history_ = History({"batches": []} | epoch for epoch in epochs)
+    return Trained(net, own, len(epochs))
 
 
 def natural_parameters(net: NeuralNet, X: torch.Tensor) -> Mixture:
@@ -240,11 +306,11 @@ def out_of_fold(net: NeuralNet, part: Part, folds: list[np.ndarray]) -> Mixture:
     Mixture
         `eta` of shape (rows, components of one member, n_outputs, n_params).
     """
-    X = part.fold_validation(folds).X
+    X = Part.side_by_side([part.take(fold) for fold in folds]).X
     net.module_.eval()
     chunks = []
     with torch.no_grad():
-        for rows in X.split(_CHUNK, dim=1):
+        for rows in X.split(_CHUNK):
             output = as_mixture(net.module_.each(rows.to(net.device)))
             chunks.append([value.unflatten(1, (len(folds), -1)).cpu() for value in output])
     whole = [torch.cat(parts) for parts in zip(*chunks, strict=True)]
@@ -344,7 +410,7 @@ def _callbacks(kind, family, best, seed):
     return [*callbacks, *(own if isinstance(own, list) else []), *(kind.callbacks or [])]
 
 
-def _loaders(kind, net, seed):
+def _loaders(kind, net, seed, apart):
     """Name the loaders of this fit; those that a user chose are kept."""
     needs_neighbors = mixes(kind) and kind.n_neighbors is not None
     settings = {}
@@ -357,6 +423,7 @@ def _loaders(kind, net, seed):
         if needs_neighbors:
             settings["iterator_train"] = NeighborLoader
             settings["iterator_train__n_neighbors"] = kind.n_neighbors
+            settings["iterator_train__own_rows"] = apart
     elif needs_neighbors:
         raise ValueError(
             f"n_neighbors={kind.n_neighbors!r} needs the NeighborLoader; found iterator_train="

@@ -44,6 +44,7 @@ RULES = {
     "base": Rule({"training", "calibration"}, {"numpy", "sklearn", "torch"}),
     "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "torch"}),
     "classifier": Rule({"base"}, {"numpy", "scipy", "sklearn", "torch"}),
+    "together": Rule({"base"}, {"numpy", "sklearn"}),
     "codec": Rule({"families", "distributions"}, {"numpy", "torch"}),
     "persistence": Rule(
         {"codec", "regressor", "classifier"}, {"numpy", "safetensors", "sklearn", "skorch", "torch"}

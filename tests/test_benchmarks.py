@@ -105,7 +105,7 @@ def test_validation_chooses_alpha_and_beta():
 def test_one_toy_fit_scores_inside_and_outside():
     settings = toy_settings(0, "m-probmix", toy_mixings("m-probmix")[0])
     settings["estimator"]["max_epochs"] = 2
-    scores = paper.fit_toy_regression(settings)
+    [scores] = paper.fit_toy_regression([settings])
     assert scores["n_epochs"] == 2
     assert scores["mse_out"] > scores["mse_in"]
     assert scores["nll_standardised_in"] == pytest.approx(scores["nll_in"] - scores["log_scale"])
@@ -115,7 +115,8 @@ def test_one_classification_fit():
     mixing = toy_mixings("probmix", classification=True)[-1]
     settings = toy_settings(0, "probmix", mixing, classification=True)
     settings["estimator"]["max_epochs"] = 2
-    assert 0 <= paper.fit_toy_classification(settings)["accuracy"] <= 1
+    [scores] = paper.fit_toy_classification([settings])
+    assert 0 <= scores["accuracy"] <= 1
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "transformer"])

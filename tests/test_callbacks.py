@@ -1013,7 +1013,7 @@ def overfit(*callbacks, patience=None, **kwargs):
     torch.manual_seed(0)
     X, y = small_data(62)
     X_valid, y_valid = torch.from_numpy(X[12:]), torch.from_numpy(y[12:, None])
-    best = BestEpoch(patience, Validation(X_valid, y_valid, torch.ones(50), per_member=False))
+    best = BestEpoch(patience, Validation(X_valid, y_valid, torch.ones(50, 1)))
     arguments = {"optimizer": torch.optim.Adam, "lr": 0.05, "max_epochs": 80}
     net = small_net(best, *callbacks, module__hidden_layer_sizes=(32,), **(arguments | kwargs))
     return net.fit(X[:12], y[:12]), best
