@@ -61,6 +61,27 @@ def test_a_failed_fit_is_a_result(tmp_path):
     run_missing(must_not_run, [{"seed": -1}], path)
 
 
+def squares(settings):
+    return [square(one) for one in settings]
+
+
+def test_jobs_that_differ_in_one_setting_are_one_call(tmp_path):
+    jobs = [{"alpha": alpha, "seed": seed} for alpha in (1, 2) for seed in (2, 3, -1)]
+    calls = []
+
+    def recording(settings):
+        calls.append(settings)
+        return squares(settings)
+
+    path = tmp_path / "squares.jsonl"
+    results = run_missing(recording, jobs, path, together="seed")
+    # A call that failed is divided, so that only the failing fit is an error.
+    assert [len(call) for call in calls] == [3, 1, 1, 1] * 2
+    assert results[key(jobs[1])]["scores"] == {"nll": 9}
+    assert results[key(jobs[5])]["error"] == "no root"
+    assert read_results(path) == results
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_results(tmp_path):
     results = run_missing(square, JOBS, tmp_path / "squares.jsonl", n_jobs=2)
@@ -131,11 +152,12 @@ def test_sequence_modules_train_inside_the_estimator(encoder, method):
     assert np.isfinite(est.predict_proba(X).logpdf(y)).all()
 
 
-def test_one_split_of_a_real_table(uci_root):
-    settings = uci_settings("yacht", 0, "erm")
-    settings["estimator"]["max_epochs"] = 2
-    scores = paper.fit_uci(uci_root.parent, settings)
-    assert {"nll", "rmse", "crps", "coverage", "valid_nll"} <= set(scores)
+def test_splits_of_a_real_table(uci_root):
+    settings = [uci_settings("yacht", split, "erm") for split in range(2)]
+    for one in settings:
+        one["estimator"]["max_epochs"] = 2
+    for scores in paper.fit_uci(uci_root.parent, settings):
+        assert {"nll", "rmse", "crps", "coverage", "valid_nll"} <= set(scores)
 
 
 def test_a_missing_data_folder_is_a_usage_error(tmp_path, capsys):

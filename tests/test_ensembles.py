@@ -123,7 +123,7 @@ def test_a_module_that_vmap_cannot_batch_is_looped_over_and_says_so(caplog):
 def test_loop_and_vmap_agree():
     torch.manual_seed(0)
     ensemble = Ensemble(MLP, 3, n_features=2).eval()
-    X, own = torch.randn(7, 2), torch.randn(3, 5, 2)
+    X, own = torch.randn(7, 2), torch.randn(5, 3, 2)
     in_one_pass = ensemble(X), ensemble.each(own)
     assert ensemble.vectorised
     ensemble.vectorised = False
@@ -254,9 +254,9 @@ def test_out_of_fold_rows_come_from_the_member_that_held_them_out(table):
 
 def test_folds_of_unequal_size_are_padded_with_weight_zero():
     part = Part(torch.arange(5.0)[:, None], torch.arange(5.0)[:, None])
-    validation = part.fold_validation([np.array([0, 1, 2]), np.array([3, 4])])
-    assert validation.X[..., 0].tolist() == [[0, 1, 2], [3, 4, 3]]
-    assert validation.weight.tolist() == [[1, 1, 1], [1, 1, 0]]
+    held_out = Part.side_by_side([part.take([0, 1, 2]), part.take([3, 4])])
+    assert held_out.X[..., 0].T.tolist() == [[0, 1, 2], [3, 4, 3]]
+    assert held_out.validation().weight.T.tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
 def test_kinds_are_stacked_by_their_out_of_fold_scores(table):
