@@ -15,6 +15,7 @@ from sklearn_probmix.callbacks import BestEpoch
 from sklearn_probmix.criterion import log_likelihood, normal_crps
 from sklearn_probmix.datasets import make_rings
 from sklearn_probmix.families import get_family
+from sklearn_probmix.loaders import nearest_neighbors
 from sklearn_probmix.modules import MLP, Ensemble
 from sklearn_probmix.training import Part
 
@@ -91,11 +92,10 @@ def test_classifiers():
 
 
 def test_same_seeds_same_bits_and_the_global_generator_is_left_alone():
-    tables = [table(seed) for seed in range(2)]
+    tables, (X, _) = [table(0), table(1)], table(2)
     before = torch.get_rng_state()
     first, second = (
-        [est.predict(X) for est, (X, _) in zip(fit_together(regressors(2), tables), tables)]
-        for _ in range(2)
+        [est.predict(X) for est in fit_together(regressors(2), tables)] for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
     assert torch.equal(before, torch.get_rng_state())
@@ -141,13 +141,12 @@ def test_every_member_has_neighbours_of_its_own():
         joint.dataset(), batch_size=60, n_neighbors=2, random_state=0, own_rows=True
     )
     for m, part in enumerate(parts):
-        distance = torch.cdist(part.X, part.X).fill_diagonal_(torch.inf)
-        nearest = distance.topk(2, largest=False).values[:, 1]
-        for X, _ in loader:
-            found = (X[:30, m] - X[30:, m]).norm(dim=1)
-            rows = (X[:30, m, None] == part.X).all(-1).float().argmax(1)
-            own = torch.equal(part.X[rows], X[:30, m])
-            assert own
+        neighbors = nearest_neighbors(part.X, 2)
+        for X, y in loader:
+            row = (X[:, m, None] == part.X).all(-1).float().argmax(1)
+            assert torch.equal(part.y[row], y[:, m])
+            origin, partner = row.numpy().reshape(2, -1)
+            assert (neighbors[origin] == partner[:, None]).any(1).all()
 
 
 @pytest.mark.parametrize("score", [log_likelihood, normal_crps])
