@@ -236,7 +236,7 @@ class Normal(Family):
         """Natural parameters of the same mean and the variance ``a v + b``."""
         mean, variance = Normal.moments(eta.double())
         precision = 1 / (a * variance + b)
-        return torch.stack([mean * precision, -0.5 * precision], dim=-1)
+        return stack_parameters(mean * precision, -0.5 * precision)
 
     def log_prob(self, eta, y):
         # With the precision w: -(w y - w mu)^2 / (2 w) + log(w / (2 pi)) / 2. In float32 the
@@ -339,7 +339,7 @@ class Gamma(Family):
 
     def natural(self, raw):
         mean, shape = (softplus(raw) + _TINY).unbind(-1)
-        return torch.stack([shape, -shape / mean], dim=-1)
+        return stack_parameters(shape, -shape / mean)
 
     def log_prob(self, eta, y):
         shape, rate = eta[..., 0].double(), -eta[..., 1].double()
@@ -375,7 +375,7 @@ class Beta(Family):
     def natural(self, raw):
         logit, size = raw.unbind(-1)
         size = softplus(size) + _TINY
-        parameters = torch.stack([torch.sigmoid(logit), torch.sigmoid(-logit)], dim=-1)
+        parameters = stack_parameters(torch.sigmoid(logit), torch.sigmoid(-logit))
         return parameters * size.unsqueeze(-1) + _TINY
 
     def log_prob(self, eta, y):
