@@ -1,10 +1,11 @@
-"""How much slower than a hand-written PyTorch loop, and than ERM, a whole fit is.
+"""How much slower than a hand-written PyTorch loop, than ERM, or than one network a whole fit is.
 
 Run ``python -m benchmarks.speed``. Every figure is a ratio inside one run: in each round all
-contenders fit the same 10,000 x 20 table once, in random order, on one torch thread, and a ratio
-is the median over rounds of the ratios of two contenders in one round. Time is the CPU time of the
-process, which other processes disturb less than the clock on the wall. A fit is the whole call,
-with the search for neighbours where there is one; a further row leaves the search out.
+contenders fit the same table once (10,000 x 20; ensembles 1,000 x 20), in random order, on one
+torch thread, and a ratio is the median over rounds of the ratios of two contenders in one round.
+Time is the CPU time of the process, which other processes disturb less than the clock on the wall.
+A fit is the whole call, with the search for neighbours where there is one; a further row leaves
+the search out.
 
 The loop does what the estimators do: it standardises x and y, holds out a fifth of the rows,
 computes their loss after every epoch, keeps the weights of the best epoch, and trains by the same
@@ -30,13 +31,14 @@ from torch import nn
 from torch.nn.functional import softplus
 from tqdm import tqdm
 
-from sklearn_probmix import NegativeLogLikelihood, ProbMixupRegressor
+from sklearn_probmix import NegativeLogLikelihood, ProbMixupRegressor, fit_together
 from sklearn_probmix.loaders import nearest_neighbors
 from sklearn_probmix.modules import MLP
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 N_ROWS, N_FEATURES = 10_000, 20
 BATCH_SIZES = (256, 1024)
+N_ENSEMBLE_ROWS, ENSEMBLE_BATCH_SIZE = 1_000, 64
 # So low that training settles: where it memorises noise, losses differ by more than the tolerance
 # between seeds.
 LR = 0.0003
@@ -68,12 +70,12 @@ class Ratio(NamedTuple):
     """A contender that stands for a part of the first, whose time is subtracted."""
 
 
-def make_table(random_state=0):
+def make_table(n_rows=N_ROWS, random_state=0):
     """A smooth function of 20 columns under noise, so that the loss settles near 1 nat."""
     rng = np.random.default_rng(random_state)
-    X = rng.normal(size=(N_ROWS, N_FEATURES))
+    X = rng.normal(size=(n_rows, N_FEATURES))
     signal = np.sin(X[:, 0]) + 0.5 * X[:, 1] * X[:, 2] + X[:, 3:6].sum(axis=1) / 3
-    return X, signal + rng.normal(scale=2.0, size=N_ROWS)
+    return X, signal + rng.normal(scale=2.0, size=n_rows)
 
 
 def loop_fit(X, y, setting, *, mix):
@@ -133,23 +135,38 @@ def nll(eta, y):
 
 def estimator_fit(X, y, setting, **parameters):
     """Fit a ProbMixupRegressor; return the training loss, averaged over the last epochs."""
-    est = ProbMixupRegressor(
-        n_members=1,
-        calibration="off",
-        lr_schedule="constant",
-        alpha=ALPHA,
-        hidden_layer_sizes=(128, 64),
-        variance_floor=VARIANCE_FLOOR,
-        lr=LR,
-        weight_decay=WEIGHT_DECAY,
-        batch_size=setting.batch_size,
-        max_epochs=setting.epochs,
-        validation_fraction=VALIDATION_FRACTION,
-        early_stopping=False,
-        random_state=setting.seed,
-        **parameters,
-    )
-    return last_losses(est.fit(X, y).history_)
+    return last_losses(regressor(setting, **parameters).fit(X, y).history_)
+
+
+def regressor(setting, **parameters):
+    """One network in the setting of the loop, but for what `parameters` say."""
+    common = {
+        "n_members": 1,
+        "calibration": "off",
+        "lr_schedule": "constant",
+        "alpha": ALPHA,
+        "hidden_layer_sizes": (128, 64),
+        "variance_floor": VARIANCE_FLOOR,
+        "lr": LR,
+        "weight_decay": WEIGHT_DECAY,
+        "batch_size": setting.batch_size,
+        "max_epochs": setting.epochs,
+        "validation_fraction": VALIDATION_FRACTION,
+        "early_stopping": False,
+        "random_state": setting.seed,
+    }
+    return ProbMixupRegressor(**(common | parameters))
+
+
+def fit_ten(X, y, setting, *, together):
+    """Fit ten networks to ten tables, in one pass or one after another."""
+    estimators = [regressor(setting._replace(seed=seed), method="probmix") for seed in range(10)]
+    if together:
+        fit_together(estimators, [(X, y)] * len(estimators))
+    else:
+        for est in estimators:
+            est.fit(X, y)
+    return math.nan
 
 
 def skorch_fit(X, y, setting):
@@ -202,31 +219,49 @@ RATIOS = [
     Ratio("skorch as it comes, erm", "loop, erm"),
 ]
 
+# With as many epochs as the default gives a table, which makes as many steps of more rows.
+_FIVE = {"method": "probmix", "n_members": 5, "max_epochs": "auto"}
+ENSEMBLES = {
+    "one network": lambda *args: estimator_fit(*args, method="probmix"),
+    "8 members": lambda *args: estimator_fit(
+        *args, method="probmix", n_members=8, validation="holdout"
+    ),
+    "5 members, hold-out": lambda *args: estimator_fit(*args, **_FIVE, validation="holdout"),
+    "5 members, folds": lambda *args: estimator_fit(*args, **_FIVE, validation="cv"),
+    "10 fits": lambda *args: fit_ten(*args, together=False),
+    "10 fits in one pass": lambda *args: fit_ten(*args, together=True),
+}
 
-def race(batch_size, *, rounds, epochs):
+ENSEMBLE_RATIOS = [
+    Ratio("8 members", "one network", 3.5),
+    Ratio("5 members, folds", "5 members, hold-out", 1.25),
+    Ratio("10 fits in one pass", "10 fits"),
+]
+
+
+def race(contenders, table, batch_size, *, rounds, epochs):
     """Seconds and losses of every contender, a list over rounds each."""
-    X, y = make_table()
     rng = np.random.default_rng(0)
-    seconds = {name: [] for name in CONTENDERS}
-    losses = {name: [] for name in CONTENDERS}
-    for fit in CONTENDERS.values():
-        fit(X, y, Setting(batch_size, 1, 0))
-    with tqdm(total=rounds * len(CONTENDERS), desc=f"batches of {batch_size}") as progress:
+    seconds = {name: [] for name in contenders}
+    losses = {name: [] for name in contenders}
+    for fit in contenders.values():
+        fit(*table, Setting(batch_size, 1, 0))
+    with tqdm(total=rounds * len(contenders), desc=f"batches of {batch_size}") as progress:
         for seed in range(rounds):
-            for name in rng.permutation(list(CONTENDERS)):
+            for name in rng.permutation(list(contenders)):
                 progress.set_postfix_str(name)
                 start = time.process_time()
-                loss = CONTENDERS[name](X, y, Setting(batch_size, epochs, seed))
+                loss = contenders[name](*table, Setting(batch_size, epochs, seed))
                 seconds[name].append(time.process_time() - start)
                 losses[name].append(loss)
                 progress.update()
     return seconds, losses
 
 
-def ratio_rows(batch_size, seconds, losses):
+def ratio_rows(pairs, batch_size, seconds, losses):
     """One row of results for each ratio."""
     rows = []
-    for pair in RATIOS:
+    for pair in pairs:
         own = np.array(seconds[pair.contender])
         if pair.without is not None:
             own -= seconds[pair.without]
@@ -306,9 +341,13 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [import_row()]
+    effort = {"rounds": options.rounds, "epochs": options.epochs}
     for batch_size in BATCH_SIZES:
-        timed = race(batch_size, rounds=options.rounds, epochs=options.epochs)
-        rows += ratio_rows(batch_size, *timed)
+        rows += ratio_rows(
+            RATIOS, batch_size, *race(CONTENDERS, make_table(), batch_size, **effort)
+        )
+    timed = race(ENSEMBLES, make_table(N_ENSEMBLE_ROWS), ENSEMBLE_BATCH_SIZE, **effort)
+    rows += ratio_rows(ENSEMBLE_RATIOS, ENSEMBLE_BATCH_SIZE, *timed)
     versions = {"torch": torch.__version__, "skorch": skorch.__version__}
     setting = {"rows": N_ROWS, "columns": N_FEATURES, "rounds": options.rounds}
     result = {**setting, "epochs": options.epochs, "versions": versions, "ratios": rows}
