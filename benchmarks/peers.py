@@ -1,6 +1,6 @@
 """Our defaults beside what users have elsewhere, on the same splits in the same run.
 
-``python -m benchmarks.peers {regression,classification,tables}``
+``python -m benchmarks.peers {regression,aside,classification,tables}``
 
 Every finished fit is one line of ``benchmarks/results/peers-<task>.jsonl``, with the version and
 the parameters of the peer; a command that is called again runs what is missing, and so runs ours
@@ -22,10 +22,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy import stats
+from scipy.special import expit
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import (
     load_breast_cancer,
+    load_diabetes,
     load_digits,
     load_iris,
     load_wine,
@@ -61,7 +64,10 @@ __all__ = ["CLASSIFICATION", "OURS", "REGRESSION", "TABLES", "jobs", "main"]
 OURS = "ours"
 LEVEL = 0.9
 N_CLASSIFICATION_SPLITS = 10
+N_ASIDE_SPLITS = 5
 N_GENERATED_TEST = 2000
+# Rows of the training part beyond which a table counts as large.
+N_LARGE = 2000
 # Trees that are grown until a fifth of the training rows says stop.
 STOPPING = {"validation_fraction": 0.2, "early_stopping_rounds": 50}
 CATBOOST_QUIETLY = {"thread_count": 1, "allow_writing_files": False, "verbose": False}
@@ -268,7 +274,7 @@ class Peer(NamedTuple):
     parameters: dict
     about: str
     large: bool = True
-    """Whether it is run on tables of more than 2,000 rows."""
+    """Whether it is run on large tables."""
 
 
 def _defaults(cls):
@@ -426,7 +432,7 @@ CLASSIFICATION = {
     ),
     OURS: _ours(ProbMixupClassifier, "`ProbMixupClassifier(random_state=split)`"),
 }
-PEERS = {"regression": REGRESSION, "classification": CLASSIFICATION}
+PEERS = {"regression": REGRESSION, "aside": REGRESSION, "classification": CLASSIFICATION}
 
 
 class Table(NamedTuple):
@@ -471,12 +477,60 @@ TABLES = {
 }
 
 
+class AsideTable(NamedTuple):
+    """A regression table on which no default was chosen: diabetes, or a law of known density."""
+
+    about: str
+    n_train: int
+    law: Callable | None = None
+    """Maps x (rows, 5) to a frozen distribution of scipy.stats, one for each row."""
+
+    @property
+    def large(self):
+        return self.n_train > N_LARGE
+
+    def split(self, split):
+        """Return X, X_test, y, y_test and the law's own NLL on the test rows, in nats."""
+        if self.law is None:
+            X, y = load_diabetes(return_X_y=True)
+            return *train_test_split(X, y, train_size=self.n_train, random_state=split), np.nan
+        rng = np.random.default_rng(split)
+        X = rng.normal(size=(self.n_train + N_GENERATED_TEST, 5))
+        dist = self.law(X)
+        y = dist.rvs(random_state=rng)
+        true_nll = float(-dist.logpdf(y)[self.n_train :].mean())
+        return X[: self.n_train], X[self.n_train :], y[: self.n_train], y[self.n_train :], true_nll
+
+
+def waves(X):
+    """Normal; mean and standard deviation are smooth functions of different columns."""
+    mean = np.sin(2 * X[:, 0]) + 0.5 * X[:, 1] * X[:, 2]
+    return stats.norm(mean, 0.1 + 0.5 * expit(2 * X[:, 3]))
+
+
+def skewed(X):
+    """Gamma; what a Normal cannot say of it costs nats."""
+    shape = 1.5 + 4 * expit(X[:, 2])
+    return stats.gamma(shape, scale=np.exp(0.5 * X[:, 0] - 0.3 * X[:, 1] ** 2) / shape)
+
+
+_WAVES = "Normal, mean sin(2 x1) + x2 x3 / 2, sd .1 + .5 / (1 + exp(-2 x4)), x ~ N(0, I)"
+_SKEWED = "gamma of shape 1.5 to 5.5, mean exp(x1 / 2 - .3 x2²), x ~ N(0, I)"
+ASIDE = {
+    "diabetes": AsideTable("442 × 10, of scikit-learn", 398),
+    "waves-100": AsideTable(_WAVES, 100, waves),
+    "waves-1000": AsideTable(_WAVES, 1000, waves),
+    "skewed-1000": AsideTable(_SKEWED, 1000, skewed),
+    "waves-10000": AsideTable(_WAVES, 10_000, waves),
+}
+
+
 def settings_of(task, dataset, split, name):
     """Return the settings of a fit, which are the key of its result.
 
     Parameters
     ----------
-    task : {"regression", "classification"}
+    task : {"regression", "aside", "classification"}
     dataset : str
     split : int
     name : str
@@ -507,25 +561,27 @@ def jobs(task, datasets, names, n_splits=None):
 
     Parameters
     ----------
-    task : {"regression", "classification"}
+    task : {"regression", "aside", "classification"}
     datasets, names : sequence of str
         Tables, and peers.
     n_splits : int or None, default=None
-        None means 20, 5 of the three large UCI tables, and 10 of those for classification.
+        None means 20, 5 of the large tables, and 10 of those for classification.
 
     Returns
     -------
     list of dict
     """
-    counts = {name: n_splits or N_SPLITS.get(name, N_CLASSIFICATION_SPLITS) for name in datasets}
+    usual = N_SPLITS | dict.fromkeys(TABLES, N_CLASSIFICATION_SPLITS)
+    counts = {name: n_splits or usual.get(name, N_ASIDE_SPLITS) for name in datasets}
+    large_sets = {*LARGE_SETS, *(name for name, table in ASIDE.items() if table.large)}
     places = sorted(
-        (dataset in LARGE_SETS, split) for dataset in datasets for split in range(counts[dataset])
+        (dataset in large_sets, split) for dataset in datasets for split in range(counts[dataset])
     )
     return [
         settings_of(task, dataset, split, name)
         for large, split in dict.fromkeys(places)
         for dataset in datasets
-        if (dataset in LARGE_SETS) == large and split < counts[dataset]
+        if (dataset in large_sets) == large and split < counts[dataset]
         for name in names
         if PEERS[task][name].large or not large
     ]
@@ -547,6 +603,14 @@ def fit_regression(root, settings):
         **seconds,
         **_own_scores(est),
     }
+
+
+def fit_aside(settings):
+    """Fit one peer to one draw of a table kept aside, and score it beside the true density."""
+    X, X_test, y, y_test, true_nll = ASIDE[settings["dataset"]].split(settings["split"])
+    est, forecast, seconds = _timed(REGRESSION, settings, X, y, X_test)
+    scores = regression_scores(y_test, forecast)
+    return {**scores, "true_nll": true_nll, **seconds, **_own_scores(est)}
 
 
 def fit_classification(settings):
@@ -627,6 +691,13 @@ def run_regression(args):
     )
 
 
+def run_aside(args):
+    """Fit all peers to the tables on which no default was chosen."""
+    todo = jobs("aside", args.datasets, args.peers, args.splits)
+    path = args.results / "peers-aside.jsonl"
+    run_missing(fit_aside, todo, path, n_jobs=args.jobs, title="aside")
+
+
 def run_classification(args):
     """Fit all peers to scikit-learn's tables and to generated ones with known noise."""
     todo = jobs("classification", args.datasets, args.peers, args.splits)
@@ -676,9 +747,11 @@ def _parser():
         default=os.environ.get("PROBMIX_DATA"),
         help="folder that holds uci; by default the variable PROBMIX_DATA",
     )
+    aside = add("aside", run_aside)
     classification = add("classification", run_classification)
     for command, datasets, peers, n_splits in [
         (regression, [*SMALL_SETS, *LARGE_SETS], REGRESSION, "20, and 5 of the large tables"),
+        (aside, list(ASIDE), REGRESSION, N_ASIDE_SPLITS),
         (classification, list(TABLES), CLASSIFICATION, N_CLASSIFICATION_SPLITS),
     ]:
         add_choice(command, "--datasets", datasets)

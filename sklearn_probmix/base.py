@@ -41,7 +41,7 @@ _MIN_ROWS_TO_VALIDATE = 10
 # How "auto" sizes batches and epochs: steps, and the least and the most epochs.
 _MANY_ROWS = 4000
 _N_STEPS = 3000
-_EPOCHS = 75, 300
+_EPOCHS = 75, 1000
 # What the kinds of network have in common, because their rows, members and family are the same.
 _COMMON = {
     *("family", "variance_floor", "n_members", "weighting", "calibration", "class_weight"),

@@ -133,7 +133,10 @@ class ProbMixup(Callback):
         self._remove_hook()
         if self.alpha == 0 or self.site == "input":
             return
-        module = net.module_.template if isinstance(net.module_, Ensemble) else net.module_
+        module, self.n_axes_ = net.module_, 3
+        if isinstance(module, Ensemble):
+            # Members that are stacked have an axis of their own, behind that of the rows.
+            module, self.n_axes_ = module.template, 3 + module.stacks
         submodules = dict(module.named_modules())
         name = "" if self.site == "output" else self.site
         if name not in submodules:
@@ -245,7 +248,7 @@ class ProbMixup(Callback):
             )
         n_params = self.family_.n_params
         if self.site == "output" and (
-            isinstance(output, Mixture) or len(shape) != 3 or shape[-1] != n_params
+            isinstance(output, Mixture) or len(shape) != self.n_axes_ or shape[-1] != n_params
         ):
             raise ValueError(
                 f"the module returned natural parameters of shape {tuple(shape)}; pooling at the "

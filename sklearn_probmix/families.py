@@ -66,15 +66,17 @@ def linear_pool(eta_i: Tensor, eta_j: Tensor, lam: Tensor) -> Mixture:
 
     Parameters
     ----------
-    eta_i, eta_j : Tensor of shape (rows, n_outputs, n_params)
+    eta_i, eta_j : Tensor of shape (rows, [members,] n_outputs, n_params)
     lam : Tensor of shape (rows,)
 
     Returns
     -------
     Mixture of two components
+        For each member, if there are members.
     """
-    weights = torch.stack([lam, 1 - lam], dim=1).to(eta_i.dtype)
-    return Mixture(torch.stack([eta_i, eta_j], dim=1), weights.log())
+    lam = _as_rows(lam, eta_i[..., 0, 0]).expand(eta_i.shape[:-2])
+    weights = torch.stack([lam, 1 - lam], dim=-1)
+    return Mixture(torch.stack([eta_i, eta_j], dim=-3), weights.log())
 
 
 def stack_parameters(*parameters: Tensor) -> Tensor:

@@ -31,6 +31,24 @@ _INITIAL_SPREAD = -3.0
 _EMBEDDING = Normal(variance_floor=1e-8)
 
 
+class Linear(nn.Linear):
+    """Affine map, of one network or, with stacked weights, of all members of an ensemble.
+
+    Weights (members, n_out, n_in) map x of shape (rows, members, ..., n_in). In memory the members
+    come first, as batched products of matrices want them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (rows, [members,] ..., n_in) to (rows, [members,] ..., n_out)."""
+        if self.weight.ndim == 2:
+            return super().forward(x)
+        flat = x.movedim(1, 0).flatten(1, -2)
+        # With the weights on the left their gradient needs no copy.
+        product = torch.baddbmm(self.bias.unsqueeze(2), self.weight, flat.transpose(1, 2))
+        product = product.transpose(1, 2).unflatten(1, (len(x), *x.shape[2:-1]))
+        return product.movedim(0, 1)
+
+
 class GaussianSampler(nn.Module):
     """Draws z from Normals given by natural parameters, eq. 27, by reparameterisation.
 
@@ -66,10 +84,11 @@ class GaussianSampler(nn.Module):
         self.register_buffer("noise", noise, persistent=False)
 
     def forward(self, eta: Tensor) -> Tensor:
-        """Map natural parameters (rows, d_z, 2) to draws (rows, draws, d_z)."""
-        mean, variance = (moment.unsqueeze(1) for moment in Normal.moments(eta))
+        """Map natural parameters (rows, ..., d_z, 2) to draws (rows, ..., draws, d_z)."""
+        mean, variance = (moment.unsqueeze(-2) for moment in Normal.moments(eta))
         if self.training:
-            noise = torch.randn_like(mean.expand(-1, self.n_train_draws, -1))
+            shape = *mean.shape[:-2], self.n_train_draws, mean.shape[-1]
+            noise = torch.randn_like(mean.expand(shape))
         else:
             noise = self.noise
         return mean + variance.sqrt() * noise
@@ -137,6 +156,10 @@ class MLP(nn.Module):
     torch.Size([10, 2, 2])
     """
 
+    #: Whether an ensemble may call `forward` once, with the weights of all members stacked and x
+    #: of shape (rows, members, n_features).
+    stacks = True
+
     def __init__(
         self,
         n_features,
@@ -161,7 +184,7 @@ class MLP(nn.Module):
             )
         layers = [
             [
-                nn.Linear(width, next_width),
+                Linear(width, next_width),
                 ACTIVATIONS[activation](),
                 *([nn.Dropout(dropout)] if dropout else []),
             ]
@@ -170,23 +193,23 @@ class MLP(nn.Module):
         trunk = nn.Sequential(*chain(*layers[:mixing_layer]))
         n_varying = self.family.n_params - self.family.n_shared
         self.head = nn.Sequential(
-            *chain(*layers[mixing_layer:]), nn.Linear(sizes[-1], n_outputs * n_varying)
+            *chain(*layers[mixing_layer:]), Linear(sizes[-1], n_outputs * n_varying)
         )
         self.shared = nn.Parameter(torch.zeros(n_outputs, self.family.n_shared))
         self.embedding, self.sampler = trunk, None
         if embedding != "point":
             width = sizes[mixing_layer]
-            spread = nn.Linear(width, width)
+            spread = Linear(width, width)
             if embedding == "gaussian-separate":
                 spread = nn.Sequential(
-                    nn.Linear(n_features, 64), ACTIVATIONS[activation](), nn.Linear(64, width)
+                    Linear(n_features, 64), ACTIVATIONS[activation](), Linear(64, width)
                 )
             nn.init.constant_(list(spread.parameters())[-1], _INITIAL_SPREAD)
             self.embedding = GaussianEmbedding(trunk, spread, embedding == "gaussian-separate")
             self.sampler = GaussianSampler(width, n_draws, n_train_draws)
 
     def forward(self, X: Tensor) -> Tensor:
-        """Map x (rows, n_features) to eta (rows, [draws,] n_outputs, n_params)."""
+        """Map x (rows, ..., n_features) to eta (rows, ..., [draws,] n_outputs, n_params)."""
         z = self.embedding(X)
         if self.sampler is not None:
             z = self.sampler(z)
@@ -199,7 +222,8 @@ class MLP(nn.Module):
 class Ensemble(nn.Module):
     """Networks of one kind that run in one pass, their weights stacked on a first axis.
 
-    A module that :func:`torch.func.vmap` cannot batch (LSTM, GRU, data-dependent control flow)
+    The :class:`MLP` takes stacked weights as they are; other modules go through
+    :func:`torch.func.vmap`, and what that cannot batch (LSTM, GRU, data-dependent control flow)
     is looped over, with the same result.
 
     Parameters
@@ -236,6 +260,8 @@ class Ensemble(nn.Module):
         self.vectorised = None if len(every) == len(parameters) else False
         # In a tuple, so that its weights, which are replaced in every call, are not registered.
         self._template = (copy.deepcopy(members[0]).to("meta"),)
+        # A subclass may have a forward pass of its own, for which this does not hold.
+        self.stacks = vars(type(members[0])).get("stacks", False)
         # Names of modules have dots, those of parameters may not.
         self._attributes = {
             name: "member_" + name.replace(".", "__") for name in (*parameters, *buffers)
@@ -283,6 +309,11 @@ class Ensemble(nn.Module):
         def run(state, x):
             return functional_call(self.template, state, (x,))
 
+        if self.stacks and self.vectorised is not False:
+            self.vectorised = True
+            if axis is None:
+                X = X.unsqueeze(1).expand(-1, self.n_members, *X.shape[1:])
+            return functional_call(self.template, state, (X,))
         if self.vectorised is not False:
             try:
                 outputs = vmap(run, in_dims=(0, axis), out_dims=1, randomness="different")(state, X)

@@ -15,7 +15,7 @@ SCORES = [
     *["nll", "crps", "nll_new", "crps_new", "rmse", "coverage", "width"],
     *["fit_seconds", "predict_seconds"],
 ]
-NOTHING = {"regression": {}, "classification": {}}
+NOTHING = {"regression": {}, "aside": {}, "classification": {}}
 
 
 def results_of(scores, dataset="yacht", n_splits=4):
