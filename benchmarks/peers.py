@@ -49,6 +49,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks._runs import RESULTS, read_results, run_missing
 from benchmarks.paper_settings import LARGE_SETS, N_SPLITS, SMALL_SETS, UCI
 from sklearn_probmix import PredictiveDistribution, ProbMixupClassifier, ProbMixupRegressor
+from sklearn_probmix.base import AUTO_SIZES
 from sklearn_probmix.datasets import load_uci_split, make_rings
 from sklearn_probmix.metrics import (
     brier_score,
@@ -284,7 +285,7 @@ def _defaults(cls):
     del parameters["random_state"]
     if parameters["method"] == "auto":
         parameters["auto"] = list(est._auto_kinds)
-    return parameters
+    return parameters | {"auto_sizes": AUTO_SIZES}
 
 
 def _ours(cls, about):

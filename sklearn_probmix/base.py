@@ -38,10 +38,14 @@ from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.training import METHODS, Part, natural_parameters, out_of_fold, train
 
 _MIN_ROWS_TO_VALIDATE = 10
-# How "auto" sizes batches and epochs: steps, and the least and the most epochs.
-_MANY_ROWS = 4000
-_N_STEPS = 3000
-_EPOCHS = 75, 1000
+# How "auto" sizes batches and epochs.
+AUTO_SIZES = {
+    "batch_size": 64,
+    "batch_size_of_many_rows": 256,
+    "many_rows": 4000,
+    "n_steps": 3000,
+    "least_and_most_epochs": (75, 1000),
+}
 # What the kinds of network have in common, because their rows, members and family are the same.
 _COMMON = {
     *("family", "variance_floor", "n_members", "weighting", "calibration", "class_weight"),
@@ -446,10 +450,12 @@ def size_to(kind, n_rows):
     Small tables need many epochs to see enough steps; on large ones a wide batch costs little.
     """
     if kind.batch_size == "auto":
-        kind.batch_size = 64 if n_rows < _MANY_ROWS else 256
+        many = n_rows >= AUTO_SIZES["many_rows"]
+        kind.batch_size = AUTO_SIZES["batch_size_of_many_rows" if many else "batch_size"]
     if kind.max_epochs == "auto":
         n_steps = math.ceil(n_rows / (kind.batch_size or n_rows))
-        kind.max_epochs = int(np.clip(_N_STEPS / n_steps, *_EPOCHS))
+        n_epochs = AUTO_SIZES["n_steps"] / n_steps
+        kind.max_epochs = int(np.clip(n_epochs, *AUTO_SIZES["least_and_most_epochs"]))
 
 
 def pool_kinds(mixtures: list[Mixture], weights: np.ndarray) -> Mixture:
