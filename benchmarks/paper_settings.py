@@ -31,6 +31,7 @@ LARGE_SETS = ["kin8nm", "power-plant", "naval-propulsion-plant"]
 FULL_BATCH_METHODS = ["erm", "probmix", "m-probmix"]
 N_SPLITS = {**dict.fromkeys(SMALL_SETS, 20), **dict.fromkeys(LARGE_SETS, 5)}
 SELECTION_SPLITS = range(2)
+CAUSES_SPLITS = range(10)
 
 # What all experiments share. The paper has no floor of the variance.
 COMMON = {
@@ -106,6 +107,39 @@ def chosen_mixing(results, dataset, method, batch_size=100):
         losses = [fit["scores"]["valid_nll"] if "scores" in fit else np.inf for fit in fits]
         mean_nll.append(np.mean(losses))
     return uci_grid(method)[int(np.argmin(mean_nll))]
+
+
+def variations(method, chosen):
+    """Return what may explain that a cell is worse than the paper's: one change each.
+
+    Parameters
+    ----------
+    method : str
+    chosen : dict
+        The cell's alpha and beta.
+
+    Returns
+    -------
+    dict of str to dict
+        A name of the change, and the arguments of the estimator in which it differs.
+    """
+    found = {
+        ", ".join(f"{name} {value}" for name, value in mixing.items()): mixing
+        for mixing in uci_grid(method)
+        if mixing != chosen
+    }
+    return found | {
+        "no early stop": {"n_iter_no_change": UCI["max_epochs"]},
+        "batches of 50": {"batch_size": 50},
+        "full batch": {"batch_size": None},
+    }
+
+
+def varied_settings(dataset, split, method, chosen, change):
+    """Return the settings of one fit of a cell with one change."""
+    settings = uci_settings(dataset, split, method, **chosen)
+    changes = variations(method, chosen)[change]
+    return settings | {"change": change, "estimator": settings["estimator"] | changes}
 
 
 def toy_mixings(method, *, classification=False):

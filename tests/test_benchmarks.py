@@ -17,11 +17,14 @@ from benchmarks.paper_settings import (
     toy_stages,
     uci_grid,
     uci_settings,
+    varied_settings,
 )
 from sklearn_probmix import ProbMixupRegressor
 
 JOBS = [{"seed": seed} for seed in range(3)]
-NO_RESULTS = {name: {} for name in ["toy-regression", "toy-classification", "uci", "stocks"]}
+NO_RESULTS = {
+    name: {} for name in ["toy-regression", "toy-classification", "uci", "causes", "stocks"]
+}
 
 
 def square(settings):
@@ -191,11 +194,18 @@ def test_the_report_compares_with_the_paper(tmp_path):
                 nll = (0.27 if method == "m-probmix" else 1.0) + 0.01 * split - 0.005
                 scores = {"nll": nll, "valid_nll": nll, "rmse": 1.0, "crps": 0.5, "coverage": 0.9}
                 results[key(settings)] = {"settings": settings, "scores": scores}
-    text = render_report({**NO_RESULTS, "uci": results})
+    cell = ("yacht", 0, "local-m-probmix", uci_grid("local-m-probmix")[0])
+    causes = {}
+    for change, nll in [("full batch", 0.3), ("no early stop", 0.9)]:
+        settings = varied_settings(*cell, change)
+        causes[key(settings)] = {"settings": settings, "scores": {"nll": nll, "rmse": 1.0}}
+    text = render_report({**NO_RESULTS, "uci": results, "causes": causes})
     assert "| M-ProbMix | 100 | 0.1 | 0.0 | 2 | **0.27±0.01** | 0.27±0.36 | +0.0 |" in text
     best = "| yacht | LocM-ProbMix 0.26±0.25 | M-ProbMix 0.27±0.01 (2 splits) | +0.2 | yes |"
     assert best in text
-    assert "* yacht, LocM-ProbMix, NLL: 1, paper 0.26 (+13.2, 2 splits)" in text
+    # (.9 - .26) / (.25 / sqrt(20)) is 11.4, (.3 - .26) / ... is .7.
+    worse = "| yacht | LocM-ProbMix | NLL | 1 | 0.26 | +13.2 | 2 | no early stop +11.4; full batch"
+    assert f"{worse} +0.7 | full batch |" in text
     assert "1 of the 1 tables run. yacht: ERM 1.00, M-ProbMix 0.27, best other ERM 1.00 |" in text
 
 
