@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy import stats
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import (
@@ -40,7 +40,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import KFold, train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -50,6 +50,7 @@ from benchmarks._runs import RESULTS, read_results, run_missing
 from benchmarks.paper_settings import LARGE_SETS, N_SPLITS, SMALL_SETS, UCI
 from sklearn_probmix import PredictiveDistribution, ProbMixupClassifier, ProbMixupRegressor
 from sklearn_probmix.base import AUTO_SIZES
+from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.datasets import load_uci_split, make_rings
 from sklearn_probmix.metrics import (
     brier_score,
@@ -603,6 +604,7 @@ def fit_regression(root, settings):
         "crps_new": new["crps"],
         **seconds,
         **_own_scores(est),
+        **_own_weights(est, y),
     }
 
 
@@ -671,6 +673,26 @@ def _own_scores(est):
     """Return what an estimator of ours says of itself from its out-of-fold rows, if anything."""
     scores = getattr(est, "oof_scores_", {})
     return {f"oof_{name}": float(value) for name, value in scores.items()}
+
+
+def _own_weights(est, y):
+    """Return the weights of our kinds, and what they gain over uniform ones, out of fold.
+
+    The gain is in nats per row: weights are fitted without a fold and scored on it. Each kind has
+    one component in the out-of-fold density of a row.
+    """
+    if not hasattr(est, "oof_predictive_"):
+        return {}
+    params = est.oof_predictive_.params
+    log_density = stats.norm(params["loc"], params["scale"]).logpdf(y[:, None])
+    gain = np.empty(len(y))
+    for train, test in KFold(5, shuffle=True, random_state=0).split(y):
+        weights = stacking_weights(log_density[train])
+        uniform = np.full_like(weights, 1 / len(weights))
+        gain[test] = logsumexp(log_density[test], axis=1, b=weights)
+        gain[test] -= logsumexp(log_density[test], axis=1, b=uniform)
+    named = {f"weight_{kind}": float(weight) for kind, weight in enumerate(est.weights_)}
+    return {**named, "stacking_gain": float(gain.mean())}
 
 
 def _rmse(y, mean):

@@ -27,6 +27,7 @@ CONFIDENCE = 0.95
 MANY_COPIES = 0.05
 # In nats.
 OOF_TOLERANCE = 0.1
+KINDS = REGRESSION[OURS].parameters["auto"]
 BOOSTING = "hist-gradient-boosting"
 DATASETS = {
     "regression": [*SMALL_SETS, *LARGE_SETS],
@@ -246,6 +247,12 @@ def _render_regression(fits):
         "or two standard errors."
     )
     yield _out_of_fold(fits)
+    yield "### Our weights"
+    yield (
+        "The weight that each kind gets from its out-of-fold log score, and what such weights gain "
+        "over uniform ones on folds that they were not fitted on, in nats per row."
+    )
+    yield _weights(fits)
     for dataset in DATASETS["regression"]:
         unit = f" (CRPS, RMSE and width ×{FACTORS[dataset]})" if dataset in FACTORS else ""
         yield f"### {dataset}{unit}"
@@ -425,6 +432,20 @@ def _out_of_fold(fits):
         for score, title in PROPER["regression"].items():
             row[title], row[f"{title} agrees"] = _apart(fits[dataset, OURS], dataset, score)
         del row["CRPS agrees"]
+        rows.append(row)
+    return table(rows)
+
+
+def _weights(fits):
+    rows = []
+    kinds = [f"{kind['method']}, {kind['hidden_layer_sizes']}" for kind in KINDS]
+    for dataset in DATASETS["regression"]:
+        cell = fits[dataset, OURS]
+        row = {"table": dataset}
+        for position, kind in enumerate(kinds):
+            row[kind] = f"{cell.mean(f'weight_{position}'):.2f}" if cell else NOT_RUN
+        row["gain, mean"] = f"{cell.mean('stacking_gain'):+.3f}" if cell else NOT_RUN
+        row["gain, worst split"] = f"{cell.scores['stacking_gain'].min():+.3f}" if cell else NOT_RUN
         rows.append(row)
     return table(rows)
 
