@@ -86,6 +86,7 @@ class BaseProbMixup(BaseEstimator):
         "calibration": [StrOptions({"auto", "on", "off"})],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "n_knots": [Interval(Integral, 2, None, closed="left"), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "mixing_layer": [Interval(Integral, 0, None, closed="left")],
         "embedding_variance": [StrOptions({"shared", "separate"})],

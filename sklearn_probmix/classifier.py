@@ -41,7 +41,7 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         on rows that the networks did not train on, if there are any. "auto" does so where nested
         folds say that it lowers the log loss.
     method, alpha, n_neighbors, pooling, n_mixes, objective, n_members, weighting, \
-hidden_layer_sizes, activation, dropout, mixing_layer, embedding_variance, n_draws, \
+hidden_layer_sizes, activation, n_knots, dropout, mixing_layer, embedding_variance, n_draws, \
 n_train_draws, lr, lr_schedule, weight_decay, batch_size, max_epochs, validation, \
 validation_fraction, early_stopping, n_iter_no_change, net, callbacks, warm_start, device, \
 random_state, verbose
@@ -105,6 +105,7 @@ feature_names_in_
         calibration="auto",
         hidden_layer_sizes=(128, 64),
         activation="relu",
+        n_knots=None,
         dropout=0.0,
         mixing_layer=1,
         embedding_variance="shared",
@@ -141,6 +142,7 @@ feature_names_in_
         self.calibration = calibration
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.n_knots = n_knots
         self.dropout = dropout
         self.mixing_layer = mixing_layer
         self.embedding_variance = embedding_variance

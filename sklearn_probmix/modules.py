@@ -14,7 +14,7 @@ from torch.quasirandom import SobolEngine
 
 from sklearn_probmix.families import Family, Mixture, Normal, get_family, stack_parameters
 
-__all__ = ["MLP", "Ensemble", "GaussianSampler"]
+__all__ = ["MLP", "Ensemble", "GaussianSampler", "PiecewiseLinear", "quantile_knots"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,54 @@ class Linear(nn.Linear):
         product = torch.baddbmm(self.bias.unsqueeze(2), self.weight, flat.transpose(1, 2))
         product = product.transpose(1, 2).unflatten(1, (len(x), *x.shape[2:-1]))
         return product.movedim(0, 1)
+
+
+class PiecewiseLinear(nn.Module):
+    """Columns beside their piecewise-linear encoding, which lets a network bend at every knot.
+
+    Column x with knots ``k_0 <= ... <= k_T`` is followed by the T numbers
+    ``2 clip((x - k_t) / (k_(t+1) - k_t), 0, 1) - 1``; where knots coincide the number is a step.
+
+    Parameters
+    ----------
+    knots : array of shape (n_features, T + 1)
+        In rising order, of each column.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_probmix.modules import PiecewiseLinear
+    >>> PiecewiseLinear([[0.0, 1.0, 3.0]])(torch.tensor([[0.5], [2.0]]))
+    tensor([[ 0.5000,  0.0000, -1.0000],
+            [ 2.0000,  1.0000,  0.0000]])
+    """
+
+    def __init__(self, knots):
+        super().__init__()
+        self.register_buffer("knots", torch.as_tensor(knots, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (rows, [members,] n_features) to (rows, [members,] n_features * (T + 1))."""
+        start, end = self.knots[..., :-1], self.knots[..., 1:]
+        passed = (x.unsqueeze(-1) - start) / (end - start).clamp(min=1e-6)
+        return torch.cat([x, (2 * passed.clamp(0, 1) - 1).flatten(-2)], dim=-1)
+
+
+def quantile_knots(X: Tensor, n_knots: int) -> Tensor:
+    """Knots at equally spaced quantiles of every column, the extremes included.
+
+    Parameters
+    ----------
+    X : Tensor of shape (rows, n_features)
+    n_knots : int
+
+    Returns
+    -------
+    Tensor of shape (n_features, n_knots)
+    """
+    # torch.quantile refuses large tables.
+    levels = torch.linspace(0, len(X) - 1, n_knots).long()
+    return X.sort(dim=0).values[levels].T.contiguous()
 
 
 class GaussianSampler(nn.Module):
@@ -147,6 +195,8 @@ class MLP(nn.Module):
         from a network of 64 units of its own (M-ProbMix*).
     n_draws, n_train_draws : int, default=32 and 1
         As in :class:`GaussianSampler`.
+    knots : array of shape (n_features, n_knots) or None, default=None
+        Encode the columns of x by :class:`PiecewiseLinear` first.
 
     Examples
     --------
@@ -172,8 +222,13 @@ class MLP(nn.Module):
         embedding="point",
         n_draws=32,
         n_train_draws=1,
+        knots=None,
     ):
         super().__init__()
+        self.encoder = None
+        if knots is not None:
+            self.encoder = PiecewiseLinear(knots)
+            n_features = self.encoder.knots.numel()
         self.family: Family = get_family(family)
         self.n_outputs = n_outputs
         sizes = [n_features, *hidden_layer_sizes]
@@ -210,6 +265,8 @@ class MLP(nn.Module):
 
     def forward(self, X: Tensor) -> Tensor:
         """Map x (rows, ..., n_features) to eta (rows, ..., [draws,] n_outputs, n_params)."""
+        if self.encoder is not None:
+            X = self.encoder(X)
         z = self.embedding(X)
         if self.sampler is not None:
             z = self.sampler(z)

@@ -501,7 +501,8 @@ def _check_size(what, kind, stored, n_features, n_outputs):
         hidden = list(kind.hidden_layer_sizes)
         proper = all(isinstance(size, Integral) and size > 0 for size in hidden)
         check(proper, "hidden_layer_sizes", str(hidden)[:100], "positive integers")
-        sizes = [n_features, *map(int, hidden), n_outputs]
+        n_inputs = n_features * (kind.n_knots or 1)
+        sizes = [n_inputs, *map(int, hidden), n_outputs]
         needed = sum(width * next_width for width, next_width in pairwise(sizes))
         if METHODS[kind.method].random_embedding:
             needed += kind.n_draws * sizes[min(kind.mixing_layer, len(hidden))]

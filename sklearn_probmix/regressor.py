@@ -75,6 +75,9 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         it lowers the negative log-likelihood. Normal and log-normal only.
     hidden_layer_sizes : sequence of int, default=(128, 64)
     activation : {"relu", "silu", "gelu", "elu", "tanh"}, default="relu"
+    n_knots : int or None, default=None
+        Give the network each column's piecewise-linear encoding too, with so many knots at
+        quantiles of the training rows: it then learns steps and bends, as trees do.
     dropout : float, default=0.0
     mixing_layer : int, default=1
         Number of hidden layers that form the embedding.
@@ -213,6 +216,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         calibration="auto",
         hidden_layer_sizes=(128, 64),
         activation="relu",
+        n_knots=None,
         dropout=0.0,
         mixing_layer=1,
         embedding_variance="shared",
@@ -251,6 +255,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         self.calibration = calibration
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.n_knots = n_knots
         self.dropout = dropout
         self.mixing_layer = mixing_layer
         self.embedding_variance = embedding_variance

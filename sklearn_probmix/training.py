@@ -21,7 +21,7 @@ from sklearn_probmix.callbacks import BestEpoch, EpochBar, ProbMixup, Validation
 from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.families import Family, Mixture
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
-from sklearn_probmix.modules import MLP, Ensemble
+from sklearn_probmix.modules import MLP, Ensemble, quantile_knots
 
 __all__ = ["METHODS", "Method", "Part", "Trained", "natural_parameters", "train"]
 
@@ -185,7 +185,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds[0])
         if net is None:
-            net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1])
+            net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1], part.X)
             if apart:
                 net.set_params(module__own_rows=True)
         else:
@@ -335,8 +335,17 @@ def mixes(kind: SimpleNamespace) -> bool:
     return METHODS[kind.method].site is not None and kind.alpha > 0
 
 
-def new_net(kind: SimpleNamespace, family: Family, n_features: int, n_outputs: int) -> NeuralNet:
-    """Make the net, not yet initialised: the user's own, or one of the MLP."""
+def new_net(
+    kind: SimpleNamespace,
+    family: Family,
+    n_features: int,
+    n_outputs: int,
+    X: torch.Tensor | None = None,
+) -> NeuralNet:
+    """Make the net, not yet initialised: the user's own, or one of the MLP.
+
+    Knots are quantiles of the columns of X, or zeros where they will be filled in.
+    """
     sizes = {"family": family, "n_features": n_features, "n_outputs": n_outputs}
     if kind.net is not None:
         net = clone(kind.net)
@@ -354,7 +363,12 @@ def new_net(kind: SimpleNamespace, family: Family, n_features: int, n_outputs: i
         if METHODS[kind.method].random_embedding:
             separate = kind.embedding_variance == "separate"
             embedding = "gaussian-separate" if separate else "gaussian"
+        knots = None
+        if kind.n_knots is not None:
+            rows = torch.zeros(1, n_features) if X is None else X.flatten(0, -2)
+            knots = quantile_knots(rows, kind.n_knots)
         module = sizes | {
+            "knots": knots,
             "hidden_layer_sizes": tuple(kind.hidden_layer_sizes),
             "activation": kind.activation,
             "dropout": kind.dropout,

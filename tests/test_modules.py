@@ -7,7 +7,13 @@ from torch.nn.functional import softplus
 
 from sklearn_probmix import get_family
 from sklearn_probmix.families import FAMILIES
-from sklearn_probmix.modules import MLP, GaussianSampler
+from sklearn_probmix.modules import (
+    MLP,
+    Ensemble,
+    GaussianSampler,
+    PiecewiseLinear,
+    quantile_knots,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -207,3 +213,39 @@ def test_draws_are_reparameterised():
     gradient = torch.autograd.grad(z[0, 2].sum(), (mean, sd))
     torch.testing.assert_close(gradient[0], torch.ones(1, 2))
     torch.testing.assert_close(gradient[1][0], sampler.noise[2], rtol=1e-4, atol=1e-5)
+
+
+def test_encoding_is_linear_between_knots_and_a_step_where_they_coincide():
+    knots = torch.tensor([[-1.0, 0.0, 0.0, 4.0], [0.0, 1.0, 2.0, 3.0]])
+    x = torch.linspace(-3, 6, 91)
+    encoded = PiecewiseLinear(knots)(torch.stack([x, x], dim=1))
+    assert torch.equal(encoded[:, :2], torch.stack([x, x], dim=1))
+    parts = encoded[:, 2:].unflatten(1, (2, 3))
+    for column, own in zip(parts.unbind(1), knots, strict=True):
+        for part, start, end in zip(column.T, own[:-1], own[1:], strict=True):
+            if start < end:
+                expected = np.interp(x, [start, end], [-1, 1])
+            else:
+                expected = np.where(x > start, 1.0, -1.0)
+            # On a step itself either side will do.
+            apart = (x - start).abs() > 1e-4
+            np.testing.assert_allclose(part[apart], expected[apart], atol=1e-5)
+
+
+def test_knots_are_quantiles_of_the_columns():
+    X = torch.randperm(1001).reshape(-1, 1).float()
+    assert quantile_knots(X, 5).tolist() == [[0, 250, 500, 750, 1000]]
+    twice = torch.cat([X, -2 * X], dim=1)
+    assert quantile_knots(twice, 3)[1].tolist() == [-2000, -1000, 0]
+
+
+def test_an_ensemble_with_knots_is_its_members():
+    torch.manual_seed(0)
+    X = torch.randn(7, 3)
+    arguments = {"n_features": 3, "hidden_layer_sizes": (4,), "knots": quantile_knots(X, 4)}
+    ensemble = Ensemble(MLP, 2, **arguments)
+    together = ensemble(X)
+    for member in range(2):
+        alone = MLP(**arguments)
+        alone.load_state_dict(ensemble.member_state(member))
+        torch.testing.assert_close(together[:, member], alone(X), rtol=1e-5, atol=1e-6)
