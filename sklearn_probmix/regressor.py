@@ -39,10 +39,10 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         a random embedding ("m-probmix", eq. 22). A list trains several kinds of network, one
         after another; an item is a method, or a dict of a method and of parameters in which the
         kind differs, such as alpha or lr. "auto" is such a list: an ERM network of smooth units,
-        which are best where the noise is small, and a wide ProbMix network, whose mean is learnt
-        further, best on rougher tables. Both have `hidden_layer_sizes` of their own, the first its
-        own `activation`, the second, if plainly Normal, its own `variance_weighting` and `monitor`:
-        yours are ignored. With `net=`, "auto" is ``["erm", "probmix"]``.
+        which are best where the noise is small, and a wide ProbMix network with knots, whose mean
+        is learnt further, best on rougher tables. Both have `hidden_layer_sizes` of their own, the
+        first its own `activation`, the second its own `n_knots` and, if plainly Normal, its own
+        `variance_weighting` and `monitor`: yours are ignored. With `net=`, "auto" is ``["erm", "probmix"]``.
     alpha : float, default=0.2
         Parameter of the law of lam, at least 0; 0 means no mixing.
     beta : float, default=0.0
@@ -193,6 +193,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         {"method": "erm", "activation": "silu", "hidden_layer_sizes": (128, 128, 64)},
         {
             "method": "probmix",
+            "n_knots": 9,
             "hidden_layer_sizes": (256, 256),
             "variance_weighting": 0.5,
             "monitor": "crps",
