@@ -42,7 +42,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         which are best where the noise is small, and a wide ProbMix network with knots, whose mean
         is learnt further, best on rougher tables. Both have `hidden_layer_sizes` of their own, the
         first its own `activation`, the second its own `n_knots` and, if plainly Normal, its own
-        `variance_weighting` and `monitor`: yours are ignored. With `net=`, "auto" is ``["erm", "probmix"]``.
+        `variance_weighting` and `monitor`: yours are ignored. With `net=`, "auto" is
+        ``["erm", "probmix"]``.
     alpha : float, default=0.2
         Parameter of the law of lam, at least 0; 0 means no mixing.
     beta : float, default=0.0
