@@ -35,15 +35,18 @@ class Linear(nn.Linear):
     """Affine map, of one network or, with stacked weights, of all members of an ensemble.
 
     Weights (members, n_out, n_in) map x of shape (rows, members, ..., n_in). In memory the members
-    come first, as batched products of matrices want them.
+    come first, as batched products of matrices want them. The weights stand on the left of the
+    product: their gradient then needs no copy, and the last bits of a row do not depend on its
+    place, as they do in some libraries' products where `n_in` is odd and `n_out` small.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (rows, [members,] ..., n_in) to (rows, [members,] ..., n_out)."""
         if self.weight.ndim == 2:
-            return super().forward(x)
+            flat = x.flatten(0, -2).T
+            product = torch.addmm(self.bias.unsqueeze(1), self.weight, flat)
+            return product.T.unflatten(0, x.shape[:-1])
         flat = x.movedim(1, 0).flatten(1, -2)
-        # With the weights on the left their gradient needs no copy.
         product = torch.baddbmm(self.bias.unsqueeze(2), self.weight, flat.transpose(1, 2))
         product = product.transpose(1, 2).unflatten(1, (len(x), *x.shape[2:-1]))
         return product.movedim(0, 1)

@@ -11,6 +11,7 @@ from sklearn_probmix.modules import (
     MLP,
     Ensemble,
     GaussianSampler,
+    Linear,
     PiecewiseLinear,
     quantile_knots,
 )
@@ -237,6 +238,20 @@ def test_knots_are_quantiles_of_the_columns():
     assert quantile_knots(X, 5).tolist() == [[0, 250, 500, 750, 1000]]
     twice = torch.cat([X, -2 * X], dim=1)
     assert quantile_knots(twice, 3)[1].tolist() == [-2000, -1000, 0]
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (7, 4, 3), (0, 3)])
+def test_linear_is_torchs(shape):
+    x, ours = torch.randn(shape), Linear(3, 2)
+    torch.testing.assert_close(ours(x), nn.functional.linear(x, ours.weight, ours.bias))
+
+
+def test_linear_with_stacked_weights_maps_each_member():
+    x, members = torch.randn(7, 2, 4, 3), [nn.Linear(3, 5) for _ in range(2)]
+    stacked, _ = torch.func.stack_module_state(members)
+    together = torch.func.functional_call(Linear(3, 5), stacked, (x,))
+    alone = [member(x[:, m]) for m, member in enumerate(members)]
+    torch.testing.assert_close(together, torch.stack(alone, dim=1))
 
 
 def test_an_ensemble_with_knots_is_its_members():
