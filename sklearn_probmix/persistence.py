@@ -279,13 +279,19 @@ def _check_unchanged(est):
             for part in parts
             for old, new in [(fitted.get_params_for(part), fresh.get_params_for(part))]
             for name, value in old.items()
-            if value != new.get(name)
+            if _differ(value, new.get(name))
         }
         for name, (old, new) in changed.items():
             raise ValueError(
                 f"the parameters were changed since fit: they ask for networks of {name}={new!r}, "
                 f"the fitted ones have {old!r}. Set it back, or fit again."
             )
+
+
+def _differ(old, new):
+    """Compare arguments of modules; of knots, which are kept as weights are, the shapes."""
+    old, new = (each.shape if isinstance(each, torch.Tensor) else each for each in (old, new))
+    return old != new
 
 
 def _sizes(est):

@@ -159,6 +159,7 @@ REGRESSORS = {
         "lr_schedule": "cosine",
     },
     "auto": {"method": "auto", "max_epochs": 2},
+    "knots": {"method": "probmix", "n_knots": 4},
     "shared variance": {"family": "homoscedastic-normal", "method": "mixup"},
     "gamma": {"family": "gamma", "method": "probmix"},
     "folds of counts": {"family": "poisson", "n_members": 2, "validation": "cv"},
