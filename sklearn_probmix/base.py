@@ -44,7 +44,7 @@ AUTO_SIZES = {
     "batch_size_of_many_rows": 256,
     "many_rows": 4000,
     "n_steps": 3000,
-    "least_and_most_epochs": (100, 1000),
+    "least_and_most_epochs": (100, 600),
 }
 # What the kinds of network have in common, because their rows, members and family are the same.
 _COMMON = {

@@ -99,7 +99,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     batch_size : int, "auto" or None, default="auto"
         "auto" is 64 below 4,000 rows and 256 from there; None trains on the full batch.
     max_epochs : int or "auto", default="auto"
-        "auto" makes about 3,000 steps, but no fewer than 100 epochs and no more than 1,000.
+        "auto" makes about 3,000 steps, but no fewer than 100 epochs and no more than 600.
     validation : {"auto", "holdout", "cv"}, splitter or None, default="auto"
         What chooses the best epoch: a fraction of rows that all members hold out, the first split
         of a scikit-learn splitter, or nothing. With "cv" each of the `n_members` members holds
