@@ -18,7 +18,6 @@ import numpy as np
 
 from benchmarks._runs import RESULTS, read_results, run_missing
 from benchmarks.paper_settings import (
-    CAUSES_SPLITS,
     FULL_BATCH_METHODS,
     LARGE_SETS,
     METHODS,
@@ -63,16 +62,17 @@ def fit_alike(make, settings, tables):
     make : type
         ProbMixupRegressor or ProbMixupClassifier.
     settings : list of dict
-        With equal "estimator", and the seed as "split" or "run".
+        With equal "estimator"; the seed is "split" or "run", plus "seed_shift" if there is one.
     tables : list of (X, y)
 
     Returns
     -------
     list of estimators
     """
+    seeds = [one.get("split", one.get("run")) + one.get("seed_shift", 0) for one in settings]
     estimators = [
-        make(**ONE_NETWORK, **one["estimator"], random_state=one.get("split", one.get("run")))
-        for one in settings
+        make(**ONE_NETWORK, **one["estimator"], random_state=seed)
+        for one, seed in zip(settings, seeds, strict=True)
     ]
     if len(estimators) == 1:
         return [estimators[0].fit(*tables[0])]
@@ -153,8 +153,8 @@ def run_causes(args):
         varied_settings(dataset, split, method, cells[dataset, method, 100][0], change)
         for dataset, method in worse_cells(cells)
         for change in variations(method, cells[dataset, method, 100][0])
-        for split in CAUSES_SPLITS
-        if dataset in args.datasets and split < N_SPLITS[dataset]
+        if dataset in args.datasets
+        for split in range(N_SPLITS[dataset])
     ]
     fit = partial(fit_uci, args.data)
     path = args.results / "causes.jsonl"

@@ -31,7 +31,6 @@ LARGE_SETS = ["kin8nm", "power-plant", "naval-propulsion-plant"]
 FULL_BATCH_METHODS = ["erm", "probmix", "m-probmix"]
 N_SPLITS = {**dict.fromkeys(SMALL_SETS, 20), **dict.fromkeys(LARGE_SETS, 5)}
 SELECTION_SPLITS = range(2)
-CAUSES_SPLITS = range(10)
 
 # What all experiments share. The paper has no floor of the variance.
 COMMON = {
@@ -128,17 +127,24 @@ def variations(method, chosen):
         for mixing in uci_grid(method)
         if mixing != chosen
     }
-    return found | {
+    found |= {
         "no early stop": {"n_iter_no_change": UCI["max_epochs"]},
         "batches of 50": {"batch_size": 50},
         "full batch": {"batch_size": None},
+        "lr 0.001": {"lr": 0.001},
+        "another seed": {},
     }
+    if method != "erm":
+        found["losses mixed"] = {"response": "expected"}
+    return found
 
 
 def varied_settings(dataset, split, method, chosen, change):
     """Return the settings of one fit of a cell with one change."""
     settings = uci_settings(dataset, split, method, **chosen)
     changes = variations(method, chosen)[change]
+    if change == "another seed":
+        settings["seed_shift"] = 1000
     return settings | {"change": change, "estimator": settings["estimator"] | changes}
 
 
