@@ -252,15 +252,17 @@ class QuantileForecast:
 
         The CRPS is that of equal masses at the quantiles: twice the mean pinball loss. Quantiles
         have no density: the NLL is that of the Normal of their mean and standard deviation, the
-        latter at least `smallest_scale`. Densities drawn through the quantiles would be rewarded
-        without bound where y is rounded.
+        latter at least `smallest_scale`, and "crps_normal" the CRPS of the same Normal. Densities
+        drawn through the quantiles would be rewarded without bound where y is rounded.
         """
         mean, sd = self.quantiles.mean(axis=0), self.quantiles.std(axis=0)
+        normal = _normal(mean, np.maximum(sd, self.smallest_scale))
         error = y - self.quantiles
         q = self.levels[:, None]
         return {
-            "nll": nll(y, _normal(mean, np.maximum(sd, self.smallest_scale))),
+            "nll": nll(y, normal),
             "crps": float(2 * np.maximum(q * error, (q - 1) * error).mean()),
+            "crps_normal": crps(y, normal),
             "rmse": _rmse(y, mean),
             "coverage": float(np.mean((self.low <= y) & (y <= self.high))),
             "width": float(np.mean(self.high - self.low)),
@@ -600,8 +602,7 @@ def fit_regression(root, settings):
     return {
         **scores,
         "new_rows": float(is_new.mean()),
-        "nll_new": new["nll"],
-        "crps_new": new["crps"],
+        **{f"{name}_new": new[name] for name in ("nll", "crps", "crps_normal") if name in new},
         **seconds,
         **_own_scores(est),
         **_own_weights(est, y),

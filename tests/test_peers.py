@@ -61,6 +61,7 @@ def test_quantiles_of_a_normal_score_like_the_normal():
     theirs = peers.regression_scores(y, forecast)
     assert ours["crps"] == pytest.approx(crps(y, normal))
     assert theirs["crps"] == pytest.approx(ours["crps"], rel=0.01)
+    assert theirs["crps_normal"] == pytest.approx(ours["crps"], rel=0.02)
     assert theirs["nll"] == pytest.approx(ours["nll"], rel=0.02)
     assert theirs["coverage"] == ours["coverage"]
     assert theirs["width"] == pytest.approx(ours["width"])
