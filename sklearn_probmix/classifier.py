@@ -40,7 +40,10 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         Raise probabilities to the power 1 / T and normalise them, with the temperature T fitted
         on rows that the networks did not train on, if there are any. "auto" does so where nested
         folds say that it lowers the log loss.
-    method, alpha, n_neighbors, pooling, n_mixes, objective, n_members, weighting, \
+    method : str or list, default="auto"
+        As in :class:`ProbMixupRegressor`, but "auto" is two kinds: an ERM network of smooth units
+        and a wide ProbMix network.
+    alpha, n_neighbors, pooling, n_mixes, objective, n_members, weighting, \
 hidden_layer_sizes, activation, n_knots, dropout, mixing_layer, embedding_variance, n_draws, \
 n_train_draws, lr, lr_schedule, weight_decay, batch_size, max_epochs, validation, \
 validation_fraction, early_stopping, n_iter_no_change, net, callbacks, warm_start, device, \

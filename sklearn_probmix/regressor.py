@@ -39,10 +39,11 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         a random embedding ("m-probmix", eq. 22). A list trains several kinds of network, one
         after another; an item is a method, or a dict of a method and of parameters in which the
         kind differs, such as alpha or lr. "auto" is such a list: an ERM network of smooth units,
-        which are best where the noise is small, and a wide ProbMix network with knots, whose mean
-        is learnt further, best on rougher tables. Both have `hidden_layer_sizes` of their own, the
-        first its own `activation`, the second its own `n_knots` and, if plainly Normal, its own
-        `variance_weighting` and `monitor`: yours are ignored. With `net=`, "auto" is
+        which are best where the noise is small; a wide ProbMix network with a few knots, for
+        noisier tables; and an ERM network of smooth units with many knots, for rough ones. The
+        means of the latter two are learnt further, if plainly Normal, by a `variance_weighting`
+        and a `monitor` of their own. What you set to other than its default, such as
+        `activation` or `hidden_layer_sizes`, holds for all three. With `net=`, "auto" is
         ``["erm", "probmix"]``.
     alpha : float, default=0.2
         Parameter of the law of lam, at least 0; 0 means no mixing.
@@ -196,6 +197,14 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
             "method": "probmix",
             "n_knots": 9,
             "hidden_layer_sizes": (256, 256),
+            "variance_weighting": 0.5,
+            "monitor": "crps",
+        },
+        {
+            "method": "erm",
+            "activation": "silu",
+            "n_knots": 65,
+            "hidden_layer_sizes": (128, 128, 64),
             "variance_weighting": 0.5,
             "monitor": "crps",
         },
