@@ -470,7 +470,10 @@ def _out_of_fold(fits):
 
 def _weights(fits):
     rows = []
-    kinds = [f"{kind['method']}, {kind['hidden_layer_sizes']}" for kind in KINDS]
+    kinds = [
+        f"{kind['method']}, {kind['hidden_layer_sizes']}, {kind.get('n_knots', 0)} knots"
+        for kind in KINDS
+    ]
     for dataset in DATASETS["regression"]:
         cell = fits[dataset, OURS]
         row = {"table": dataset}
