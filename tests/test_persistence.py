@@ -310,7 +310,7 @@ def test_the_caller_may_replace_a_parameter(tmp_path):
         ({"max_epoch": 7}, "'max_epoch'"),
         ({"alpha": -1}, "'alpha' parameter"),
         ({"hidden_layer_sizes": (8,)}, "network 0"),
-        ({"method": "auto"}, "found 1; expected 2"),
+        ({"method": "auto"}, "found 1; expected 3"),
         ({"n_draws": 8}, r"sampler.noise.*\(4, 16\).*\(8, 16\)"),
         ({"device": "no such device"}, "no such device"),
     ]:
