@@ -14,7 +14,14 @@ from torch.quasirandom import SobolEngine
 
 from sklearn_probmix.families import Family, Mixture, Normal, get_family, stack_parameters
 
-__all__ = ["MLP", "Ensemble", "GaussianSampler", "PiecewiseLinear", "quantile_knots"]
+__all__ = [
+    "MLP",
+    "Ensemble",
+    "GaussianSampler",
+    "PiecewiseLinear",
+    "knots_of_a_column",
+    "quantile_knots",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +33,8 @@ ACTIVATIONS = {
     "tanh": nn.Tanh,
 }
 
+# Knots of all columns together: 65 of each of 16. More would cost wide tables time and memory.
+_MOST_KNOTS = 1040
 # The embedding starts out nearly deterministic, with a variance of softplus(-3) = .05.
 _INITIAL_SPREAD = -3.0
 _EMBEDDING = Normal(variance_floor=1e-8)
@@ -81,6 +90,11 @@ class PiecewiseLinear(nn.Module):
         start, end = self.knots[..., :-1], self.knots[..., 1:]
         passed = (x.unsqueeze(-1) - start) / (end - start).clamp(min=1e-6)
         return torch.cat([x, (2 * passed.clamp(0, 1) - 1).flatten(-2)], dim=-1)
+
+
+def knots_of_a_column(n_knots: int, n_features: int) -> int:
+    """Return n_knots, or fewer, but at least 2, where there are many columns."""
+    return min(n_knots, max(2, _MOST_KNOTS // n_features))
 
 
 def quantile_knots(X: Tensor, n_knots: int) -> Tensor:

@@ -46,7 +46,7 @@ from sklearn_probmix.codec import (
     some,
 )
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.modules import Ensemble
+from sklearn_probmix.modules import Ensemble, knots_of_a_column
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.training import METHODS, new_net
 
@@ -507,7 +507,9 @@ def _check_size(what, kind, stored, n_features, n_outputs):
         hidden = list(kind.hidden_layer_sizes)
         proper = all(isinstance(size, Integral) and size > 0 for size in hidden)
         check(proper, "hidden_layer_sizes", str(hidden)[:100], "positive integers")
-        n_inputs = n_features * (kind.n_knots or 1)
+        n_inputs = n_features
+        if kind.n_knots is not None:
+            n_inputs *= knots_of_a_column(kind.n_knots, n_features)
         sizes = [n_inputs, *map(int, hidden), n_outputs]
         needed = sum(width * next_width for width, next_width in pairwise(sizes))
         if METHODS[kind.method].random_embedding:

@@ -21,7 +21,7 @@ from sklearn_probmix.callbacks import BestEpoch, EpochBar, ProbMixup, Validation
 from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.families import Family, Mixture
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
-from sklearn_probmix.modules import MLP, Ensemble, quantile_knots
+from sklearn_probmix.modules import MLP, Ensemble, knots_of_a_column, quantile_knots
 
 __all__ = ["METHODS", "Method", "Part", "Trained", "natural_parameters", "train"]
 
@@ -366,7 +366,7 @@ def new_net(
         knots = None
         if kind.n_knots is not None:
             rows = torch.zeros(1, n_features) if X is None else X.flatten(0, -2)
-            knots = quantile_knots(rows, kind.n_knots)
+            knots = quantile_knots(rows, knots_of_a_column(kind.n_knots, n_features))
         module = sizes | {
             "knots": knots,
             "hidden_layer_sizes": tuple(kind.hidden_layer_sizes),

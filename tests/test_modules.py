@@ -13,6 +13,7 @@ from sklearn_probmix.modules import (
     GaussianSampler,
     Linear,
     PiecewiseLinear,
+    knots_of_a_column,
     quantile_knots,
 )
 
@@ -252,6 +253,11 @@ def test_linear_with_stacked_weights_maps_each_member():
     together = torch.func.functional_call(Linear(3, 5), stacked, (x,))
     alone = [member(x[:, m]) for m, member in enumerate(members)]
     torch.testing.assert_close(together, torch.stack(alone, dim=1))
+
+
+@pytest.mark.parametrize(("n_features", "expected"), [(1, 65), (16, 65), (20, 52), (5000, 2)])
+def test_wide_tables_get_fewer_knots(n_features, expected):
+    assert knots_of_a_column(65, n_features) == expected
 
 
 def test_an_ensemble_with_knots_is_its_members():

@@ -160,6 +160,7 @@ REGRESSORS = {
     },
     "auto": {"method": "auto", "max_epochs": 2},
     "knots": {"method": "probmix", "n_knots": 4},
+    "more knots than a column may have": {"method": "erm", "n_knots": 600},
     "shared variance": {"family": "homoscedastic-normal", "method": "mixup"},
     "gamma": {"family": "gamma", "method": "probmix"},
     "folds of counts": {"family": "poisson", "n_members": 2, "validation": "cv"},
