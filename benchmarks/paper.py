@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -149,13 +150,17 @@ def run_causes(args):
     from benchmarks.paper_report import uci_cells, worse_cells
 
     cells = uci_cells(read_results(args.results / "uci.jsonl"))
-    jobs = [
-        varied_settings(dataset, split, method, cells[dataset, method, 100][0], change)
-        for dataset, method in worse_cells(cells)
-        for change in variations(method, cells[dataset, method, 100][0])
-        if dataset in args.datasets
-        for split in range(N_SPLITS[dataset])
-    ]
+    jobs = []
+    for dataset, method in worse_cells(cells):
+        if dataset in args.datasets:
+            chosen = cells[dataset, method, 100][0]
+            for rank, change in enumerate(variations(method, chosen)):
+                jobs += [
+                    (rank, varied_settings(dataset, split, method, chosen, change))
+                    for split in range(N_SPLITS[dataset])
+                ]
+    # One change after another, each for all tables.
+    jobs = [settings for _, settings in sorted(jobs, key=itemgetter(0))]
     fit = partial(fit_uci, args.data)
     path = args.results / "causes.jsonl"
     run_missing(fit, jobs, path, n_jobs=args.jobs, title="causes", together="split")
