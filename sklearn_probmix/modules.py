@@ -45,12 +45,15 @@ class Linear(nn.Linear):
 
     Weights (members, n_out, n_in) map x of shape (rows, members, ..., n_in). In memory the members
     come first, as batched products of matrices want them. The weights stand on the left of the
-    product: their gradient then needs no copy, and the last bits of a row do not depend on its
-    place, as they do in some libraries' products where `n_in` is odd and `n_out` small.
+    product: with stacked ones their gradient then needs no copy, and in evaluation the last bits
+    of a row do not depend on its place, as they do in some libraries' products where `n_in` is odd
+    and `n_out` small.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (rows, [members,] ..., n_in) to (rows, [members,] ..., n_out)."""
+        if self.weight.ndim == 2 and self.training:
+            return super().forward(x)
         if self.weight.ndim == 2:
             flat = x.flatten(0, -2).T
             product = torch.addmm(self.bias.unsqueeze(1), self.weight, flat)
