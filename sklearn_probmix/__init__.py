@@ -10,7 +10,7 @@ from sklearn_probmix.displays import (
     ReliabilityDisplay,
 )
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.families import get_family
+from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
 from sklearn_probmix.persistence import load_model, save_model
 from sklearn_probmix.regressor import ProbMixupRegressor
@@ -29,6 +29,7 @@ from sklearn_probmix.training_displays import MixingGraphDisplay, TrainingHistor
 __version__ = "0.1.0"
 
 __all__ = [
+    "Family",
     "MixingGraphDisplay",
     "NegativeLogLikelihood",
     "NeighborLoader",

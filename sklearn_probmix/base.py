@@ -206,7 +206,17 @@ class BaseProbMixup(BaseEstimator):
             raise ValueError(f"hidden_layer_sizes={sizes}; expected integers, at least 1.")
 
     def _validate_X(self, X, **kwargs):
-        return validate_data(self, X, dtype=np.float64, allow_nd=self.net is not None, **kwargs)
+        try:
+            return validate_data(self, X, dtype=np.float64, allow_nd=self.net is not None, **kwargs)
+        except (TypeError, ValueError) as error:
+            name = _column_without_numbers(X)
+            if name is None:
+                raise
+            raise ValueError(
+                f"column {name!r} of X, of type {X[name].dtype}, does not hold finite numbers only "
+                f"({str(error).splitlines()[0]}). Encode and impute such columns first, as "
+                "tabular_pipeline of skrub does."
+            ) from error
 
     def _weigh(self, X, y, sample_weight, groups=None):
         """Rows of positive weight, and their weights of mean 1, or None where all are equal.
@@ -373,7 +383,11 @@ class BaseProbMixup(BaseEstimator):
         if best.stop_reason_ == "divergence":
             cause = f"the loss is not finite in epoch {n_epochs}; lower lr (now {net.lr})"
             if not has_weights:
-                raise ValueError(f"Training diverged: {cause} or raise variance_floor.")
+                remedy = " or raise variance_floor"
+                if self.net is not None:
+                    remedy += ", and see that the module returns natural parameters, as those "
+                    remedy += "of family.natural(raw) are"
+                raise ValueError(f"Training diverged: {cause}{remedy}.")
             self._warn(f"Training diverged: {cause}. {kept}", ConvergenceWarning)
         elif best.stop_reason_ == "interruption":
             if not has_weights and is_first:
@@ -443,6 +457,20 @@ class BaseProbMixup(BaseEstimator):
         check_is_fitted(self)
         X = self._scale_X(self._validate_X(X, reset=False))
         return pool_kinds([natural_parameters(net, X) for net in self.nets_], self.weights_)
+
+
+def _column_without_numbers(X):
+    """Name of the first column of a table whose values are not all finite numbers, or None."""
+    for name in getattr(X, "columns", ()):
+        values = np.asarray(X[name])
+        try:
+            is_time = values.dtype.kind in "mM"
+            if not is_time and np.isfinite(values.astype(np.float64)).all():
+                continue
+        except (TypeError, ValueError):
+            pass
+        return name
+    return None
 
 
 def size_to(kind, n_rows):

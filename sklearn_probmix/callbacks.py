@@ -131,7 +131,14 @@ class ProbMixup(Callback):
     def on_train_begin(self, net, **kwargs):
         """Register the hook, after removing one that an interrupted fit left."""
         self._remove_hook()
-        if self.alpha == 0 or self.site == "input":
+        if self.alpha == 0:
+            return
+        if type(net.criterion_).__module__.startswith("torch.nn."):
+            raise TypeError(
+                f"criterion={type(net.criterion_).__name__} takes no mixed responses; expected "
+                "NegativeLogLikelihood, or a criterion that takes a dict of weighted points."
+            )
+        if self.site == "input":
             return
         module, self.n_axes_ = net.module_, 3
         if isinstance(module, Ensemble):

@@ -309,7 +309,7 @@ def _run(table, folder, max_epochs):
     try:
         draw(table, forecasts, path)
     except ImportError:
-        print("No picture: matplotlib is missing. pip install 'sklearn-probmix[plot]'")
+        print("No picture: matplotlib is missing. pip install matplotlib")
     else:
         print(f"Picture: {path}")
     print(f"Took {time.perf_counter() - start:.0f} s\n", flush=True)

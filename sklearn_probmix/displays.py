@@ -57,7 +57,7 @@ class Display:
             from matplotlib import colors, pyplot
         except ImportError as error:
             raise ImportError(
-                f"{type(self).__name__} needs matplotlib: pip install 'sklearn-probmix[plot]'."
+                f"{type(self).__name__} needs matplotlib: pip install matplotlib."
             ) from error
         if ax is None:
             _, ax = pyplot.subplots(figsize=self._figsize, layout="constrained")

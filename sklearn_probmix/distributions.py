@@ -586,7 +586,7 @@ def _check_alike(distributions, layout):
 def _check_probability(what, value):
     value = np.asarray(value, dtype=float)
     if not ((value >= 0) & (value <= 1)).all():
-        raise ValueError(f"{what} must lie in [0, 1], got {value}.")
+        raise ValueError(f"{what} must lie in [0, 1], got {value}; 90 % is 0.9.")
     return value
 
 

@@ -95,6 +95,33 @@ class Family(ABC):
     bounded or discrete response override :meth:`in_support`, and those whose response can be
     smoothed or rescaled :meth:`kernel`, :meth:`pooled_kernel`, :meth:`scaling` or
     :meth:`standardise`.
+
+    Examples
+    --------
+    Waiting times, with the rate as minus the natural parameter:
+
+    >>> from torch.nn.functional import softplus
+    >>> from sklearn_probmix import Family, ProbMixupRegressor
+    >>> class Exponential(Family):
+    ...     scipy_name = "expon"
+    ...     n_params = 1
+    ...     support = "the positive numbers"
+    ...
+    ...     def in_support(self, y):
+    ...         return y > 0
+    ...
+    ...     def natural(self, raw):
+    ...         return -softplus(raw) - 1e-6
+    ...
+    ...     def log_prob(self, eta, y):
+    ...         return (-eta[..., 0]).log() + eta[..., 0] * y
+    ...
+    ...     def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+    ...         return {"scale": -1 / eta[..., 0].double()}
+    >>> X, y = [[0.0], [1.0]] * 10, [0.1, 2.0] * 10
+    >>> est = ProbMixupRegressor(family=Exponential(), n_members=1, max_epochs=2).fit(X, y)
+    >>> est.predict_proba(X).shape
+    (20,)
     """
 
     #: Name in scipy.stats of the distribution, its parameters come from `scipy_parameters`.

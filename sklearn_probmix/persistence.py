@@ -157,7 +157,8 @@ def save_model(est: BaseProbMixup, path: str | os.PathLike) -> None:
     """
     if type(est) not in _FITTED:
         raise TypeError(
-            f"est is a {type(est).__name__}; expected a fitted {' or '.join(_ESTIMATORS)}."
+            f"est is a {type(est).__name__}; expected a fitted {' or '.join(_ESTIMATORS)}. Of a "
+            "Pipeline save the last step, model[-1]; of a search, best_estimator_."
         )
     check_is_fitted(est)
     tensors: dict[str, torch.Tensor] = {}

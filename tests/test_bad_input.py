@@ -20,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 from skorch import NeuralNet
 from skorch.callbacks import Callback
+from torch import nn
 
 from sklearn_probmix import (
     NegativeLogLikelihood,
@@ -188,6 +189,19 @@ class TestData:
         X[0, 0] = "seven"
         with pytest.raises(ValueError, match="could not convert string to float: 'seven'"):
             small(kind).fit(X, y)
+
+    @pytest.mark.parametrize("values", [["x", "y"], ["2020", "2021"], [0.5, np.nan]])
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_column_of_a_table_that_holds_no_numbers_is_named(self, table, kind, values):
+        X, y = table
+        town = pd.Series(values * 30)
+        if values[0] == "2020":
+            town = pd.to_datetime(town)
+        elif values[0] == "x":
+            town = town.astype("category")
+        frame = pd.DataFrame({"a": X[:, 0], "town": town})
+        with pytest.raises(ValueError, match="column 'town' of X, of type .*Encode"):
+            small(kind).fit(frame, y)
 
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize(
@@ -587,6 +601,13 @@ class TestDivergence:
         X, y = table
         with pytest.raises(ValueError, match=r"diverged.*lower lr \(now 1e\+30\)"):
             small(kind, lr=1e30).fit(X, y)
+
+    def test_with_a_module_whose_output_may_not_be_natural_parameters(self, table):
+        X, y = table
+        raw = nn.Sequential(nn.Linear(3, 2), nn.Unflatten(1, (1, 2)))
+        net = NeuralNet(raw, NegativeLogLikelihood)
+        with pytest.raises(ValueError, match="diverged.*module returns natural parameters"):
+            regressor(net=net).fit(X, y)
 
     def test_later_keeps_the_best_weights_and_warns(self, table):
         X, y = table

@@ -951,6 +951,12 @@ def test_rows_that_are_not_on_the_first_axis(site):
         net.fit(*small_data())
 
 
+def test_criterion_that_takes_no_mixed_responses():
+    net = small_net(ProbMixup(), criterion=torch.nn.MSELoss)
+    with pytest.raises(TypeError, match="criterion=MSELoss .* expected NegativeLogLikelihood"):
+        net.fit(*small_data())
+
+
 def test_integers_cannot_be_mixed_at_the_input():
     X, y = small_data()
     with pytest.raises(TypeError, match="found torch.int64.*name of a submodule"):

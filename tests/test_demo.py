@@ -211,4 +211,4 @@ def test_no_picture_without_matplotlib(capsys, tmp_path, houses, monkeypatch):
     monkeypatch.setattr(demo, "draw", draw)
     printed = run(capsys, tmp_path, "--csv", houses, "--target", "price")
     assert "No picture" in printed
-    assert "sklearn-probmix[plot]" in printed
+    assert "pip install matplotlib" in printed

@@ -19,6 +19,7 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import ShuffleSplit
+from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from skorch.callbacks import GradientNormClipping
@@ -369,6 +370,8 @@ def test_what_cannot_be_saved_says_why(tmp_path):
     with pytest.raises(TypeError, match="est is a NeuralNet; expected a fitted ProbMixupRegressor"):
         save_model(own_net(), path)
     est = regressor().fit(X, Y)
+    with pytest.raises(TypeError, match=r"est is a Pipeline; .* model\[-1\]"):
+        save_model(make_pipeline(est), path)
     est.note = "mine"
     with pytest.raises(TypeError, match="'note'"):
         save_model(est, path)
