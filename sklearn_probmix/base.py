@@ -37,7 +37,7 @@ from sklearn_probmix.families import Mixture
 from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.training import METHODS, Part, natural_parameters, out_of_fold, train
 
-_MIN_ROWS_TO_VALIDATE = 10
+MIN_ROWS_TO_VALIDATE = 10
 # How "auto" sizes batches and epochs.
 AUTO_SIZES = {
     "batch_size": 64,
@@ -150,7 +150,7 @@ class BaseProbMixup(BaseEstimator):
                 X_val, y_val = self._validate_rows(X_val, y_val, reset=False, name="y_val")
                 valid = self._part(X_val, y_val, None)
                 self._fit_holdout(whole, valid, rng, nets)
-            elif isinstance(self.validation, str) and len(y) < _MIN_ROWS_TO_VALIDATE:
+            elif isinstance(self.validation, str) and len(y) < MIN_ROWS_TO_VALIDATE:
                 self._warn(f"{len(y)} rows are too few to hold some out; the last epoch is kept.")
                 self._fit_holdout(whole, None, rng, nets)
             elif self.validation == "cv" or (self.validation == "auto" and self.n_members > 1):

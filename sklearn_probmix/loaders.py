@@ -94,9 +94,9 @@ class NeighborLoader(TensorLoader):
     n_neighbors : int, default=5
         K, less than the number of rows. Neighbours are found once, by Euclidean distance between
         standardised, flattened rows of X.
-    own_rows : bool, default=False
-        Whether X and y are of shape (rows, n_members, ...), a table for every member of an
-        ensemble, each with neighbours of its own.
+    own_rows : sequence of int or None, default=None
+        Where X and y are of shape (rows, n_members, ...), a table for every member of an ensemble,
+        the number of rows of each; those below repeat the table and are nobody's neighbours.
 
     Yields
     ------
@@ -121,16 +121,21 @@ class NeighborLoader(TensorLoader):
         shuffle=True,
         random_state=None,
         n_neighbors=5,
-        own_rows=False,
+        own_rows=None,
     ):
         super().__init__(dataset, batch_size, True, random_state)
         if not isinstance(self.X, torch.Tensor):
             raise TypeError(
                 f"NeighborLoader needs one array X to find neighbours in; found {type(self.X)}."
             )
-        tables = self.X.unbind(1) if own_rows else [self.X]
-        found = [nearest_neighbors(table, n_neighbors) for table in tables]
-        self.neighbors = np.stack(found, axis=-1) if own_rows else found[0]
+        if own_rows is None:
+            self.neighbors = nearest_neighbors(self.X, n_neighbors)
+        else:
+            tables = [X[:n] for X, n in zip(self.X.unbind(1), own_rows, strict=True)]
+            found = [nearest_neighbors(table, n_neighbors) for table in tables]
+            rows = [np.arange(self.n_rows) % len(table) for table in tables]
+            found = [one[index] for one, index in zip(found, rows, strict=True)]
+            self.neighbors = np.stack(found, axis=-1)
 
     def __iter__(self):
         # Every batch is full, so that no edge is favoured by a short one.

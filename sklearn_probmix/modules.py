@@ -292,7 +292,9 @@ class MLP(nn.Module):
             z = self.sampler(z)
         raw = self.head(z).unflatten(-1, (self.n_outputs, -1))
         if self.family.n_shared:
-            raw = torch.cat([raw, self.shared.expand(*raw.shape[:-1], -1)], dim=-1)
+            # Of stacked members the shared parameters lack the axis of the draws.
+            shared = self.shared if self.sampler is None else self.shared.unsqueeze(-3)
+            raw = torch.cat([raw, shared.expand(*raw.shape[:-1], -1)], dim=-1)
         return self.family.natural(raw)
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_probmix.base import size_to
+from sklearn_probmix.base import MIN_ROWS_TO_VALIDATE, size_to
 from sklearn_probmix.training import train_apart
 
 __all__ = ["fit_together"]
@@ -65,6 +65,7 @@ def fit_together(estimators, tables):
             prepared.append(_prepare(est, X, y))
         parts, validations, kinds, seeds = zip(*prepared, strict=True)
         _check_shapes(estimators, parts)
+        size_to(kinds[0], max(len(part.y) for part in parts))
         seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
         trained = train_apart(kinds[0], estimators[0].family_, parts, validations, seed=seed)
         for est, outcome, kind, valid in zip(estimators, trained, kinds, validations, strict=True):
@@ -79,6 +80,11 @@ def _prepare(est, X, y):
     """Scale and divide the rows of one estimator; its parts, its kind of network and its seed."""
     est._check_parameters()
     X, y = est._validate_rows(X, y, reset=True)
+    if len(y) < MIN_ROWS_TO_VALIDATE:
+        raise ValueError(
+            f"a table has {len(y)} rows, too few to hold some out; expected at least "
+            f"{MIN_ROWS_TO_VALIDATE}."
+        )
     rng = check_random_state(est.random_state)
     est._fit_scaling(X, y, None)
     part, valid = est._split(est._part(X, y, None), X, y, None, rng)
@@ -88,7 +94,6 @@ def _prepare(est, X, y):
             f"method={est.method!r} and validation={est.validation!r}; expected one method and "
             "a hold-out of estimators that are fitted together."
         )
-    size_to(kinds[0], len(part.y))
     return part, valid, kinds[0], int(rng.randint(2**31))
 
 
@@ -98,6 +103,13 @@ def _check_alike(estimators, tables):
             f"{len(estimators)} estimators and {len(tables)} tables; expected as many, at least 1."
         )
     first = estimators[0]
+    if len({id(est) for est in estimators}) < len(estimators):
+        raise ValueError("an estimator is listed twice; expected one for each table.")
+    if getattr(first, "class_weight", None) is not None:
+        raise ValueError(
+            f"class_weight={first.class_weight!r}; expected None, since rows that are fitted "
+            "together weigh the same."
+        )
     if first.n_members != 1 or first.validation == "cv" or first.warm_start:
         raise ValueError(
             f"n_members={first.n_members!r}, validation={first.validation!r}, "

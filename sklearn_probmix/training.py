@@ -145,7 +145,7 @@ def train(
     seed: int,
     mask: torch.Tensor | None = None,
     net: NeuralNet | None = None,
-    apart: bool = False,
+    own_rows: list[int] | None = None,
 ) -> Trained:
     """Train a new net of this kind, or go on from a copy of `net`.
 
@@ -165,8 +165,9 @@ def train(
         1 where a row trains a member.
     net : NeuralNet, default=None
         An initialised net.
-    apart : bool, default=False
-        Whether members are fits of their own, on rows of their own.
+    own_rows : list of int, default=None
+        How many of the rows are each member's, where members are fits of their own, on rows of
+        their own.
 
     Returns
     -------
@@ -180,17 +181,19 @@ def train(
         monitor=kind.monitor,
         family=family,
         n_members=kind.n_members,
-        apart=apart,
+        apart=own_rows is not None,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds[0])
         if net is None:
             net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1], part.X)
-            if apart:
+            if own_rows is not None:
                 net.set_params(module__own_rows=True)
+                if kind.n_knots is not None:
+                    _give_own_knots(net.initialize().module_, part.X, own_rows)
         else:
             net = copy.deepcopy(net)
-        settings = _loaders(kind, net, seeds[2], apart) | {
+        settings = _loaders(kind, net, seeds[2], own_rows) | {
             "callbacks": _callbacks(kind, family, best, seeds[1]),
             "train_split": None,
             "verbose": int(kind.verbose > 1),
@@ -242,8 +245,18 @@ def train_apart(
     members = SimpleNamespace(**vars(kind) | {"n_members": len(parts)})
     validation = Part.side_by_side(validations).validation()
     joint = joint._replace(weight=None)
-    ensemble, best, _ = train(members, family, joint, validation, seed=seed, mask=mask, apart=True)
+    lengths = [len(part.y) for part in parts]
+    ensemble, best, _ = train(
+        members, family, joint, validation, seed=seed, mask=mask, own_rows=lengths
+    )
     return [_member(kind, family, ensemble, best, m, joint) for m in range(len(parts))]
+
+
+def _give_own_knots(ensemble, X, own_rows):
+    """Let every member bend at the quantiles of its own rows."""
+    n_knots = ensemble.member_encoder__knots.shape[-1]
+    knots = [quantile_knots(X[:n, member], n_knots) for member, n in enumerate(own_rows)]
+    ensemble.member_encoder__knots.copy_(torch.stack(knots))
 
 
 def _member(kind, family, ensemble, best, member, part):
@@ -424,7 +437,7 @@ def _callbacks(kind, family, best, seed):
     return [*callbacks, *(own if isinstance(own, list) else []), *(kind.callbacks or [])]
 
 
-def _loaders(kind, net, seed, apart):
+def _loaders(kind, net, seed, own_rows):
     """Name the loaders of this fit; those that a user chose are kept."""
     needs_neighbors = mixes(kind) and kind.n_neighbors is not None
     settings = {}
@@ -437,7 +450,7 @@ def _loaders(kind, net, seed, apart):
         if needs_neighbors:
             settings["iterator_train"] = NeighborLoader
             settings["iterator_train__n_neighbors"] = kind.n_neighbors
-            settings["iterator_train__own_rows"] = apart
+            settings["iterator_train__own_rows"] = own_rows
     elif needs_neighbors:
         raise ValueError(
             f"n_neighbors={kind.n_neighbors!r} needs the NeighborLoader; found iterator_train="

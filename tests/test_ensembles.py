@@ -131,6 +131,37 @@ def test_loop_and_vmap_agree():
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("n_members", [1, 3])
+@pytest.mark.parametrize("method", ["erm", "m-probmix"])
+@pytest.mark.parametrize("family", ["normal", "homoscedastic-normal", "gamma", "poisson"])
+def test_every_family_is_fitted_by_members_with_draws(table, family, method, n_members):
+    X, y = table
+    counts = np.ceil(np.exp(y))
+    est = regressor(family=family, method=method, n_members=n_members, max_epochs=2)
+    assert np.isfinite(est.fit(X, counts).predict_proba(X).logpdf(counts)).all()
+
+
+def test_shared_parameters_of_stacked_members_are_each_its_own():
+    ensemble = Ensemble(
+        MLP,
+        2,
+        n_features=3,
+        n_outputs=2,
+        family="homoscedastic-normal",
+        hidden_layer_sizes=(6,),
+        embedding="gaussian",
+        n_draws=4,
+    ).eval()
+    with torch.no_grad():
+        ensemble.member_shared.copy_(torch.tensor([-1.0, 0.5, 1.0, 2.0]).view(2, 2, 1))
+    X = torch.randn(5, 3)
+    eta = ensemble(X).unflatten(1, (2, 4))
+    for member in range(2):
+        alone = MLP(3, 2, "homoscedastic-normal", (6,), embedding="gaussian", n_draws=4).eval()
+        alone.load_state_dict(ensemble.member_state(member))
+        torch.testing.assert_close(eta[:, member], alone(X))
+
+
 def test_criterion_is_the_sum_of_the_members_mean_losses():
     torch.manual_seed(0)
     family, y = Normal(), torch.randn(9, 2)

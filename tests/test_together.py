@@ -131,8 +131,9 @@ def test_one_that_diverges_leaves_all_as_they_were():
     assert not any(hasattr(est, "nets_") for est in estimators)
 
 
-def test_every_member_has_neighbours_of_its_own():
-    tables = [table(0), table(1)]
+@pytest.mark.parametrize("lengths", [(60, 60), (60, 25)])
+def test_every_member_has_neighbours_of_its_own(lengths):
+    tables = [table(seed, n_rows) for seed, n_rows in enumerate(lengths)]
     parts = [
         Part(*(torch.tensor(v, dtype=torch.float32) for v in (X, y[:, None]))) for X, y in tables
     ]
@@ -142,7 +143,7 @@ def test_every_member_has_neighbours_of_its_own():
         batch_size=60,
         n_neighbors=2,
         random_state=0,
-        own_rows=True,
+        own_rows=lengths,
     )
     for m, part in enumerate(parts):
         neighbors = nearest_neighbors(part.X, 2)
@@ -150,7 +151,24 @@ def test_every_member_has_neighbours_of_its_own():
             row = (X[:, m, None] == part.X).all(-1).float().argmax(1)
             assert torch.equal(part.y[row], y[:, m])
             origin, partner = row.numpy().reshape(2, -1)
+            assert (origin != partner).all()
             assert (neighbors[origin] == partner[:, None]).any(1).all()
+
+
+def test_each_bends_at_the_quantiles_of_its_own_rows():
+    tables = [(X * 10.0**seed, y) for seed, (X, y) in enumerate([table(0), table(1, 41)])]
+    settings = {"n_knots": 5, "max_epochs": 1}
+    together = fit_together(regressors(2, **settings), tables)
+    for est, one, (X, y) in zip(together, regressors(2, **settings), tables, strict=True):
+        knots = [fit.net_.module_.encoder.knots for fit in (est, one.fit(X, y))]
+        torch.testing.assert_close(*knots)
+
+
+def test_a_short_table_learns_from_its_neighbours_too():
+    tables = [table(0, 400), table(1, 40)]
+    settings = {"method": "mixup", "n_neighbors": 3, "max_epochs": 100, "batch_size": 20}
+    for est, (X, y) in zip(fit_together(regressors(2, **settings), tables), tables, strict=True):
+        assert est.score(X, y) > 0.8
 
 
 @pytest.mark.parametrize("score", [log_likelihood, normal_crps])
@@ -177,6 +195,9 @@ def unfitted(**params):
         ([unfitted(n_members=3)], [table(0)], "n_members=3"),
         ([unfitted(method=["erm", "probmix"])], [table(0)], "one method"),
         (regressors(2), [table(0), table(1, n_outputs=2)], "table 1 has"),
+        (regressors(2), [table(0), table(1, n_rows=9)], "9 rows, too few"),
+        (2 * regressors(1), [table(0), table(1)], "listed twice"),
+        ([ProbMixupClassifier(class_weight="balanced")], [table(0)], "class_weight='balanced'"),
     ],
 )
 def test_what_cannot_be_fitted_together(estimators, tables, message):
