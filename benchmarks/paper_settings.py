@@ -132,8 +132,11 @@ def variations(method, chosen):
             found[", ".join(f"{name} {value}" for name, value in mixing.items())] = mixing
     if method != "erm":
         found["losses mixed"] = {"response": "expected"}
-    found |= {"full batch": {"batch_size": None}, "lr 0.001": {"lr": 0.001}}
-    return found
+    return found | {
+        "full batch": {"batch_size": None},
+        "lr 0.001": {"lr": 0.001},
+        "10 % held out": {"validation_fraction": 0.1},
+    }
 
 
 def varied_settings(dataset, split, method, chosen, change):
