@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import warnings
@@ -35,7 +36,14 @@ from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.families import Mixture
 from sklearn_probmix.modules import ACTIVATIONS
-from sklearn_probmix.training import METHODS, Part, natural_parameters, out_of_fold, train
+from sklearn_probmix.training import (
+    METHODS,
+    Part,
+    natural_parameters,
+    new_net,
+    out_of_fold,
+    train,
+)
 
 MIN_ROWS_TO_VALIDATE = 10
 # How "auto" sizes batches and epochs.
@@ -201,9 +209,7 @@ class BaseProbMixup(BaseEstimator):
 
     def _check_parameters(self):
         self._validate_params()
-        sizes = list(self.hidden_layer_sizes)
-        if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
-            raise ValueError(f"hidden_layer_sizes={sizes}; expected integers, at least 1.")
+        _check_sizes(self.hidden_layer_sizes)
 
     def _validate_X(self, X, **kwargs):
         try:
@@ -308,12 +314,13 @@ class BaseProbMixup(BaseEstimator):
     def _kinds(self):
         """Parameters of every kind of network that is to be trained."""
         common = self._kind_defaults() | self.get_params(deep=False)
+        common["hidden_layer_sizes"] = _check_sizes(self.hidden_layer_sizes)
         if self.net is not None:
             common["max_epochs"] = self.net.max_epochs
         specs = self.method if isinstance(self.method, list) else [self.method]
         if self.method == "auto":
             specs = self._auto_kinds if self.net is None else ["erm", "probmix"]
-        specs = [{"method": spec} if isinstance(spec, str) else dict(spec) for spec in specs]
+        specs = [dict(spec) if isinstance(spec, dict) else {"method": spec} for spec in specs]
         if self.method == "auto":
             # What the user says of all kinds goes before what is ours to choose.
             ours = inspect.signature(type(self)).parameters
@@ -325,13 +332,15 @@ class BaseProbMixup(BaseEstimator):
             raise ValueError("method=[] names no kind of network; expected at least one.")
         free = set(self.get_params(deep=False)) - _COMMON
         for spec in specs:
-            if set(spec) - free or spec.get("method") not in METHODS:
+            if set(spec) - free or str(spec.get("method")) not in METHODS:
                 raise ValueError(
                     f"method={spec!r} describes no kind of network; expected one of "
                     f"{sorted(METHODS)}, or a dict of it and other parameters of this estimator "
                     f"but {sorted(_COMMON)}, which all kinds share."
                 )
             validate_parameter_constraints(self._parameter_constraints, spec, type(self).__name__)
+            if "hidden_layer_sizes" in spec:
+                spec["hidden_layer_sizes"] = _check_sizes(spec["hidden_layer_sizes"])
         return [SimpleNamespace(**(common | spec), overrides=spec) for spec in specs]
 
     def _kind_defaults(self):
@@ -340,11 +349,8 @@ class BaseProbMixup(BaseEstimator):
     def _train(self, part, validation, rng, nets=None, mask=None, max_epochs=None):
         """Train every kind, or continue its net."""
         kinds = self._kinds()
-        if nets is not None and self.kinds_ != [kind.overrides for kind in kinds[: len(nets)]]:
-            raise ValueError(
-                f"method={self.method!r} and kinds_={self.kinds_} differ; training goes on from "
-                "the networks of an earlier fit, so expected the same kinds."
-            )
+        if nets is not None:
+            self._check_unchanged()
         seeds = rng.randint(2**31, size=len(kinds))
         trained = []
         # Shorter than the kinds where an earlier fit was interrupted.
@@ -359,6 +365,33 @@ class BaseProbMixup(BaseEstimator):
             if new.best.stop_reason_ == "interruption":
                 break
         self._keep(trained, kinds)
+
+    def _check_unchanged(self):
+        """Refuse parameters that ask for other networks than the trained ones."""
+        asked = copy.copy(self)
+        asked.family_ = self._make_family()
+        kinds = asked._kinds()[: len(self.nets_)]
+        if self.kinds_ != [kind.overrides for kind in kinds]:
+            raise ValueError(
+                f"the parameters were changed since fit: method={self.method!r} and "
+                f"kinds_={self.kinds_} differ. Set them back, or fit anew."
+            )
+        for kind, net in zip(kinds, self.nets_, strict=True):
+            parts = ("criterion", "module") if kind.net is None else ("criterion",)
+            fresh = new_net(kind, asked.family_, *self._sizes())
+            for part in parts:
+                new = fresh.get_params_for(part)
+                for name, value in net.get_params_for(part).items():
+                    if _differ(value, new.get(name)):
+                        raise ValueError(
+                            "the parameters were changed since fit: they ask for networks of "
+                            f"{name}={new.get(name)!r}, the fitted ones have {value!r}. Set it "
+                            "back, or fit anew."
+                        )
+
+    def _sizes(self):
+        """Return the number of features and of outputs of the networks."""
+        return len(self.scaler_.mean_), len(self.y_shift_)
 
     def _keep(self, trained, kinds):
         """Make trained networks of these kinds, or of the first of them, the fitted ones."""
@@ -471,6 +504,21 @@ def _column_without_numbers(X):
             pass
         return name
     return None
+
+
+def _check_sizes(sizes):
+    """Return hidden_layer_sizes as a tuple."""
+    sizes = tuple(sizes)
+    proper = all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes)
+    if not (proper and min(sizes, default=1) >= 1):
+        raise ValueError(f"hidden_layer_sizes={sizes}; expected integers, at least 1.")
+    return tuple(map(int, sizes))
+
+
+def _differ(old, new):
+    """Compare arguments of modules; of knots, which are kept as weights are, the shapes."""
+    old, new = (each.shape if isinstance(each, torch.Tensor) else each for each in (old, new))
+    return old != new
 
 
 def size_to(kind, n_rows):

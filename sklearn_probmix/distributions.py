@@ -8,12 +8,14 @@ the shape of y, (n,) or (n, outputs), with any leading axes of his own in front 
 import operator
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 from scipy.optimize import elementwise
-from scipy.special import logsumexp
 
 # Numbers that one temporary array may hold: 16 MB, which still fits most last-level caches.
 _BLOCK = 2_000_000
+# Poisson means from which scipy's quantiles go wrong, and Cornish-Fisher's expansion to the second
+# order is exact to 1e-4 counts.
+_LARGE_COUNT = 1e9
 
 _DOMAINS = {
     "norm": "loc real, scale > 0",
@@ -228,7 +230,7 @@ class PredictiveDistribution:
     def logpdf(self, x):
         """Logarithm of the density (or mass) of each output, as `pdf`; -inf off the support."""
         return self.map_rows(
-            lambda d, x: logsumexp(d._log_density(x), axis=-d.ndim, b=d._weights()),
+            lambda d, x: special.logsumexp(d._log_density(x), axis=-d.ndim, b=d._weights()),
             self._check_x(x),
         )
 
@@ -261,7 +263,9 @@ class PredictiveDistribution:
             return self.logpdf(y)
 
         def joint(d, y):
-            return logsumexp(d._log_density(y).sum(axis=-1), axis=-1, b=d.weights)[..., None]
+            return special.logsumexp(d._log_density(y).sum(axis=-1), axis=-1, b=d.weights)[
+                ..., None
+            ]
 
         return self.map_rows(joint, y)[..., 0]
 
@@ -440,7 +444,12 @@ class PredictiveDistribution:
         x = np.expand_dims(x, -self.ndim)
         with np.errstate(all="ignore"):
             values = getattr(self._family, method)(x, **self.params)
-            if method == "ppf" and np.isnan(values).any():
+            if method == "ppf" and self.name == "poisson":
+                mu, z = self.params["mu"], special.ndtri(x)
+                expansion = np.ceil(mu + np.sqrt(mu) * z + (z**2 - 1) / 6 - 0.5)
+                inside = (mu > _LARGE_COUNT) & np.isfinite(z)
+                values = np.where(inside, expansion, values)
+            elif method == "ppf" and np.isnan(values).any():
                 # Of a beta or gamma quantile that underflows; it is at that end of the support.
                 low, high = self._family.support(**self.params)
                 values = np.where(np.isnan(values), np.where(x < 0.5, low, high), values)
@@ -502,11 +511,16 @@ def _integer_quantiles(dist, q):
     quantiles = dist._each("ppf", q)
     low, high = dist._lowest(quantiles), dist._highest(quantiles)
     low, high = np.where(q == 1, high, low), np.where(q == 0, low, high)
-    while (low < high).any():
+    while True:
         middle = np.floor((low + high) / 2)
-        is_enough = (dist.cdf(middle) >= q) | (low == high)
-        low, high = np.where(is_enough, low, middle + 1), np.where(is_enough, middle, high)
-    return high
+        # Above 2^53 the middle of two neighbours may round to the upper one.
+        is_open = (low < high) & (middle < high)
+        if not is_open.any():
+            return high
+        is_enough = dist.cdf(middle) >= q
+        above = np.maximum(middle + 1, np.nextafter(middle, np.inf))
+        low = np.where(is_open & ~is_enough, above, low)
+        high = np.where(is_open & is_enough, middle, high)
 
 
 def _scipy_family(name):

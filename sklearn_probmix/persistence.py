@@ -6,20 +6,18 @@ the name of the estimator, its parameters and its fitted attributes, in the nota
 `sklearn_probmix.codec`.
 
 Names in a file are looked up in tables of the package and nowhere else. A network is built only
-after the file has been seen to hold that many numbers, so that no file makes its reader allocate
-much more than its own size.
+after the file has been seen to hold that many numbers, so that a file cannot ask for a large one
+that it does not hold.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import secrets
 import stat
 from collections import Counter
 from itertools import pairwise
-from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -229,7 +227,9 @@ def _describe(est, tensors):
             f"est has the attributes {sorted(unknown)}, which are not its own; expected none: a "
             "model is saved whole or not at all."
         )
-    _check_unchanged(est)
+    est._check_unchanged()
+    found, asked = len(est.nets_), len(est._kinds())
+    check(found == asked, "kinds of network", found, f"{asked} of method=")
     parameters, left = {}, {}
     for name, value in given.items():
         own = {}
@@ -262,42 +262,6 @@ def _describe(est, tensors):
         "fitted": fitted,
         "nets": [{"vectorised": getattr(net.module_, "vectorised", None)} for net in est.nets_],
     }
-
-
-def _check_unchanged(est):
-    """Refuse parameters from which these networks could not be built again."""
-    current = copy.copy(est)
-    current.family_ = est._make_family()
-    kinds = current._kinds()
-    check(
-        len(kinds) == len(est.nets_), "kinds of network", len(est.nets_), f"{len(kinds)} of method="
-    )
-    for kind, fitted in zip(kinds, est.nets_, strict=True):
-        parts = ("criterion", "module") if kind.net is None else ("criterion",)
-        fresh = new_net(kind, current.family_, *_sizes(est))
-        changed = {
-            name: (value, new.get(name))
-            for part in parts
-            for old, new in [(fitted.get_params_for(part), fresh.get_params_for(part))]
-            for name, value in old.items()
-            if _differ(value, new.get(name))
-        }
-        for name, (old, new) in changed.items():
-            raise ValueError(
-                f"the parameters were changed since fit: they ask for networks of {name}={new!r}, "
-                f"the fitted ones have {old!r}. Set it back, or fit again."
-            )
-
-
-def _differ(old, new):
-    """Compare arguments of modules; of knots, which are kept as weights are, the shapes."""
-    old, new = (each.shape if isinstance(each, torch.Tensor) else each for each in (old, new))
-    return old != new
-
-
-def _sizes(est):
-    """Return the number of features and of outputs of the networks."""
-    return len(est.scaler_.mean_), len(est.y_shift_)
 
 
 def _weights(module):
@@ -480,9 +444,9 @@ def _restore_net(est, index, kind, written, reader):
     vectorised = written["vectorised"]
     check_type(f"vectorised of {what}", vectorised, (bool, type(None)))
     stored = reader.take_all(f"nets.{index}.")
-    _check_size(what, kind, stored, *_sizes(est))
+    _check_size(what, kind, stored, *est._sizes())
     with torch.random.fork_rng(devices=[]):
-        net = new_net(kind, est.family_, *_sizes(est)).initialize()
+        net = new_net(kind, est.family_, *est._sizes()).initialize()
     module = net.module_
     _check_weights(what, kind, stored, _weights(module))
     persistent = module.state_dict().keys()
@@ -505,14 +469,12 @@ def _check_size(what, kind, stored, n_features, n_outputs):
     """Refuse a network that has more numbers than the file, before making room for them."""
     found, needed, hidden = sum(value.numel() for value in stored.values()), 1, []
     if kind.net is None:
-        hidden = list(kind.hidden_layer_sizes)
-        proper = all(isinstance(size, Integral) and size > 0 for size in hidden)
-        check(proper, "hidden_layer_sizes", str(hidden)[:100], "positive integers")
+        hidden = kind.hidden_layer_sizes
         n_inputs = n_features
         if kind.n_knots is not None:
             n_inputs *= knots_of_a_column(kind.n_knots, n_features)
-        sizes = [n_inputs, *map(int, hidden), n_outputs]
-        needed = sum(width * next_width for width, next_width in pairwise(sizes))
+        sizes = [n_inputs, *hidden, n_outputs]
+        needed = sum((width + 1) * next_width for width, next_width in pairwise(sizes))
         if METHODS[kind.method].random_embedding:
             needed += kind.n_draws * sizes[min(kind.mixing_layer, len(hidden))]
     needed *= kind.n_members

@@ -415,11 +415,13 @@ class TestParameters:
         with pytest.raises((ValueError, TypeError), match="family"):
             small(kind, family=get_family(family)).fit(X, y)
 
-    @pytest.mark.parametrize("sizes", [(0,), (-3,), (2.5,), ("many",)])
+    @pytest.mark.parametrize("sizes", [(0,), (-3,), (2.5,), (True,), ("many",), [[3]]])
     def test_layers_that_cannot_be(self, table, sizes):
         X, y = table
         with pytest.raises((ValueError, TypeError), match="hidden_layer_sizes"):
             regressor(hidden_layer_sizes=sizes).fit(X, y)
+        with pytest.raises((ValueError, TypeError), match="hidden_layer_sizes"):
+            regressor(method=[{"method": "erm", "hidden_layer_sizes": sizes}]).fit(X, y)
 
     @pytest.mark.parametrize("n_neighbors", [16, 60, 100])
     @pytest.mark.parametrize("kind", KINDS)

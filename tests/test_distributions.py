@@ -122,6 +122,30 @@ def test_quantile_of_counts_is_the_smallest_integer_that_suffices(name, componen
     assert_array_equal(dist.ppf(1.0), dist.support()[1])
 
 
+@pytest.mark.parametrize("mu", [1e8, 1.5e9, 1e10, 1e12, 1e19])
+def test_quantiles_of_large_counts(mu):
+    q = np.array([1e-6, 0.05, 0.5, 0.9, 0.999])
+    one = PredictiveDistribution("poisson", {"mu": [[mu]]})
+    two = PredictiveDistribution("poisson", {"mu": [[mu, 1.0001 * mu]]})
+    rounding = 1e-6
+    for dist in (one, two):
+        k = dist.ppf(q)
+        assert_allclose(dist.cdf(k)[:, 0], q, atol=2 / np.sqrt(mu) + rounding)
+        assert (dist.cdf(k) >= q[:, None] - rounding).all()
+    normal = PredictiveDistribution("norm", {"loc": [[mu]], "scale": [[np.sqrt(mu)]]})
+    assert_allclose((one.ppf(q) - normal.ppf(q)) / np.sqrt(mu), 0, atol=4 / np.sqrt(mu) + 1e-6)
+    assert_array_equal(one.ppf([0, 1]), two.ppf([0, 1]))
+
+
+def test_expansion_of_the_quantiles_of_large_counts_meets_scipys(monkeypatch):
+    q = np.random.default_rng(0).uniform(1e-4, 1 - 1e-4, 2000)
+    dist = PredictiveDistribution("poisson", {"mu": [[3e7]]})
+    expected = dist.ppf(q)
+    monkeypatch.setattr("sklearn_probmix.distributions._LARGE_COUNT", 1e7)
+    assert abs(dist.ppf(q) - expected).max() <= 1
+    assert (dist.ppf(q) == expected).mean() > 0.99
+
+
 def test_degenerate_and_distant_components():
     same = PredictiveDistribution("norm", {"loc": np.full((2, 3), 4.0), "scale": np.ones((2, 3))})
     assert_allclose(same.ppf(0.9), stats.norm.ppf(0.9, 4.0), rtol=1e-12)

@@ -400,7 +400,14 @@ def test_frozen_weights_stay_frozen_in_an_ensemble():
 
 
 @pytest.mark.parametrize(
-    "method", [[], [{"method": "erm", "n_members": 3}], [{"method": "erm", "family": "gamma"}]]
+    "method",
+    [
+        [],
+        ["erm", 3],
+        [{"method": ["erm"]}],
+        [{"method": "erm", "n_members": 3}],
+        [{"method": "erm", "family": "gamma"}],
+    ],
 )
 def test_kinds_share_rows_members_and_family(table, method):
     with pytest.raises(ValueError, match="method=.* kind of network"):
@@ -421,9 +428,38 @@ def test_what_the_user_says_goes_before_what_auto_would_choose(table):
     assert weights[0].shape[-1] == 4
 
 
+@pytest.mark.parametrize("sizes", [[128, 64], np.array([128, 64])])
+def test_widths_in_any_container_are_those_of_the_default(table, sizes):
+    kinds = [
+        ProbMixupRegressor(max_epochs=1, **given).fit(*table).kinds_
+        for given in ({}, {"hidden_layer_sizes": sizes})
+    ]
+    assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"n_members": 3},
+        {"hidden_layer_sizes": (4,)},
+        {"family": "gamma"},
+        {"variance_floor": 0.5},
+        {"variance_weighting": 0.5},
+    ],
+)
+@pytest.mark.parametrize("go_on", ["fit", "partial_fit"])
+def test_training_goes_on_with_the_same_networks_only(table, changed, go_on):
+    X, y = table
+    est = regressor(warm_start=True, max_epochs=1).fit(X, np.exp(y))
+    before = est.predict(X)
+    with pytest.raises(ValueError, match="the parameters were changed since fit"):
+        getattr(est.set_params(**changed), go_on)(X, np.exp(y))
+    np.testing.assert_array_equal(est.predict(X), before)
+
+
 def test_training_goes_on_with_the_same_kinds_only(table):
     est = regressor(method=["erm"], warm_start=True, max_epochs=1).fit(*table)
-    with pytest.raises(ValueError, match="expected the same kinds"):
+    with pytest.raises(ValueError, match="changed since fit: method="):
         est.set_params(method=["probmix"]).fit(*table)
 
 
