@@ -46,6 +46,10 @@ from sklearn_probmix.training import (
 )
 
 MIN_ROWS_TO_VALIDATE = 10
+# Of standardised columns: a million standard deviations.
+_FARTHEST = 1e6
+# Relative to the mean; in float32 rows of less may all vanish together.
+_LEAST_WEIGHT = 1e-30
 # How "auto" sizes batches and epochs.
 AUTO_SIZES = {
     "batch_size": 64,
@@ -210,6 +214,17 @@ class BaseProbMixup(BaseEstimator):
     def _check_parameters(self):
         self._validate_params()
         _check_sizes(self.hidden_layer_sizes)
+        if isinstance(self.validation, str) and self.validation not in ("auto", "holdout", "cv"):
+            raise ValueError(
+                f"validation={self.validation!r}; expected 'auto', 'holdout', 'cv', a splitter "
+                "or None."
+            )
+        try:
+            torch.device(self.device)
+        except RuntimeError as error:
+            raise ValueError(
+                f"device={self.device!r}; expected one of torch's, such as 'cpu' or 'cuda:0'."
+            ) from error
 
     def _validate_X(self, X, **kwargs):
         try:
@@ -231,11 +246,14 @@ class BaseProbMixup(BaseEstimator):
         """
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         weight = weight * self._class_weight(y)
-        if not weight.sum() > 0:
+        if not weight.max() > 0:
             raise ValueError("sample_weight sums to 0; expected at least one positive weight.")
+        if groups is not None:
+            check_consistent_length(X, groups)
         if (weight == weight[0]).all():
             return X, y, None, groups
-        kept = weight > 0
+        weight = weight / weight.max()
+        kept = weight > _LEAST_WEIGHT * weight.mean()
         weight = weight[kept] / weight[kept].mean()
         return X[kept], y[kept], weight, None if groups is None else np.asarray(groups)[kept]
 
@@ -258,6 +276,8 @@ class BaseProbMixup(BaseEstimator):
 
     def _scale_X(self, X):
         scaled = self.scaler_.transform(X.reshape(-1, X.shape[-1])).reshape(X.shape)
+        # Farther away the activations of a network in float32 overflow.
+        scaled = scaled.clip(-_FARTHEST, _FARTHEST)
         return torch.from_numpy(scaled.astype(np.float32))
 
     def _y_scaling(self):
@@ -279,7 +299,12 @@ class BaseProbMixup(BaseEstimator):
             kinds = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
             kind = self._kind_of_split(kinds, y, groups, min(n_valid, len(y) - n_valid), 2)
             splitter = kind(1, test_size=self.validation_fraction, random_state=rng.randint(2**31))
-        train, valid = next(splitter.split(X, y, groups))
+        train, valid = next(iter(splitter.split(X, y, groups)), ((), ()))
+        if not (len(train) and len(valid)):
+            raise ValueError(
+                f"validation={self.validation!r} gives {len(train)} training and {len(valid)} "
+                f"validation rows of {len(y)}; expected some of each."
+            )
         return whole.take(train), whole.take(valid)
 
     def _folds(self, X, y, groups, rng):

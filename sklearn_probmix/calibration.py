@@ -50,7 +50,13 @@ def stacking_weights(log_density, sample_weight=None, shrinkage=0.1, max_iter=10
     share = np.full(n_rows, 1 / n_rows)
     if sample_weight is not None:
         share = np.asarray(sample_weight) / np.sum(sample_weight)
+    # Rows that no kind thinks possible say nothing of which is better.
+    possible = log_density.max(axis=1) > -np.inf
     weights = np.full(n_kinds, 1 / n_kinds)
+    if not possible.any():
+        return weights
+    if not possible.all():
+        log_density, share = log_density[possible], share[possible] / share[possible].sum()
     for _ in range(max_iter):
         with np.errstate(divide="ignore"):
             joint = log_density + np.log(weights)

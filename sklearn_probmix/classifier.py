@@ -220,7 +220,7 @@ feature_names_in_
         return self.classes_[p.argmax(axis=1)]
 
     def _validate_rows(self, X, y, reset, classes=None, name="y"):
-        X, y = self._validate_X(X, y=y, reset=reset, ensure_min_samples=2)
+        X, y = self._validate_X(X, y=y, reset=reset, ensure_min_samples=2 if reset else 1)
         check_classification_targets(y)
         if reset:
             self.classes_ = np.unique(y if classes is None else classes)
@@ -239,7 +239,12 @@ feature_names_in_
     def _class_weight(self, y):
         if self.class_weight is None:
             return super()._class_weight(y)
-        return compute_sample_weight(self.class_weight, self.classes_[y])
+        weight = compute_sample_weight(self.class_weight, self.classes_[y])
+        if not (np.isfinite(weight) & (weight >= 0)).all():
+            raise ValueError(
+                f"class_weight={self.class_weight!r}; expected finite weights, at least 0."
+            )
+        return weight
 
     def _make_family(self):
         n_classes = len(self.classes_)

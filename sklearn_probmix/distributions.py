@@ -329,7 +329,8 @@ class PredictiveDistribution:
 
     def mean(self):
         """Mean of each output, of y's shape and units."""
-        return self._average(self._family.mean(**self.params))
+        with np.errstate(all="ignore"):
+            return self._average(self._family.mean(**self.params))
 
     def var(self, kind="total"):
         r"""Variance of each output, split by the law of total variance.
@@ -353,7 +354,8 @@ class PredictiveDistribution:
         }
         if kind not in kinds:
             raise ValueError(f"kind must be one of {sorted(kinds)}, got {kind!r}.")
-        return kinds[kind]()
+        with np.errstate(all="ignore"):
+            return kinds[kind]()
 
     def std(self):
         """Square root of the total variance of each output, of y's shape and units."""
@@ -479,7 +481,9 @@ class PredictiveDistribution:
 
     def _epistemic(self):
         means = self._family.mean(**self.params)
-        return self._average((means - np.expand_dims(self.mean(), 1)) ** 2)
+        spread = (means - np.expand_dims(self.mean(), 1)) ** 2
+        # Of an infinite mean.
+        return self._average(np.where(np.isnan(spread), np.inf, spread))
 
 
 def _real_quantiles(dist, q):

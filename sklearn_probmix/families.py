@@ -84,6 +84,11 @@ def stack_parameters(*parameters: Tensor) -> Tensor:
     return torch.stack(parameters).movedim(0, -1)
 
 
+def _exp(x: Tensor) -> Tensor:
+    """Exponentiate to a positive, finite number, also far away from the training rows."""
+    return x.clamp(-700, 700).exp()
+
+
 def _as_rows(lam: Tensor, like: Tensor) -> Tensor:
     return lam.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 
@@ -321,6 +326,8 @@ class LogNormal(Normal):
     """
 
     scipy_name = "lognorm"
+    # One outlier among many equal rows lies beyond what exp in float32 reaches.
+    dtype = torch.float64
     support = "the positive numbers"
 
     def in_support(self, y):
@@ -332,7 +339,7 @@ class LogNormal(Normal):
 
     def scipy_parameters(self, eta, shift=0.0, scale=1.0):
         normal = super().scipy_parameters(eta, shift, scale)
-        return {"s": normal["scale"], "scale": normal["loc"].exp()}
+        return {"s": normal["scale"], "scale": _exp(normal["loc"])}
 
     def scaling(self, y, weight):
         return super().scaling(y.log(), weight)
@@ -434,7 +441,7 @@ class Poisson(Family):
         return y * log_rate - log_rate.exp() - torch.lgamma(y + 1)
 
     def scipy_parameters(self, eta, shift=0.0, scale=1.0):
-        return {"mu": eta[..., 0].double().exp()}
+        return {"mu": _exp(eta[..., 0].double())}
 
 
 class _Classes(Family):

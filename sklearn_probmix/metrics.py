@@ -315,6 +315,8 @@ def expected_calibration_error(y_true, y_proba, *, labels=None, n_bins=15, sampl
     0.25
     """
     is_class, proba, weight = check_probabilities(y_true, y_proba, labels, sample_weight)
+    if n_bins < 1:
+        raise ValueError(f"n_bins={n_bins!r}; expected at least 1.")
     confidence = proba.max(axis=1)
     is_right = is_class[np.arange(len(proba)), proba.argmax(axis=1)]
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
@@ -503,6 +505,11 @@ def check_probabilities(y_true, y_proba, labels, sample_weight):
         raise ValueError(f"labels holds {len(labels)} classes, y_proba {proba.shape[1]} columns.")
     if not np.isin(y, labels).all():
         raise ValueError(f"y_true holds {np.setdiff1d(y, labels)}, not among labels {labels}.")
+    if not ((proba >= 0) & (proba <= 1 + 1e-6)).all():
+        raise ValueError(
+            f"y_proba holds values from {proba.min()} to {proba.max()}; expected probabilities, "
+            "between 0 and 1."
+        )
     weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
     return y[:, None] == labels, proba, weight
 

@@ -46,7 +46,7 @@ from sklearn_probmix.codec import (
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.modules import Ensemble, knots_of_a_column
 from sklearn_probmix.regressor import ProbMixupRegressor
-from sklearn_probmix.training import METHODS, new_net
+from sklearn_probmix.training import METHODS, new_net, own_generator
 
 __all__ = ["load_model", "save_model"]
 
@@ -445,7 +445,7 @@ def _restore_net(est, index, kind, written, reader):
     check_type(f"vectorised of {what}", vectorised, (bool, type(None)))
     stored = reader.take_all(f"nets.{index}.")
     _check_size(what, kind, stored, *est._sizes())
-    with torch.random.fork_rng(devices=[]):
+    with own_generator():
         net = new_net(kind, est.family_, *est._sizes()).initialize()
     module = net.module_
     _check_weights(what, kind, stored, _weights(module))

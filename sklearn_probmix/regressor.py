@@ -346,7 +346,12 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
 
     def _validate_rows(self, X, y, reset, name="y"):
         X, y = self._validate_X(
-            X, y=y, reset=reset, multi_output=True, y_numeric=True, ensure_min_samples=2
+            X,
+            y=y,
+            reset=reset,
+            multi_output=True,
+            y_numeric=True,
+            ensure_min_samples=2 if reset else 1,
         )
         family = get_family(self.family)
         outside = ~family.in_support(torch.tensor(y, dtype=torch.float64)).numpy()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import threading
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -128,6 +130,22 @@ class TabularNet(NeuralNet):
             super()._set_training(training)
 
 
+# Torch's generator is one for all threads.
+_GENERATOR = threading.RLock()
+
+
+@contextmanager
+def own_generator(seed: int = 0, device: str = "cpu"):
+    """Seed torch's global generators for a while, and leave them as they were."""
+    device = torch.device(device)
+    devices = [device.index or 0] if device.type == "cuda" else []
+    # The other would seed the generators of all devices.
+    seed_here = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
+    with _GENERATOR, torch.random.fork_rng(devices=devices):
+        seed_here(seed)
+        yield
+
+
 class Trained(NamedTuple):
     """A net, and how its training went."""
 
@@ -183,8 +201,7 @@ def train(
         n_members=kind.n_members,
         apart=own_rows is not None,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds[0])
+    with own_generator(seeds[0], kind.device if kind.net is None else kind.net.device):
         if net is None:
             net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1], part.X)
             if own_rows is not None:
@@ -261,7 +278,7 @@ def _give_own_knots(ensemble, X, own_rows):
 
 def _member(kind, family, ensemble, best, member, part):
     """Take a net of its own out of an ensemble."""
-    with torch.random.fork_rng(devices=[]):
+    with own_generator():
         net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1]).initialize()
     net.module_.load_state_dict(ensemble.module_.member_state(member))
     epochs = [
@@ -401,6 +418,12 @@ def new_net(
             iterator_train__shuffle=True,
             **{f"module__{name}": value for name, value in module.items()},
         )
+        depth = len(kind.hidden_layer_sizes)
+        if METHODS[kind.method].site == "embedding" and kind.mixing_layer > depth:
+            raise ValueError(
+                f"mixing_layer={kind.mixing_layer!r} with {depth} hidden layers; expected at most "
+                "as many as there are."
+            )
     if kind.n_members > 1:
         net.set_params(module=Ensemble, module__module=net.module, module__n_members=kind.n_members)
     return net.set_params(

@@ -17,6 +17,7 @@ from numpy.testing import assert_array_equal
 from one_network import ONE_NETWORK
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import PredefinedSplit
 from sklearn.utils._param_validation import InvalidParameterError
 from skorch import NeuralNet
 from skorch.callbacks import Callback
@@ -338,8 +339,63 @@ class TestWeights:
         with pytest.raises(ValueError, match=message):
             small(kind).fit(X, y, sample_weight=weight)
 
+    @pytest.mark.parametrize("share", [-1.0, np.nan, np.inf])
+    def test_class_weight(self, table, share):
+        X, y = table
+        with pytest.raises(ValueError, match="class_weight=.*at least 0"):
+            classifier(class_weight={0.0: 1.0, 1.0: share}).fit(X, y)
+
+    @pytest.mark.parametrize("n_members", [1, 3])
+    def test_one_row_outweighs_all_others(self, table, n_members):
+        X, y = table
+        weight = np.full(60, 1e-60)
+        weight[3] = 1.0
+        est = regressor(n_members=n_members)
+        with pytest.warns(UserWarning, match="1 rows are too few"):
+            est.fit(X, y, sample_weight=weight)
+        assert np.isfinite(est.predict(X)).all()
+
+    @pytest.mark.parametrize("unit", [1e-320, 1e-100, 1e100, 1e308])
+    def test_the_unit_of_weights_does_not_matter(self, table, unit):
+        X, y = table
+        weight = np.where(np.arange(60) % 2, 0.5, 1.0)
+        one, other = (regressor().fit(X, y, sample_weight=w * weight) for w in (1.0, unit))
+        tolerance = 1e-3 if unit < 1e-300 else 1e-6
+        np.testing.assert_allclose(one.predict(X), other.predict(X), rtol=tolerance)
+
+    def test_groups_of_another_length(self, table):
+        X, y = table
+        weight = np.ones(60)
+        weight[0] = 0
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            regressor().fit(X, y, sample_weight=weight, groups=np.arange(30))
+
 
 class TestParameters:
+    @pytest.mark.parametrize(
+        ("splitter", "message"),
+        [
+            (PredefinedSplit(-np.ones(60)), "gives 0 training and 0 validation rows of 60"),
+            (PredefinedSplit(np.zeros(60)), "gives 0 training and 60 validation rows of 60"),
+            ("a,b", "'auto', 'holdout', 'cv', a splitter"),
+        ],
+    )
+    def test_validation_that_divides_nothing(self, table, splitter, message):
+        X, y = table
+        with pytest.raises(ValueError, match=message):
+            regressor(validation=splitter).fit(X, y)
+
+    def test_device_that_does_not_exist(self, table):
+        X, y = table
+        with pytest.raises(ValueError, match="device='banana'; expected one of torch's"):
+            regressor(device="banana").fit(X, y)
+
+    @pytest.mark.parametrize("method", ["manifold-mixup", "m-probmix"])
+    def test_layer_that_does_not_exist(self, table, method):
+        X, y = table
+        with pytest.raises(ValueError, match="mixing_layer=2 with 1 hidden layers"):
+            regressor(method=method, mixing_layer=2).fit(X, y)
+
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize(
         ("name", "value"),

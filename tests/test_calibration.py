@@ -29,6 +29,15 @@ def test_stacking_weights_maximise_the_log_score():
     np.testing.assert_allclose(found, [best, 1 - best], atol=1e-5)
 
 
+def test_rows_that_no_kind_thinks_possible_have_no_say():
+    rng = np.random.default_rng(0)
+    log_density = rng.normal(size=(50, 3))
+    impossible = np.vstack([log_density, np.full((2, 3), -np.inf)])
+    expected = stacking_weights(log_density)
+    np.testing.assert_allclose(stacking_weights(impossible), expected, rtol=1e-6)
+    np.testing.assert_allclose(stacking_weights(impossible[-2:]), 1 / 3)
+
+
 def test_stacking_weights_are_shrunk_towards_uniform():
     log_density = np.zeros((10, 4))
     log_density[:, 1:] = -1000.0

@@ -183,6 +183,11 @@ def test_variance_of_a_narrow_lognormal_keeps_its_digits():
     assert_allclose(dist.var(), series, rtol=1e-11)
 
 
+def test_variance_of_components_without_a_finite_mean_is_infinite():
+    dist = PredictiveDistribution("lognorm", {"s": [[40.0, 39.0]], "scale": [[1.0, 1.0]]})
+    assert_array_equal([dist.mean(), dist.std()], np.inf)
+
+
 def test_law_of_total_variance_by_hand():
     dist = PredictiveDistribution(
         "norm", {"loc": [[0.0, 10.0]], "scale": [[1.0, 2.0]]}, weights=[0.75, 0.25]

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -406,6 +407,29 @@ class TestClassifier:
             warnings.simplefilter("error")
             assert np.isfinite(est.predict_log_proba(1e6 * X)).all()
 
+    @pytest.mark.parametrize("distance", [1e30, 1e300])
+    def test_predictions_are_finite_at_any_distance(self, table, distance):
+        X, y = table
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            proba = (
+                classifier(method="erm", max_epochs=20).fit(X, y > 0).predict_proba(distance * X)
+            )
+        assert_allclose(proba.sum(axis=1), 1)
+        for family in ("normal", "lognormal", "gamma", "poisson"):
+            est = regressor(method="erm", family=family, max_epochs=20)
+            est.fit(X, np.ceil(np.exp(y)))
+            dist = est.predict_proba(distance * X)
+            assert np.isfinite(dist.median()).all()
+            assert not np.isnan(dist.std()).any()
+
+    def test_lognormal_response_with_an_outlier_among_equals(self):
+        X = np.random.default_rng(0).normal(size=(12_000, 1))
+        y = np.ones(12_000)
+        y[5] = 2.0
+        est = regressor(family="lognormal", max_epochs=1).fit(X, y)
+        assert np.isfinite(est.predict(X)).all()
+
     def test_class_weight_raises_the_share_of_its_class(self, classes):
         X, y = classes
         plain = classifier(method="erm", max_epochs=10).fit(X, y)
@@ -476,6 +500,18 @@ class TestRandomness:
             torch.manual_seed(seed)
             predictions.append(regressor(dropout=0.1).fit(X, y).predict(X))
         assert_array_equal(*predictions)
+
+    def test_fits_in_threads_do_not_disturb_each_other(self):
+        X, y = make_table(n_rows=300)
+        estimators = [
+            regressor(method="m-probmix", dropout=0.1, max_epochs=20, random_state=seed)
+            for seed in range(4)
+        ]
+        alone = [clone(est).fit(X, y).predict(X) for est in estimators]
+        with ThreadPoolExecutor(4) as pool:
+            fitted = pool.map(lambda est: est.fit(X, y).predict(X), estimators)
+        for expected, found in zip(alone, fitted, strict=True):
+            assert_array_equal(found, expected)
 
     def test_number_of_threads_is_left_alone(self, table):
         before = torch.get_num_threads()
@@ -789,6 +825,12 @@ class TestGoingOn:
         assert losses[-1] < losses[0] - 0.2
         assert len(est.history_) == 12
         assert est.n_iter_ == 1
+
+    @pytest.mark.parametrize("make", [regressor, classifier])
+    def test_a_pass_over_a_single_row(self, table, make):
+        X, y = table
+        est = make().partial_fit(X, y > 0).partial_fit(X[:1], y[:1] > 0)
+        assert len(est.history_) == 2
 
     def test_a_pass_is_not_the_repetition_of_the_one_before(self, table):
         X, y = table

@@ -425,6 +425,11 @@ def test_class_scores(n_classes):
     assert_allclose(reverse, theirs)
 
 
+def test_a_calibration_error_needs_bins():
+    with pytest.raises(ValueError, match="n_bins=0; expected at least 1"):
+        metrics.expected_calibration_error([0, 1], [[0.5, 0.5]] * 2, n_bins=0)
+
+
 @pytest.mark.parametrize("score", [metrics.brier_score, metrics.expected_calibration_error])
 def test_class_scores_refuse_what_does_not_fit(score):
     with pytest.raises(TypeError, match="PredictiveDistribution.*use nll or crps"):
@@ -437,6 +442,8 @@ def test_class_scores_refuse_what_does_not_fit(score):
         score([0, 2], np.full((2, 2), 0.5), labels=[0, 1])
     with pytest.raises(ValueError, match="y_proba contains NaN"):
         score([0, 1], [[0.5, 0.5], [0.5, np.nan]])
+    with pytest.raises(ValueError, match=r"y_proba holds values from -0\.5 to 1\.5"):
+        score([0, 1], [[0.5, 0.5], [1.5, -0.5]])
     assert score([1, 1], [[0.0, 1.0]] * 2, labels=[0, 1]) == 0
 
 
