@@ -392,7 +392,7 @@ def render_stocks(results):
             f"{STOCK_NET['max_epochs']} epochs, stopping after 200 without a better validation "
             f"NLL; {mixing}, not tuned. NLL is that of y standardised by the training windows. "
             "*Apart* is the difference of the means in units of the deviation that the paper "
-            "prints."
+            "prints; a method of one run has no deviation of its own."
         ),
     ]
     for module in SEQUENCE_MODULES:
@@ -448,7 +448,8 @@ def render_claims(uci, toy, causes):
                 "*SE* as below. Each such cell was fitted again on all its splits with one thing "
                 "changed; where that brings it within two standard errors of the paper's figure, "
                 "it is named as a cause. *Another seed* draws other initial weights, pairs and "
-                'validation rows; *losses mixed* is `response="expected"`.'
+                'validation rows; *losses mixed* is `response="expected"`; *10 % held out* '
+                "validates on half as many rows, which the paper says nothing of."
             ),
             _render_causes(uci, causes),
         ]
