@@ -135,7 +135,7 @@ def render_report(results):
         render_uci(uci),
         render_toy_regression(toy),
         render_toy_classification(results["toy-classification"]),
-        render_stocks(results["stocks"]),
+        render_stocks(stock_cells(results["stocks"])),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -380,7 +380,19 @@ def render_toy_classification(results):
     return "\n\n".join(text)
 
 
-def render_stocks(results):
+def stock_cells(results):
+    """Return the scores of every cell of the stocks."""
+    return {
+        (module, stock, method): gather(
+            results, [stock_settings(stock, module, run, method) for run in range(MAX_RUNS)]
+        )
+        for module in SEQUENCE_MODULES
+        for stock in STOCKS
+        for method in NINE_METHODS
+    }
+
+
+def render_stocks(cells):
     mixing = ", ".join(f"{name} {value:g}" for name, value in STOCK_MIXING.items())
     text = [
         "## Stocks (Table 2)",
@@ -399,8 +411,7 @@ def render_stocks(results):
         rows = []
         for stock in STOCKS:
             for method in NINE_METHODS:
-                jobs = [stock_settings(stock, module, run, method) for run in range(MAX_RUNS)]
-                cell = gather(results, jobs)
+                cell = cells[module, stock, method]
                 figure = paper_tables.STOCK_NLL[module][stock][method]
                 apart = (cell.mean("nll_standardised") - figure.mean) / figure.sd if cell else None
                 rows.append(
