@@ -34,8 +34,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     Parameters
     ----------
     method : str or list, default="auto"
-        What is mixed: nothing ("erm"), inputs ("mixup", eq. 7), activations of the embedding
-        ("manifold-mixup", eq. 30), the conditional densities ("probmix", eq. 16), or densities of
+        What is mixed: nothing ("erm", empirical risk minimisation), inputs ("mixup", eq. 7),
+        activations of the embedding ("manifold-mixup", eq. 30), the conditional densities ("probmix", eq. 16), or densities of
         a random embedding ("m-probmix", eq. 22). A list trains several kinds of network, one
         after another; an item is a method, or a dict of a method and of parameters in which the
         kind differs, such as alpha or lr. "auto" is such a list: an ERM network of smooth units,
