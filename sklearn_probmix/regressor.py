@@ -35,15 +35,15 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     ----------
     method : str or list, default="auto"
         What is mixed: nothing ("erm", empirical risk minimisation), inputs ("mixup", eq. 7),
-        activations of the embedding ("manifold-mixup", eq. 30), the conditional densities ("probmix", eq. 16), or densities of
-        a random embedding ("m-probmix", eq. 22). A list trains several kinds of network, one
-        after another; an item is a method, or a dict of a method and of parameters in which the
-        kind differs, such as alpha or lr. "auto" is such a list: an ERM network of smooth units,
-        which are best where the noise is small; a wide ProbMix network with a few knots, for
-        noisier tables; and an ERM network of smooth units with many knots, for rough ones. The
-        means of the latter two are learnt further, if plainly Normal, by a `variance_weighting`
-        and a `monitor` of their own. What you set to other than its default, such as
-        `activation` or `hidden_layer_sizes`, holds for all three. With `net=`, "auto" is
+        activations of the embedding ("manifold-mixup", eq. 30), the conditional densities
+        ("probmix", eq. 16), or densities of a random embedding ("m-probmix", eq. 22). A list trains
+        several kinds of network, one after another; an item is a method, or a dict of a method and
+        of parameters in which the kind differs, such as alpha or lr. "auto" is such a list: an ERM
+        network of smooth units, which are best where the noise is small; a wide ProbMix network
+        with a few knots, for noisier tables; and an ERM network of smooth units with many knots,
+        for rough ones. The means of the latter two are learnt further, if plainly Normal, by a
+        `variance_weighting` and a `monitor` of their own. What you set to other than its default,
+        such as `activation` or `hidden_layer_sizes`, holds for all three. With `net=`, "auto" is
         ``["erm", "probmix"]``.
     alpha : float, default=0.2
         Parameter of the law of lam, at least 0; 0 means no mixing.
