@@ -147,16 +147,13 @@ class BaseProbMixup(BaseEstimator):
             If data or parameters are not as described; the estimator is then as it was before.
         """
         with self._unchanged_on_error():
-            self._check_parameters()
             if (X_val is None) != (y_val is None):
                 raise ValueError("X_val and y_val go together; found one without the other.")
             nets = getattr(self, "nets_", None) if self.warm_start else None
-            X, y = self._validate_rows(X, y, reset=nets is None)
-            X, y, weight, groups = self._weigh(X, y, sample_weight, groups)
+            X, y, weight, groups, whole = self._prepare(
+                X, y, sample_weight, groups, reset=nets is None
+            )
             rng = check_random_state(self.random_state)
-            if nets is None:
-                self._fit_scaling(X, y, weight)
-            whole = self._part(X, y, weight)
             if X_val is not None:
                 check_consistent_length(X_val, y_val)
                 X_val, y_val = self._validate_rows(X_val, y_val, reset=False, name="y_val")
@@ -174,19 +171,27 @@ class BaseProbMixup(BaseEstimator):
 
     def _partial_fit(self, X, y, sample_weight, **kwargs):
         with self._unchanged_on_error():
-            self._check_parameters()
             nets = getattr(self, "nets_", None)
-            X, y = self._validate_rows(X, y, reset=nets is None, **kwargs)
-            X, y, weight, _ = self._weigh(X, y, sample_weight)
-            if nets is None:
-                self._fit_scaling(X, y, weight)
+            *_, whole = self._prepare(X, y, sample_weight, reset=nets is None, **kwargs)
             rng = check_random_state(self.random_state)
-            self._train(self._part(X, y, weight), None, rng, nets, max_epochs=1)
+            self._train(whole, None, rng, nets, max_epochs=1)
             # An interruption may leave fewer kinds than were weighed.
             if nets is None or len(self.nets_) < len(nets):
                 self.weights_ = np.full(len(self.nets_), 1 / len(self.nets_))
                 self.calibration_ = None
         return self
+
+    def _prepare(self, X, y, sample_weight=None, groups=None, *, reset=True, **kwargs):
+        """Check everything, drop rows of no weight, and learn the scaling if this is a new fit.
+
+        Returns X, y, weight and groups of the rows that are left, and these rows as a Part.
+        """
+        self._check_parameters()
+        X, y = self._validate_rows(X, y, reset=reset, **kwargs)
+        X, y, weight, groups = self._weigh(X, y, sample_weight, groups)
+        if reset:
+            self._fit_scaling(X, y, weight)
+        return X, y, weight, groups, self._part(X, y, weight)
 
     @property
     def net_(self):

@@ -78,16 +78,14 @@ def fit_together(estimators, tables):
 
 def _prepare(est, X, y):
     """Scale and divide the rows of one estimator; its parts, its kind of network and its seed."""
-    est._check_parameters()
-    X, y = est._validate_rows(X, y, reset=True)
+    X, y, *_, whole = est._prepare(X, y)
     if len(y) < MIN_ROWS_TO_VALIDATE:
         raise ValueError(
             f"a table has {len(y)} rows, too few to hold some out; expected at least "
             f"{MIN_ROWS_TO_VALIDATE}."
         )
     rng = check_random_state(est.random_state)
-    est._fit_scaling(X, y, None)
-    part, valid = est._split(est._part(X, y, None), X, y, None, rng)
+    part, valid = est._split(whole, X, y, None, rng)
     kinds = est._kinds()
     if len(kinds) > 1 or valid is None:
         raise ValueError(
