@@ -9,6 +9,7 @@ import warnings
 from contextlib import contextmanager
 from numbers import Integral, Real
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -63,6 +64,25 @@ _COMMON = {
     *("family", "variance_floor", "n_members", "weighting", "calibration", "class_weight"),
     *("validation", "validation_fraction", "warm_start", "random_state"),
 }
+
+
+class _Rows(NamedTuple):
+    """The rows of a table that have weight, and what of the table as it was given is needed."""
+
+    X: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray | None
+    groups: np.ndarray | None
+    part: Part
+    kept: np.ndarray
+    given: tuple
+
+    def position(self, places):
+        """Positions among these rows of those that are at these places of the given table."""
+        position = np.full(len(self.given[1]), -1)
+        position[self.kept] = np.arange(len(self.kept))
+        found = position[np.asarray(places, dtype=None if len(places) else int)]
+        return found[found >= 0]
 
 
 class BaseProbMixup(BaseEstimator):
@@ -150,31 +170,30 @@ class BaseProbMixup(BaseEstimator):
             if (X_val is None) != (y_val is None):
                 raise ValueError("X_val and y_val go together; found one without the other.")
             nets = getattr(self, "nets_", None) if self.warm_start else None
-            X, y, weight, groups, whole = self._prepare(
-                X, y, sample_weight, groups, reset=nets is None
-            )
+            rows = self._prepare(X, y, sample_weight, groups, reset=nets is None)
             rng = check_random_state(self.random_state)
             if X_val is not None:
                 check_consistent_length(X_val, y_val)
                 X_val, y_val = self._validate_rows(X_val, y_val, reset=False, name="y_val")
                 valid = self._part(X_val, y_val, None)
-                self._fit_holdout(whole, valid, rng, nets)
-            elif isinstance(self.validation, str) and len(y) < MIN_ROWS_TO_VALIDATE:
-                self._warn(f"{len(y)} rows are too few to hold some out; the last epoch is kept.")
-                self._fit_holdout(whole, None, rng, nets)
+                self._fit_holdout(rows.part, valid, rng, nets)
+            elif isinstance(self.validation, str) and len(rows.y) < MIN_ROWS_TO_VALIDATE:
+                self._warn(
+                    f"{len(rows.y)} rows are too few to hold some out; the last epoch is kept."
+                )
+                self._fit_holdout(rows.part, None, rng, nets)
             elif self.validation == "cv" or (self.validation == "auto" and self.n_members > 1):
-                folds = self._folds(X, y, groups, rng)
-                self._fit_folds(whole, y, weight, folds, rng, nets)
+                self._fit_folds(rows, self._folds(rows, rng), rng, nets)
             else:
-                self._fit_holdout(*self._split(whole, X, y, groups, rng), rng, nets)
+                self._fit_holdout(*self._split(rows, rng), rng, nets)
         return self
 
     def _partial_fit(self, X, y, sample_weight, **kwargs):
         with self._unchanged_on_error():
             nets = getattr(self, "nets_", None)
-            *_, whole = self._prepare(X, y, sample_weight, reset=nets is None, **kwargs)
+            rows = self._prepare(X, y, sample_weight, reset=nets is None, **kwargs)
             rng = check_random_state(self.random_state)
-            self._train(whole, None, rng, nets, max_epochs=1)
+            self._train(rows.part, None, rng, nets, max_epochs=1)
             # An interruption may leave fewer kinds than were weighed.
             if nets is None or len(self.nets_) < len(nets):
                 self.weights_ = np.full(len(self.nets_), 1 / len(self.nets_))
@@ -182,16 +201,22 @@ class BaseProbMixup(BaseEstimator):
         return self
 
     def _prepare(self, X, y, sample_weight=None, groups=None, *, reset=True, **kwargs):
-        """Check everything, drop rows of no weight, and learn the scaling if this is a new fit.
-
-        Returns X, y, weight and groups of the rows that are left, and these rows as a Part.
-        """
+        """Check everything, and learn the scaling from rows of weight if this is a new fit."""
         self._check_parameters()
-        X, y = self._validate_rows(X, y, reset=reset, **kwargs)
-        X, y, weight, groups = self._weigh(X, y, sample_weight, groups)
+        X, y = given_X, given_y = self._validate_rows(X, y, reset=reset, **kwargs)
+        weight = self._weigh(X, y, sample_weight)
+        if groups is not None:
+            check_consistent_length(X, groups)
+            groups = np.asarray(groups)
+        given, kept = (given_X, given_y, groups), np.arange(len(y))
+        if weight is not None:
+            # A row of no weight would have a say as a partner, and in the scaling.
+            kept = np.flatnonzero(weight)
+            X, y, weight = X[kept], y[kept], weight[kept]
+            groups = None if groups is None else groups[kept]
         if reset:
             self._fit_scaling(X, y, weight)
-        return X, y, weight, groups, self._part(X, y, weight)
+        return _Rows(X, y, weight, groups, self._part(X, y, weight), kept, given)
 
     @property
     def net_(self):
@@ -235,32 +260,27 @@ class BaseProbMixup(BaseEstimator):
         try:
             return validate_data(self, X, dtype=np.float64, allow_nd=self.net is not None, **kwargs)
         except (TypeError, ValueError) as error:
-            name = _column_without_numbers(X)
-            if name is None:
+            reason = str(error).splitlines()[0]
+            found = _column_without_numbers(X)
+            if found is None or "feature" in reason or "Input y" in reason:
                 raise
             raise ValueError(
-                f"column {name!r} of X, of type {X[name].dtype}, does not hold finite numbers only "
-                f"({str(error).splitlines()[0]}). Encode and impute such columns first, as "
-                "tabular_pipeline of skrub does."
+                f"column {found[0]!r} of X, of type {found[1]}, does not hold finite numbers only "
+                f"({reason}). Encode and impute such columns first, as tabular_pipeline of skrub "
+                "does."
             ) from error
 
-    def _weigh(self, X, y, sample_weight, groups=None):
-        """Rows of positive weight, and their weights of mean 1, or None where all are equal.
-
-        A row of weight 0 would have a say as a partner, and in the scaling.
-        """
+    def _weigh(self, X, y, sample_weight):
+        """Weights of rows, of mean 1 where they are not 0, or None where all are equal."""
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         weight = weight * self._class_weight(y)
         if not weight.max() > 0:
             raise ValueError("sample_weight sums to 0; expected at least one positive weight.")
-        if groups is not None:
-            check_consistent_length(X, groups)
         if (weight == weight[0]).all():
-            return X, y, None, groups
+            return None
         weight = weight / weight.max()
-        kept = weight > _LEAST_WEIGHT * weight.mean()
-        weight = weight[kept] / weight[kept].mean()
-        return X[kept], y[kept], weight, None if groups is None else np.asarray(groups)[kept]
+        weight[weight <= _LEAST_WEIGHT * weight.mean()] = 0
+        return weight / weight[weight > 0].mean()
 
     def _class_weight(self, y):
         return np.ones(len(y))
@@ -294,41 +314,45 @@ class BaseProbMixup(BaseEstimator):
         weight = None if weight is None else torch.tensor(weight, dtype=torch.float32)
         return Part(self._scale_X(X), y, weight)
 
-    def _split(self, whole, X, y, groups, rng):
+    def _split(self, rows, rng):
         """Divide rows into a training and a validation part, the latter perhaps None."""
-        splitter = self.validation
+        splitter, n_rows = self.validation, len(rows.y)
         if splitter is None:
-            return whole, None
+            return rows.part, None
         if isinstance(splitter, str):
-            n_valid = math.ceil(self.validation_fraction * len(y))
+            n_valid = math.ceil(self.validation_fraction * n_rows)
             kinds = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
-            kind = self._kind_of_split(kinds, y, groups, min(n_valid, len(y) - n_valid), 2)
+            kind = self._kind_of_split(kinds, rows, min(n_valid, n_rows - n_valid), 2)
             splitter = kind(1, test_size=self.validation_fraction, random_state=rng.randint(2**31))
-        train, valid = next(iter(splitter.split(X, y, groups)), ((), ()))
+            train, valid = next(splitter.split(rows.X, rows.y, rows.groups))
+        else:
+            # It may know the rows by their places, so it sees those of no weight too.
+            parts = next(iter(splitter.split(*rows.given)), ([], []))
+            train, valid = map(rows.position, parts)
         if not (len(train) and len(valid)):
             raise ValueError(
                 f"validation={self.validation!r} gives {len(train)} training and {len(valid)} "
-                f"validation rows of {len(y)}; expected some of each."
+                f"validation rows of {n_rows}; expected some of each."
             )
-        return whole.take(train), whole.take(valid)
+        return rows.part.take(train), rows.part.take(valid)
 
-    def _folds(self, X, y, groups, rng):
+    def _folds(self, rows, rng):
         """Rows that each member holds out."""
-        n_folds = self.n_members
-        if not 2 <= n_folds <= len(y):
+        n_folds, n_rows = self.n_members, len(rows.y)
+        if not 2 <= n_folds <= n_rows:
             raise ValueError(
                 f"n_members={n_folds!r}: with validation='cv' each member holds out a fold of its "
-                f"own; expected at least 2 and at most the number of rows, {len(y)}."
+                f"own; expected at least 2 and at most the number of rows, {n_rows}."
             )
-        kind = self._kind_of_split((KFold, StratifiedKFold, GroupKFold), y, groups, len(y), n_folds)
+        kind = self._kind_of_split((KFold, StratifiedKFold, GroupKFold), rows, n_rows, n_folds)
         splitter = kind(n_folds, shuffle=True, random_state=rng.randint(2**31))
-        return [held_out for _, held_out in splitter.split(X, y, groups)]
+        return [held_out for _, held_out in splitter.split(rows.X, rows.y, rows.groups)]
 
-    def _kind_of_split(self, kinds, y, groups, n_rows, n_parts):
+    def _kind_of_split(self, kinds, rows, n_rows, n_parts):
         plain, stratified, grouped = kinds
-        if groups is not None:
+        if rows.groups is not None:
             return grouped
-        return stratified if self._can_stratify(y, n_rows, n_parts) else plain
+        return stratified if self._can_stratify(rows.y, n_rows, n_parts) else plain
 
     def _can_stratify(self, y, n_rows, n_parts):
         return False
@@ -401,23 +425,19 @@ class BaseProbMixup(BaseEstimator):
         asked = copy.copy(self)
         asked.family_ = self._make_family()
         kinds = asked._kinds()[: len(self.nets_)]
-        if self.kinds_ != [kind.overrides for kind in kinds]:
-            raise ValueError(
-                f"the parameters were changed since fit: method={self.method!r} and "
-                f"kinds_={self.kinds_} differ. Set them back, or fit anew."
-            )
+        overrides = [kind.overrides for kind in kinds]
+        if self.kinds_ != overrides:
+            _refuse("kinds", self.kinds_, overrides)
         for kind, net in zip(kinds, self.nets_, strict=True):
-            parts = ("criterion", "module") if kind.net is None else ("criterion",)
             fresh = new_net(kind, asked.family_, *self._sizes())
-            for part in parts:
-                new = fresh.get_params_for(part)
-                for name, value in net.get_params_for(part).items():
-                    if _differ(value, new.get(name)):
-                        raise ValueError(
-                            "the parameters were changed since fit: they ask for networks of "
-                            f"{name}={new.get(name)!r}, the fitted ones have {value!r}. Set it "
-                            "back, or fit anew."
-                        )
+            for name in ("module", "optimizer"):
+                if _differ(getattr(net, name), getattr(fresh, name)):
+                    _refuse(name, getattr(net, name), getattr(fresh, name))
+            for part in ("criterion", "module"):
+                new, old = (each.get_params_for(part) for each in (fresh, net))
+                for name in old.keys() | new.keys():
+                    if _differ(old.get(name), new.get(name)):
+                        _refuse(name, old.get(name), new.get(name))
 
     def _sizes(self):
         """Return the number of features and of outputs of the networks."""
@@ -470,7 +490,8 @@ class BaseProbMixup(BaseEstimator):
             judged = [natural_parameters(net, valid.X) for net in self.nets_]
         self._combine(judged, valid)
 
-    def _fit_folds(self, whole, y, weight, folds, rng, nets):
+    def _fit_folds(self, rows, folds, rng, nets):
+        whole = rows.part
         mask = torch.ones(len(whole.y), len(folds))
         for member, fold in enumerate(folds):
             mask[fold, member] = 0
@@ -478,7 +499,7 @@ class BaseProbMixup(BaseEstimator):
         self._train(whole, held_out.validation(), rng, nets, mask)
         judged = self._combine([out_of_fold(net, whole, folds) for net in self.nets_], whole)
         self.oof_predictive_ = self._predictive(judged)
-        self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, weight)
+        self.oof_scores_ = self._score_predictive(self.oof_predictive_, rows.y, rows.weight)
         if self.calibration_ is not None:
             everyone = [natural_parameters(net, whole.X) for net in self.nets_]
             self._allow_for_members(judged, pool_kinds(everyone, self.weights_))
@@ -523,7 +544,7 @@ class BaseProbMixup(BaseEstimator):
 
 
 def _column_without_numbers(X):
-    """Name of the first column of a table whose values are not all finite numbers, or None."""
+    """Name and type of the first column whose values are not all finite numbers, or None."""
     for name in getattr(X, "columns", ()):
         values = np.asarray(X[name])
         try:
@@ -532,7 +553,7 @@ def _column_without_numbers(X):
                 continue
         except (TypeError, ValueError):
             pass
-        return name
+        return name, values.dtype
     return None
 
 
@@ -546,9 +567,19 @@ def _check_sizes(sizes):
 
 
 def _differ(old, new):
-    """Compare arguments of modules; of knots, which are kept as weights are, the shapes."""
-    old, new = (each.shape if isinstance(each, torch.Tensor) else each for each in (old, new))
+    """Compare arguments; of arrays, which a module keeps as it keeps weights, the shapes."""
+    arrays = (torch.Tensor, np.ndarray)
+    old, new = (each.shape if isinstance(each, arrays) else each for each in (old, new))
+    if isinstance(old, torch.nn.Module):
+        return type(old) is not type(new)
     return old != new
+
+
+def _refuse(name, old, new):
+    raise ValueError(
+        f"the parameters were changed since fit: they ask for networks of {name}={new!r}, the "
+        f"fitted ones have {old!r}. Set it back, or fit anew."
+    )
 
 
 def size_to(kind, n_rows):

@@ -463,7 +463,9 @@ class PredictiveDistribution:
     def _average(self, values):
         if self.n_components == 1:
             return values.squeeze(-self.ndim)
-        return (self._weights() * values).sum(axis=-self.ndim)
+        # A component of weight 0 may be infinite.
+        weights = self._weights()
+        return np.where(weights > 0, weights * values, 0.0).sum(axis=-self.ndim)
 
     def _mixed(self, method, x):
         return self.map_rows(lambda d, x: d._average(d._each(method, x)), self._check_x(x))
@@ -604,7 +606,8 @@ def _check_alike(distributions, layout):
 def _check_probability(what, value):
     value = np.asarray(value, dtype=float)
     if not ((value >= 0) & (value <= 1)).all():
-        raise ValueError(f"{what} must lie in [0, 1], got {value}; 90 % is 0.9.")
+        hint = "; 90 % is 0.9." if (value > 1).any() else "."
+        raise ValueError(f"{what} must lie in [0, 1], got {value}{hint}")
     return value
 
 

@@ -128,11 +128,13 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     warm_start : bool, default=False
         Continue from the weights and the scaling of the previous fit, with a learning-rate
         schedule of its own. Held-out rows are drawn anew: the same rows in the same order and an
-        integer `random_state` keep them held out, otherwise scores of them are optimistic.
+        integer `random_state` keep them held out, otherwise scores of them are optimistic. What
+        describes the networks may not change, such as `family`, `n_members` or `dropout`.
     device : str, default="cpu"
         Torch's name of it, such as "cuda".
     random_state : int, RandomState or None, default=None
         Source of every draw: initialisation, held-out rows, batches, partners, lam and noise.
+        Fits in threads take turns, as torch has one generator for all; processes do not.
     verbose : int, default=0
         1 shows a bar of epochs, 2 prints skorch's table of them.
 

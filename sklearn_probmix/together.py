@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_probmix.base import MIN_ROWS_TO_VALIDATE, size_to
+from sklearn_probmix.base import MIN_ROWS_TO_VALIDATE, BaseProbMixup, size_to
 from sklearn_probmix.training import train_apart
 
 __all__ = ["fit_together"]
@@ -27,7 +27,8 @@ def fit_together(estimators, tables):
         Of equal parameters but `random_state`: one method, ``n_members=1``, and a hold-out.
     tables : list of (X, y)
         One for each estimator; with the same number of columns, of outputs or of classes. Of
-        tables that differ in length the shorter are padded by rows that count for nothing.
+        tables that differ in length the shorter are padded by rows that count for nothing: their
+        batches hold fewer rows of their own, and lengths should be alike within a factor of 2.
 
     Returns
     -------
@@ -65,7 +66,13 @@ def fit_together(estimators, tables):
             prepared.append(_prepare(est, X, y))
         parts, validations, kinds, seeds = zip(*prepared, strict=True)
         _check_shapes(estimators, parts)
-        size_to(kinds[0], max(len(part.y) for part in parts))
+        lengths = [len(part.y) for part in parts]
+        if max(lengths) > 2 * min(lengths):
+            BaseProbMixup._warn(
+                f"The tables train on {min(lengths)} to {max(lengths)} rows: the short ones have "
+                "few rows in a batch, and learn less than they would alone."
+            )
+        size_to(kinds[0], max(lengths))
         seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
         trained = train_apart(kinds[0], estimators[0].family_, parts, validations, seed=seed)
         for est, outcome, kind, valid in zip(estimators, trained, kinds, validations, strict=True):
@@ -78,14 +85,14 @@ def fit_together(estimators, tables):
 
 def _prepare(est, X, y):
     """Scale and divide the rows of one estimator; its parts, its kind of network and its seed."""
-    X, y, *_, whole = est._prepare(X, y)
-    if len(y) < MIN_ROWS_TO_VALIDATE:
+    rows = est._prepare(X, y)
+    if isinstance(est.validation, str) and len(rows.y) < MIN_ROWS_TO_VALIDATE:
         raise ValueError(
-            f"a table has {len(y)} rows, too few to hold some out; expected at least "
+            f"a table has {len(rows.y)} rows, too few to hold some out; expected at least "
             f"{MIN_ROWS_TO_VALIDATE}."
         )
     rng = check_random_state(est.random_state)
-    part, valid = est._split(whole, X, y, None, rng)
+    part, valid = est._split(rows, rng)
     kinds = est._kinds()
     if len(kinds) > 1 or valid is None:
         raise ValueError(
@@ -113,9 +120,11 @@ def _check_alike(estimators, tables):
             f"n_members={first.n_members!r}, validation={first.validation!r}, "
             f"warm_start={first.warm_start!r}; expected one network each, a hold-out, a new fit."
         )
-    expected = first.get_params() | {"random_state": None}
+    if first.net is not None:
+        raise ValueError("net= is one's own; expected None of estimators that are fitted together.")
+    expected = first.get_params(deep=False) | {"random_state": None}
     for position, est in enumerate(estimators):
-        found = est.get_params() | {"random_state": None}
+        found = est.get_params(deep=False) | {"random_state": None}
         different = [name for name in expected if repr(found.get(name)) != repr(expected[name])]
         if type(est) is not type(first) or different:
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import threading
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -130,17 +131,26 @@ class TabularNet(NeuralNet):
             super()._set_training(training)
 
 
-# Torch's generator is one for all threads.
+# Torch's generator is one for all threads. A forked child must not wait for a thread it lacks.
 _GENERATOR = threading.RLock()
 
 
+def _renew_lock():
+    global _GENERATOR
+    _GENERATOR = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 @contextmanager
-def own_generator(seed: int = 0, device: str = "cpu"):
+def own_generator(seed: int = 0, device: str | torch.device | None = "cpu"):
     """Seed torch's global generators for a while, and leave them as they were."""
-    device = torch.device(device)
-    devices = [device.index or 0] if device.type == "cuda" else []
-    # The other would seed the generators of all devices.
-    seed_here = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
+    kind = torch.device(device or "cpu").type
+    devices = range(torch.cuda.device_count()) if kind == "cuda" else []
+    # The other seeds the generators of all devices.
+    seed_here = torch.default_generator.manual_seed if kind == "cpu" else torch.manual_seed
     with _GENERATOR, torch.random.fork_rng(devices=devices):
         seed_here(seed)
         yield
@@ -206,7 +216,7 @@ def train(
             net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1], part.X)
             if own_rows is not None:
                 net.set_params(module__own_rows=True)
-                if kind.n_knots is not None:
+                if kind.net is None and kind.n_knots is not None:
                     _give_own_knots(net.initialize().module_, part.X, own_rows)
         else:
             net = copy.deepcopy(net)
@@ -223,9 +233,9 @@ def train(
             setattr(net, name, value)
         if net.initialized_:
             net.initialize_callbacks()
-            if kind.net is None:
-                for group in net.optimizer_.param_groups:
-                    group |= {"lr": kind.lr, "weight_decay": kind.weight_decay}
+            step = {"lr": kind.lr, "weight_decay": kind.weight_decay}
+            for group in net.optimizer_.param_groups:
+                group |= step if kind.net is None else {"lr": kind.net.lr}
         net.partial_fit(part.dataset(mask), None)
     best.validation = None
     # An epoch that was interrupted left a row of its own.
@@ -257,6 +267,9 @@ def train_apart(
     -------
     list of Trained
     """
+    if len(parts) == 1:
+        validation = validations[0].validation()
+        return [train(kind, family, parts[0], validation, seed=seed)]
     joint = Part.side_by_side(parts)
     mask = None if joint.weight.all() else joint.weight
     members = SimpleNamespace(**vars(kind) | {"n_members": len(parts)})
@@ -389,10 +402,14 @@ def new_net(
         module = {f"module__{name}": value for name, value in sizes.items()}
         net.set_params(**{name: value for name, value in module.items() if name not in given})
     else:
-        embedding = "point"
+        random = {}
         if METHODS[kind.method].random_embedding:
             separate = kind.embedding_variance == "separate"
-            embedding = "gaussian-separate" if separate else "gaussian"
+            random = {
+                "embedding": "gaussian-separate" if separate else "gaussian",
+                "n_draws": kind.n_draws,
+                "n_train_draws": kind.n_train_draws,
+            }
         knots = None
         if kind.n_knots is not None:
             rows = torch.zeros(1, n_features) if X is None else X.flatten(0, -2)
@@ -403,9 +420,7 @@ def new_net(
             "activation": kind.activation,
             "dropout": kind.dropout,
             "mixing_layer": kind.mixing_layer,
-            "embedding": embedding,
-            "n_draws": kind.n_draws,
-            "n_train_draws": kind.n_train_draws,
+            **random,
         }
         net = TabularNet(
             MLP,
@@ -465,6 +480,9 @@ def _loaders(kind, net, seed, own_rows):
     needs_neighbors = mixes(kind) and kind.n_neighbors is not None
     settings = {}
     ours = net.iterator_train in (TensorLoader, NeighborLoader)
+    if ours:
+        for name in ("iterator_train__n_neighbors", "iterator_train__own_rows"):
+            vars(net).pop(name, None)
     plain = {"iterator_train__shuffle", "iterator_train__batch_size"}
     chosen = {name for name in vars(net) if name.startswith("iterator_train__")} - plain
     if ours or (net.iterator_train is DataLoader and not chosen):

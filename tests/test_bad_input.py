@@ -204,6 +204,19 @@ class TestData:
         with pytest.raises(ValueError, match="column 'town' of X, of type .*Encode"):
             small(kind).fit(frame, y)
 
+    def test_column_of_a_name_that_occurs_twice(self, table):
+        X, y = table
+        frame = pd.DataFrame({"a": X[:, 0], "b": ["x"] * 60})
+        with pytest.raises(ValueError, match="column 'a' of X, of type object"):
+            regressor().fit(frame.set_axis(["a", "a"], axis=1), y)
+
+    def test_other_mistakes_are_not_blamed_on_a_column(self, table):
+        X, y = table
+        frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1]})
+        est = regressor().fit(frame, y)
+        with pytest.raises(ValueError, match="feature names should match"):
+            est.predict(frame.assign(c="text"))
+
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize(
         ("shape", "message"),

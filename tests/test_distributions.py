@@ -186,6 +186,10 @@ def test_variance_of_a_narrow_lognormal_keeps_its_digits():
 def test_variance_of_components_without_a_finite_mean_is_infinite():
     dist = PredictiveDistribution("lognorm", {"s": [[40.0, 39.0]], "scale": [[1.0, 1.0]]})
     assert_array_equal([dist.mean(), dist.std()], np.inf)
+    params = {"s": [[40.0, 1.0]], "scale": [[1.0, 1.0]]}
+    unused = PredictiveDistribution("lognorm", params, weights=[0.0, 1.0])
+    assert_allclose(unused.mean(), stats.lognorm(1).mean())
+    assert_allclose(unused.std(), stats.lognorm(1).std())
 
 
 def test_law_of_total_variance_by_hand():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from one_network import ONE_NETWORK
+from sklearn.model_selection import KFold
 from skorch import NeuralNet
 from torch import nn
 
@@ -244,9 +245,9 @@ def test_each_member_keeps_the_weights_of_its_own_best_epoch(table, validation, 
 
 def fold_of_rows(est, X, y):
     """Find the folds again from the masks that the seed gives."""
-    rng = np.random.RandomState(est.random_state)
-    folds = est._folds(X, y, None, rng)
-    return [np.isin(np.arange(len(y)), fold) for fold in folds]
+    seed = np.random.RandomState(est.random_state).randint(2**31)
+    folds = KFold(est.n_members, shuffle=True, random_state=seed).split(X)
+    return [np.isin(np.arange(len(y)), fold) for _, fold in folds]
 
 
 def test_a_held_out_row_does_not_touch_its_member(table):
@@ -430,11 +431,11 @@ def test_what_the_user_says_goes_before_what_auto_would_choose(table):
 
 @pytest.mark.parametrize("sizes", [[128, 64], np.array([128, 64])])
 def test_widths_in_any_container_are_those_of_the_default(table, sizes):
-    kinds = [
-        ProbMixupRegressor(max_epochs=1, **given).fit(*table).kinds_
-        for given in ({}, {"hidden_layer_sizes": sizes})
-    ]
-    assert kinds[0] == kinds[1]
+    default, given = (
+        ProbMixupRegressor(max_epochs=1, n_members=1, **params).fit(*table).kinds_
+        for params in ({}, {"hidden_layer_sizes": sizes})
+    )
+    assert default == given
 
 
 @pytest.mark.parametrize(
@@ -457,9 +458,49 @@ def test_training_goes_on_with_the_same_networks_only(table, changed, go_on):
     np.testing.assert_array_equal(est.predict(X), before)
 
 
+class Plain(nn.Module):
+    """A module of the user's."""
+
+    def __init__(self, n_features=3, hidden=8):
+        super().__init__()
+        self.embedding = nn.Linear(n_features, hidden)
+        self.head = nn.Linear(hidden, 2)
+
+    def forward(self, X):
+        return get_family("normal").natural(self.head(self.embedding(X).relu()).unsqueeze(1))
+
+
+@pytest.mark.parametrize("n_members", [1, 2])
+@pytest.mark.parametrize(
+    "changed", [{"net__module__hidden": 9}, {"net__optimizer": torch.optim.Adam}, {"net": None}]
+)
+def test_training_goes_on_with_the_same_net_of_ones_own_only(table, changed, n_members):
+    net = NeuralNet(Plain, NegativeLogLikelihood, module__hidden=8, max_epochs=1, verbose=0)
+    est = regressor(net=net, n_members=n_members, validation="holdout", warm_start=True).fit(*table)
+    assert est.fit(*table).n_iter_ == 1
+    with pytest.raises(ValueError, match="the parameters were changed since fit"):
+        est.set_params(**changed).fit(*table)
+
+
+def test_training_goes_on_with_a_new_step_size_of_ones_own_net(table):
+    net = NeuralNet(Plain, NegativeLogLikelihood, lr=0.01, max_epochs=2, verbose=0)
+    est = regressor(net=net, warm_start=True).fit(*table)
+    expected = est.predict(table[0])
+    est.set_params(net__lr=1e-12).fit(*table)
+    np.testing.assert_allclose(est.predict(table[0]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("changed", [{"n_neighbors": None}, {"alpha": 0.0}, {"n_draws": 5}])
+@pytest.mark.parametrize("go_on", ["fit", "partial_fit"])
+def test_training_may_go_on_with_other_partners(table, changed, go_on):
+    est = regressor(method="probmix", n_neighbors=3, warm_start=True, max_epochs=1).fit(*table)
+    getattr(est.set_params(**changed), go_on)(*table)
+    assert len(est.history_) == 2
+
+
 def test_training_goes_on_with_the_same_kinds_only(table):
     est = regressor(method=["erm"], warm_start=True, max_epochs=1).fit(*table)
-    with pytest.raises(ValueError, match="changed since fit: method="):
+    with pytest.raises(ValueError, match="networks of kinds="):
         est.set_params(method=["probmix"]).fit(*table)
 
 

@@ -1,8 +1,11 @@
 """The two estimators: what they predict, in which units, and from which rows they learn."""
 
+import multiprocessing
+import os
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pandas as pd
@@ -502,16 +505,37 @@ class TestRandomness:
         assert_array_equal(*predictions)
 
     def test_fits_in_threads_do_not_disturb_each_other(self):
-        X, y = make_table(n_rows=300)
+        X, y = make_table(n_rows=150)
         estimators = [
-            regressor(method="m-probmix", dropout=0.1, max_epochs=20, random_state=seed)
-            for seed in range(4)
+            regressor(method="m-probmix", dropout=0.1, max_epochs=15, random_state=seed)
+            for seed in range(2)
         ]
         alone = [clone(est).fit(X, y).predict(X) for est in estimators]
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(2) as pool:
             fitted = pool.map(lambda est: est.fit(X, y).predict(X), estimators)
         for expected, found in zip(alone, fitted, strict=True):
             assert_array_equal(found, expected)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    def test_a_forked_child_does_not_wait_for_a_thread_that_it_lacks(self, table):
+        held, done = Event(), Event()
+
+        class Pause(Callback):
+            def on_epoch_end(self, net, **kwargs):
+                held.set()
+                done.wait(60)
+
+        with ThreadPoolExecutor(1) as pool:
+            fit = pool.submit(regressor(max_epochs=1, callbacks=[Pause()]).fit, *table)
+            held.wait(60)
+            child = multiprocessing.get_context("fork").Process(
+                target=regressor(max_epochs=1).fit, args=table
+            )
+            child.start()
+            child.join(60)
+            done.set()
+            fit.result()
+        assert child.exitcode == 0
 
     def test_number_of_threads_is_left_alone(self, table):
         before = torch.get_num_threads()
@@ -583,6 +607,16 @@ class TestWeights:
         expected, expected_sd = clean.predict(X[~bad], return_std=True)
         assert np.abs(mean - expected).mean() < 0.3
         assert 0.5 < np.median(sd / expected_sd) < 2
+
+    def test_a_splitter_knows_rows_by_their_places_in_the_whole_table(self, table):
+        X, y = table
+        places = np.arange(len(y))
+        fold = np.where((places >= 30) & (places < 50), 0, -1)
+        whole = regressor(validation=PredefinedSplit(fold)).fit(X, y, 1.0 * (places >= 20))
+        rest = regressor(validation=PredefinedSplit(fold[20:])).fit(X[20:], y[20:])
+        losses = [[epoch["valid_loss"] for epoch in est.history_] for est in (whole, rest)]
+        assert_allclose(*losses, rtol=1e-5)
+        assert_allclose(whole.predict(X), rest.predict(X), rtol=1e-3)
 
     @pytest.mark.parametrize("value", [1e30, -1e30])
     def test_no_value_of_weight_zero_is_too_large(self, table, value):

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from one_network import ONE_NETWORK
+from skorch import NeuralNet
 
 from sklearn_probmix import (
+    NegativeLogLikelihood,
     NeighborLoader,
     ProbMixupClassifier,
     ProbMixupRegressor,
@@ -91,6 +93,12 @@ def test_classifiers():
         assert est.score(X, y) > 0.8
 
 
+def test_a_single_table():
+    X, y = table(0)
+    (est,) = fit_together(regressors(1, max_epochs=150), [(X, y)])
+    assert est.score(X, y) > 0.8
+
+
 def test_same_seeds_same_bits_and_the_global_generator_is_left_alone():
     tables, (X, _) = [table(0), table(1)], table(2)
     before = torch.get_rng_state()
@@ -167,7 +175,9 @@ def test_each_bends_at_the_quantiles_of_its_own_rows():
 def test_a_short_table_learns_from_its_neighbours_too():
     tables = [table(0, 400), table(1, 40)]
     settings = {"method": "mixup", "n_neighbors": 3, "max_epochs": 100, "batch_size": 20}
-    for est, (X, y) in zip(fit_together(regressors(2, **settings), tables), tables, strict=True):
+    with pytest.warns(UserWarning, match="train on 32 to 320 rows"):
+        fitted = fit_together(regressors(2, **settings), tables)
+    for est, (X, y) in zip(fitted, tables, strict=True):
         assert est.score(X, y) > 0.8
 
 
@@ -197,6 +207,7 @@ def unfitted(**params):
         (regressors(2), [table(0), table(1, n_outputs=2)], "table 1 has"),
         (regressors(2), [table(0), table(1, n_rows=9)], "9 rows, too few"),
         (2 * regressors(1), [table(0), table(1)], "listed twice"),
+        ([unfitted(net=NeuralNet(MLP, NegativeLogLikelihood))], [table(0)], "net= is one's own"),
         ([ProbMixupClassifier(class_weight="balanced")], [table(0)], "class_weight='balanced'"),
     ],
 )
