@@ -49,7 +49,6 @@ from threadpoolctl import threadpool_limits
 from benchmarks._runs import RESULTS, read_results, run_missing
 from benchmarks.paper_settings import LARGE_SETS, N_SPLITS, SMALL_SETS, UCI
 from sklearn_probmix import PredictiveDistribution, ProbMixupClassifier, ProbMixupRegressor
-from sklearn_probmix.base import AUTO_SIZES
 from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.datasets import load_uci_split, make_rings
 from sklearn_probmix.metrics import (
@@ -60,6 +59,7 @@ from sklearn_probmix.metrics import (
     interval_width,
     nll,
 )
+from sklearn_probmix.training import AUTO_SIZES
 
 __all__ = ["CLASSIFICATION", "OURS", "REGRESSION", "TABLES", "jobs", "main"]
 

@@ -35,7 +35,6 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.criterion import log_likelihood
-from sklearn_probmix.families import Mixture
 from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.training import (
     METHODS,
@@ -43,6 +42,8 @@ from sklearn_probmix.training import (
     natural_parameters,
     new_net,
     out_of_fold,
+    pool_kinds,
+    size_to,
     train,
 )
 
@@ -51,14 +52,6 @@ MIN_ROWS_TO_VALIDATE = 10
 _FARTHEST = 1e6
 # Relative to the mean; in float32 rows of less may all vanish together.
 _LEAST_WEIGHT = 1e-30
-# How "auto" sizes batches and epochs.
-AUTO_SIZES = {
-    "batch_size": 64,
-    "batch_size_of_many_rows": 256,
-    "many_rows": 4000,
-    "n_steps": 3000,
-    "least_and_most_epochs": (100, 600),
-}
 # What the kinds of network have in common, because their rows, members and family are the same.
 _COMMON = {
     *("family", "variance_floor", "n_members", "weighting", "calibration", "class_weight"),
@@ -579,39 +572,4 @@ def _refuse(name, old, new):
     raise ValueError(
         f"the parameters were changed since fit: they ask for networks of {name}={new!r}, the "
         f"fitted ones have {old!r}. Set it back, or fit anew."
-    )
-
-
-def size_to(kind, n_rows):
-    """Settle the batch size and the number of epochs that were left to the number of rows.
-
-    Small tables need many epochs to see enough steps; on large ones a wide batch costs little.
-    """
-    if kind.batch_size == "auto":
-        many = n_rows >= AUTO_SIZES["many_rows"]
-        kind.batch_size = AUTO_SIZES["batch_size_of_many_rows" if many else "batch_size"]
-    if kind.max_epochs == "auto":
-        n_steps = math.ceil(n_rows / (kind.batch_size or n_rows))
-        n_epochs = AUTO_SIZES["n_steps"] / n_steps
-        kind.max_epochs = int(np.clip(n_epochs, *AUTO_SIZES["least_and_most_epochs"]))
-
-
-def pool_kinds(mixtures: list[Mixture], weights: np.ndarray) -> Mixture:
-    """Linear pool of mixtures of the same rows, eq. 17 for more than two.
-
-    Parameters
-    ----------
-    mixtures : list of Mixture
-    weights : array of shape (n_kinds,)
-        Convex.
-
-    Returns
-    -------
-    Mixture
-        The components of all, in order.
-    """
-    logs = torch.tensor(weights).log()
-    return Mixture(
-        torch.cat([eta for eta, _ in mixtures], dim=1),
-        torch.cat([log_w + log for (_, log_w), log in zip(mixtures, logs, strict=True)], dim=1),
     )

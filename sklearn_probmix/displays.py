@@ -340,8 +340,6 @@ class ReliabilityDisplay(_PredictionDisplay):
             axis_labels = "nominal coverage", "observed coverage"
         elif np.ndim(y_pred) == 2:
             is_class, proba, _ = check_probabilities(y_true, y_pred, labels, None)
-            if proba.min() < 0 or proba.max() > 1:
-                raise ValueError("y_pred: class probabilities must lie in [0, 1].")
             labels = np.unique(y_true) if labels is None else labels
             names = [f"class {label}" for label in labels]
             columns = zip(is_class.T, proba.T, strict=True)

@@ -9,14 +9,11 @@ import operator
 
 import numpy as np
 from scipy import special, stats
-from scipy.optimize import elementwise
+
+from sklearn_probmix.quantiles import extremes, mixture_quantiles
 
 # Numbers that one temporary array may hold: 16 MB, which still fits most last-level caches.
 _BLOCK = 2_000_000
-# Poisson means from which scipy's quantiles go wrong, and Cornish-Fisher's expansion to the second
-# order is exact to 1e-4 counts.
-_LARGE_COUNT = 1e9
-
 _DOMAINS = {
     "norm": "loc real, scale > 0",
     "lognorm": "s > 0, scale > 0",
@@ -299,9 +296,7 @@ class PredictiveDistribution:
         """
         q = _check_probability("q", q)
         q = np.broadcast_to(q.reshape(q.shape + (1,) * self.ndim), q.shape + self.shape)
-        if self.n_components == 1:
-            return self.map_rows(lambda d, q: d._average(d._each("ppf", q)), q)
-        return self.map_rows(_integer_quantiles if self.is_discrete else _real_quantiles, q)
+        return self.map_rows(mixture_quantiles, q)
 
     def median(self):
         """Median of each output, of y's shape and units."""
@@ -325,7 +320,7 @@ class PredictiveDistribution:
     def support(self):
         """Lowest and highest possible value, a tuple of two arrays of y's shape."""
         low, high = self._family.support(**self.params)
-        return self._lowest(low), self._highest(high)
+        return extremes(self, low)[0], extremes(self, high)[1]
 
     def mean(self):
         """Mean of each output, of y's shape and units."""
@@ -445,17 +440,7 @@ class PredictiveDistribution:
         """Apply a method of scipy.stats to all components; their axis is number -ndim."""
         x = np.expand_dims(x, -self.ndim)
         with np.errstate(all="ignore"):
-            values = getattr(self._family, method)(x, **self.params)
-            if method == "ppf" and self.name == "poisson":
-                mu, z = self.params["mu"], special.ndtri(x)
-                expansion = np.ceil(mu + np.sqrt(mu) * z + (z**2 - 1) / 6 - 0.5)
-                inside = (mu > _LARGE_COUNT) & np.isfinite(z)
-                values = np.where(inside, expansion, values)
-            elif method == "ppf" and np.isnan(values).any():
-                # Of a beta or gamma quantile that underflows; it is at that end of the support.
-                low, high = self._family.support(**self.params)
-                values = np.where(np.isnan(values), np.where(x < 0.5, low, high), values)
-        return values
+            return getattr(self._family, method)(x, **self.params)
 
     def _log_density(self, x):
         return self._each("logpmf" if self.is_discrete else "logpdf", x)
@@ -470,13 +455,6 @@ class PredictiveDistribution:
     def _mixed(self, method, x):
         return self.map_rows(lambda d, x: d._average(d._each(method, x)), self._check_x(x))
 
-    # A component of weight 0 must not stretch the support.
-    def _lowest(self, values):
-        return np.where(self._weights() > 0, values, np.inf).min(axis=-self.ndim)
-
-    def _highest(self, values):
-        return np.where(self._weights() > 0, values, -np.inf).max(axis=-self.ndim)
-
     def _aleatoric(self):
         variance = _VARIANCES.get(self.name, self._family.var)
         return self._average(variance(**self.params))
@@ -486,47 +464,6 @@ class PredictiveDistribution:
         spread = (means - np.expand_dims(self.mean(), 1)) ** 2
         # Of an infinite mean.
         return self._average(np.where(np.isnan(spread), np.inf, spread))
-
-
-def _real_quantiles(dist, q):
-    """Solve cdf(x) = q between the lowest and the highest quantile of the components."""
-    quantiles = dist._each("ppf", q)
-    low, high = dist._lowest(quantiles), dist._highest(quantiles)
-    # One cell is one row and output. Solved cells leave the iteration, so it works on flat arrays.
-    cells = np.broadcast_to(np.arange(np.prod(dist.shape)).reshape(dist.shape), q.shape)
-    components_last = {
-        key: np.moveaxis(value, 1, -1).reshape(-1, dist.n_components)
-        for key, value in dist.params.items()
-    }
-    weights = np.repeat(dist.weights, dist.shape[1] if dist.ndim == 2 else 1, axis=0)
-
-    def excess(x, cell, q):
-        params = {key: value[cell] for key, value in components_last.items()}
-        return (weights[cell] * dist._family.cdf(x[..., None], **params)).sum(axis=-1) - q
-
-    with np.errstate(all="ignore"):
-        result = elementwise.find_root(excess, (low, high), args=(cells, q))
-        # Equal components give an empty bracket, and rounding one without a change of sign: the
-        # root is then an end of it.
-        nearer = np.where(abs(result.f_bracket[0]) <= abs(result.f_bracket[1]), low, high)
-    return np.where(result.success, result.x, nearer)
-
-
-def _integer_quantiles(dist, q):
-    """Bisect for the smallest integer with cdf >= q between the quantiles of the components."""
-    quantiles = dist._each("ppf", q)
-    low, high = dist._lowest(quantiles), dist._highest(quantiles)
-    low, high = np.where(q == 1, high, low), np.where(q == 0, low, high)
-    while True:
-        middle = np.floor((low + high) / 2)
-        # Above 2^53 the middle of two neighbours may round to the upper one.
-        is_open = (low < high) & (middle < high)
-        if not is_open.any():
-            return high
-        is_enough = dist.cdf(middle) >= q
-        above = np.maximum(middle + 1, np.nextafter(middle, np.inf))
-        low = np.where(is_open & ~is_enough, above, low)
-        high = np.where(is_open & is_enough, middle, high)
 
 
 def _scipy_family(name):

@@ -71,8 +71,7 @@ def linear_pool(eta_i: Tensor, eta_j: Tensor, lam: Tensor) -> Mixture:
 
     Returns
     -------
-    Mixture of two components
-        For each member, if there are members.
+    Mixture of two components, for each member if there are members
     """
     lam = _as_rows(lam, eta_i[..., 0, 0]).expand(eta_i.shape[:-2])
     weights = torch.stack([lam, 1 - lam], dim=-1)
@@ -100,33 +99,6 @@ class Family(ABC):
     bounded or discrete response override :meth:`in_support`, and those whose response can be
     smoothed or rescaled :meth:`kernel`, :meth:`pooled_kernel`, :meth:`scaling` or
     :meth:`standardise`.
-
-    Examples
-    --------
-    Waiting times, with the rate as minus the natural parameter:
-
-    >>> from torch.nn.functional import softplus
-    >>> from sklearn_probmix import Family, ProbMixupRegressor
-    >>> class Exponential(Family):
-    ...     scipy_name = "expon"
-    ...     n_params = 1
-    ...     support = "the positive numbers"
-    ...
-    ...     def in_support(self, y):
-    ...         return y > 0
-    ...
-    ...     def natural(self, raw):
-    ...         return -softplus(raw) - 1e-6
-    ...
-    ...     def log_prob(self, eta, y):
-    ...         return (-eta[..., 0]).log() + eta[..., 0] * y
-    ...
-    ...     def scipy_parameters(self, eta, shift=0.0, scale=1.0):
-    ...         return {"scale": -1 / eta[..., 0].double()}
-    >>> X, y = [[0.0], [1.0]] * 10, [0.1, 2.0] * 10
-    >>> est = ProbMixupRegressor(family=Exponential(), n_members=1, max_epochs=2).fit(X, y)
-    >>> est.predict_proba(X).shape
-    (20,)
     """
 
     #: Name in scipy.stats of the distribution, its parameters come from `scipy_parameters`.
@@ -148,10 +120,7 @@ class Family(ABC):
 
     @abstractmethod
     def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
-        """Log-density of y (..., n_outputs) at eta (..., n_outputs, n_params), in nats.
-
-        Computed in float64 where float32 would lose digits.
-        """
+        """Log-density of y (..., n_outputs) at eta (..., n_outputs, n_params), in nats."""
 
     @abstractmethod
     def scipy_parameters(
@@ -326,8 +295,7 @@ class LogNormal(Normal):
     """
 
     scipy_name = "lognorm"
-    # One outlier among many equal rows lies beyond what exp in float32 reaches.
-    dtype = torch.float64
+    dtype = torch.float64  # an outlier among many equal rows is beyond exp in float32
     support = "the positive numbers"
 
     def in_support(self, y):
@@ -569,10 +537,8 @@ def get_family(family: str | Family, **parameters) -> Family:
 
     Raises
     ------
-    ValueError
-        If the name is unknown.
-    TypeError
-        If `family` is neither a name nor a family.
+    ValueError, TypeError
+        If the name is unknown; if `family` is neither a name nor a family.
 
     Examples
     --------

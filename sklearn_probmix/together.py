@@ -7,8 +7,8 @@ from contextlib import ExitStack
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_probmix.base import MIN_ROWS_TO_VALIDATE, BaseProbMixup, size_to
-from sklearn_probmix.training import train_apart
+from sklearn_probmix.base import MIN_ROWS_TO_VALIDATE, BaseProbMixup
+from sklearn_probmix.training import size_to, train_apart
 
 __all__ = ["fit_together"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import os
 import threading
 from contextlib import contextmanager
@@ -31,6 +32,14 @@ __all__ = ["METHODS", "Method", "Part", "Trained", "natural_parameters", "train"
 # Rows of one forward pass in prediction. The last chunk is padded: with one shape for all, a
 # row's bits do not depend on the rows around it.
 _CHUNK = 256
+# How "auto" sizes batches and epochs.
+AUTO_SIZES = {
+    "batch_size": 64,
+    "batch_size_of_many_rows": 256,
+    "many_rows": 4000,
+    "n_steps": 3000,
+    "least_and_most_epochs": (100, 600),
+}
 
 
 class Method(NamedTuple):
@@ -365,12 +374,47 @@ def out_of_fold(net: NeuralNet, part: Part, folds: list[np.ndarray]) -> Mixture:
     return Mixture(*(value[positions[inverse], members[inverse]] for value in whole))
 
 
+def pool_kinds(mixtures: list[Mixture], weights: np.ndarray) -> Mixture:
+    """Linear pool of mixtures of the same rows, eq. 17 for more than two.
+
+    Parameters
+    ----------
+    mixtures : list of Mixture
+    weights : array of shape (n_kinds,)
+        Convex.
+
+    Returns
+    -------
+    Mixture
+        The components of all, in order.
+    """
+    logs = torch.tensor(weights).log()
+    return Mixture(
+        torch.cat([eta for eta, _ in mixtures], dim=1),
+        torch.cat([log_w + log for (_, log_w), log in zip(mixtures, logs, strict=True)], dim=1),
+    )
+
+
 def as_mixture(output: torch.Tensor | Mixture) -> Mixture:
     """Give the components of a module's output an axis and weights."""
     if isinstance(output, tuple):
         return Mixture(*output)
     eta = output if output.ndim == 4 else output.unsqueeze(1)
     return Mixture(eta, eta.new_zeros(eta.shape[:2]).log_softmax(-1))
+
+
+def size_to(kind: SimpleNamespace, n_rows: int) -> None:
+    """Settle the batch size and the number of epochs that were left to the number of rows.
+
+    Small tables need many epochs to see enough steps; on large ones a wide batch costs little.
+    """
+    if kind.batch_size == "auto":
+        many = n_rows >= AUTO_SIZES["many_rows"]
+        kind.batch_size = AUTO_SIZES["batch_size_of_many_rows" if many else "batch_size"]
+    if kind.max_epochs == "auto":
+        n_steps = math.ceil(n_rows / (kind.batch_size or n_rows))
+        n_epochs = AUTO_SIZES["n_steps"] / n_steps
+        kind.max_epochs = int(np.clip(n_epochs, *AUTO_SIZES["least_and_most_epochs"]))
 
 
 def mixes(kind: SimpleNamespace) -> bool:

@@ -33,7 +33,8 @@ RULES = {
     "callbacks": Rule({"criterion", "modules", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "training": Rule({"callbacks"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
-    "distributions": Rule(set(), {"numpy", "scipy"}),
+    "quantiles": Rule(set(), {"numpy", "scipy"}),
+    "distributions": Rule({"quantiles"}, {"numpy", "scipy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
     "scorers": Rule({"metrics"}, {"numpy", "sklearn"}),
     "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
@@ -126,7 +127,15 @@ def test_modules_import_only_what_lies_below(module):
 
 def test_the_wings_meet_in_the_estimators_only():
     left = {"families", "loaders", "modules", "callbacks"}
-    right = {"distributions", "metrics", "scorers", "calibration", "displays", "training_displays"}
+    right = {
+        "quantiles",
+        "distributions",
+        "metrics",
+        "scorers",
+        "calibration",
+        "displays",
+        "training_displays",
+    }
     for wing, other in [(left, right), (right, left)]:
         for module in wing:
             assert not all_below(module) & other
