@@ -74,7 +74,7 @@ class _Rows(NamedTuple):
         """Positions among these rows of those that are at these places of the given table."""
         position = np.full(len(self.given[1]), -1)
         position[self.kept] = np.arange(len(self.kept))
-        found = position[np.asarray(places, dtype=None if len(places) else int)]
+        found = position[np.asarray(places)] if len(places) else position[:0]
         return found[found >= 0]
 
 
@@ -196,12 +196,12 @@ class BaseProbMixup(BaseEstimator):
     def _prepare(self, X, y, sample_weight=None, groups=None, *, reset=True, **kwargs):
         """Check everything, and learn the scaling from rows of weight if this is a new fit."""
         self._check_parameters()
-        X, y = given_X, given_y = self._validate_rows(X, y, reset=reset, **kwargs)
+        X, y = self._validate_rows(X, y, reset=reset, **kwargs)
         weight = self._weigh(X, y, sample_weight)
         if groups is not None:
             check_consistent_length(X, groups)
             groups = np.asarray(groups)
-        given, kept = (given_X, given_y, groups), np.arange(len(y))
+        given, kept = (X, y, groups), np.arange(len(y))
         if weight is not None:
             # A row of no weight would have a say as a partner, and in the scaling.
             kept = np.flatnonzero(weight)

@@ -225,7 +225,7 @@ def train(
             net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1], part.X)
             if own_rows is not None:
                 net.set_params(module__own_rows=True)
-                if kind.net is None and kind.n_knots is not None:
+                if kind.n_knots is not None:
                     _give_own_knots(net.initialize().module_, part.X, own_rows)
         else:
             net = copy.deepcopy(net)
