@@ -743,6 +743,14 @@ class TestInterruption:
 
 
 class TestInterruptionElsewhere:
+    @pytest.fixture
+    def heeds_ctrl_c(self):
+        """As in a terminal; a process in the background may have been told to ignore it."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
+    @pytest.mark.usefixtures("heeds_ctrl_c")
     def test_by_a_signal(self, table):
         X, y = table
         with pytest.warns(UserWarning, match=r"interrupted in epoch 4\b"):
