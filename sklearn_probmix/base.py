@@ -60,15 +60,18 @@ _COMMON = {
 
 
 class _Rows(NamedTuple):
-    """The rows of a table that have weight, and what of the table as it was given is needed."""
+    """The n rows of a table that have weight, and what of the table as it was given is needed."""
 
     X: np.ndarray
+    """Shape (n, ...), as are y, weight and groups."""
     y: np.ndarray
     weight: np.ndarray | None
     groups: np.ndarray | None
     part: Part
     kept: np.ndarray
+    """Places of these rows in the given table, shape (n,)."""
     given: tuple
+    """X, y and groups of the given table."""
 
     def position(self, places):
         """Positions among these rows of those that are at these places of the given table."""
@@ -237,6 +240,7 @@ class BaseProbMixup(BaseEstimator):
     def _check_parameters(self):
         self._validate_params()
         _check_sizes(self.hidden_layer_sizes)
+        # A string has a method split too.
         if isinstance(self.validation, str) and self.validation not in ("auto", "holdout", "cv"):
             raise ValueError(
                 f"validation={self.validation!r}; expected 'auto', 'holdout', 'cv', a splitter "
@@ -423,14 +427,10 @@ class BaseProbMixup(BaseEstimator):
             _refuse("kinds", self.kinds_, overrides)
         for kind, net in zip(kinds, self.nets_, strict=True):
             fresh = new_net(kind, asked.family_, *self._sizes())
-            for name in ("module", "optimizer"):
-                if _differ(getattr(net, name), getattr(fresh, name)):
-                    _refuse(name, getattr(net, name), getattr(fresh, name))
-            for part in ("criterion", "module"):
-                new, old = (each.get_params_for(part) for each in (fresh, net))
-                for name in old.keys() | new.keys():
-                    if _differ(old.get(name), new.get(name)):
-                        _refuse(name, old.get(name), new.get(name))
+            old, new = _arguments(net), _arguments(fresh)
+            for name in old | new:
+                if _differ(old.get(name), new.get(name)):
+                    _refuse(name, old.get(name), new.get(name))
 
     def _sizes(self):
         """Return the number of features and of outputs of the networks."""
@@ -557,6 +557,12 @@ def _check_sizes(sizes):
     if not (proper and min(sizes, default=1) >= 1):
         raise ValueError(f"hidden_layer_sizes={sizes}; expected integers, at least 1.")
     return tuple(map(int, sizes))
+
+
+def _arguments(net):
+    """Return what a net is made of; of an ensemble, `module` is that of the members."""
+    made = {"optimizer": net.optimizer, "module": net.module}
+    return made | net.get_params_for("criterion") | net.get_params_for("module")
 
 
 def _differ(old, new):

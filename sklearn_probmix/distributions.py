@@ -260,9 +260,8 @@ class PredictiveDistribution:
             return self.logpdf(y)
 
         def joint(d, y):
-            return special.logsumexp(d._log_density(y).sum(axis=-1), axis=-1, b=d.weights)[
-                ..., None
-            ]
+            log_density = d._log_density(y).sum(axis=-1)
+            return special.logsumexp(log_density, axis=-1, b=d.weights)[..., None]
 
         return self.map_rows(joint, y)[..., 0]
 

@@ -31,6 +31,7 @@ def extremes(dist, values):
 
 
 def _component_quantiles(dist, q):
+    """Quantiles of every component by scipy, mended where these are wrong or NaN."""
     family = getattr(stats, dist.name)
     with np.errstate(all="ignore"):
         values = family.ppf(q, **dist.params)

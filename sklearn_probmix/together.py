@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_probmix.base import MIN_ROWS_TO_VALIDATE, BaseProbMixup
+from sklearn_probmix.base import MIN_ROWS_TO_VALIDATE
 from sklearn_probmix.training import size_to, train_apart
 
 __all__ = ["fit_together"]
@@ -68,7 +68,7 @@ def fit_together(estimators, tables):
         _check_shapes(estimators, parts)
         lengths = [len(part.y) for part in parts]
         if max(lengths) > 2 * min(lengths):
-            BaseProbMixup._warn(
+            estimators[0]._warn(
                 f"The tables train on {min(lengths)} to {max(lengths)} rows: the short ones have "
                 "few rows in a batch, and learn less than they would alone."
             )
