@@ -11,6 +11,7 @@ import torch
 from skorch.callbacks import Callback
 
 from sklearn_probmix.criterion import as_target, log_likelihood, normal_crps, output_shape
+from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.families import (
     Mixture,
     get_family,
@@ -19,7 +20,6 @@ from sklearn_probmix.families import (
     mix_responses,
 )
 from sklearn_probmix.loaders import PairedBatch
-from sklearn_probmix.modules import Ensemble
 
 __all__ = ["BestEpoch", "EpochBar", "ProbMixup", "Validation"]
 

@@ -1,29 +1,25 @@
-"""Networks that return natural parameters: the MLP, the sampler of embeddings, the ensemble."""
+"""Networks that return natural parameters: the MLP, the sampler of embeddings."""
 
 from __future__ import annotations
 
-import copy
-import logging
 import math
 from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import linear
 from torch.quasirandom import SobolEngine
 
-from sklearn_probmix.families import Family, Mixture, Normal, get_family, stack_parameters
+from sklearn_probmix.families import Family, Normal, get_family, stack_parameters
 
 __all__ = [
     "MLP",
-    "Ensemble",
     "GaussianSampler",
     "PiecewiseLinear",
     "knots_of_a_column",
     "quantile_knots",
+    "use_generator",
 ]
-
-logger = logging.getLogger(__name__)
 
 ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -33,6 +29,10 @@ ACTIVATIONS = {
     "tanh": nn.Tanh,
 }
 
+# Functions of elements round differently inside of a processor's vectors, of 32 numbers at most,
+# and in what is left over; and very small products differently from others.
+_WHOLE_VECTORS = 32
+_SMALL_PRODUCT = 400
 # Knots of all columns together: 65 of each of 16. More would cost wide tables time and memory.
 _MOST_KNOTS = 1040
 # The embedding starts out nearly deterministic, with a variance of softplus(-3) = .05.
@@ -40,28 +40,93 @@ _INITIAL_SPREAD = -3.0
 _EMBEDDING = Normal(variance_floor=1e-8)
 
 
-class Linear(nn.Linear):
+class Linear(nn.Module):
     """Affine map, of one network or, with stacked weights, of all members of an ensemble.
 
-    Weights (members, n_out, n_in) map x of shape (rows, members, ..., n_in). In memory the members
-    come first, as batched products of matrices want them. The weights stand on the left of the
-    product: with stacked ones their gradient then needs no copy, and in evaluation the last bits
-    of a row do not depend on its place, as they do in some libraries' products where `n_in` is odd
-    and `n_out` small.
+    Weights (members, n_out, n_in) map x of shape (rows, members or 1, ..., n_in). They stand on the
+    left of the product: with stacked ones their gradient then needs no copy, and in evaluation the
+    last bits of a row depend neither on its place nor on the number of rows, as they do in some
+    libraries' products where `n_in` is odd and `n_out` small.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+    generator : torch.Generator or None, default=None
+        Source of the initial weights, uniform within ``1 / sqrt(n_in)``; None is torch's global
+        one.
     """
+
+    def __init__(self, n_in: int, n_out: int, generator: torch.Generator | None = None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_out, n_in, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.empty(n_out, dtype=torch.float32))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5), generator=generator)
+        bound = 1 / math.sqrt(n_in)
+        nn.init.uniform_(self.bias, -bound, bound, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (rows, [members,] ..., n_in) to (rows, [members,] ..., n_out)."""
-        if self.weight.ndim == 2 and self.training:
-            return super().forward(x)
         if self.weight.ndim == 2:
-            flat = x.flatten(0, -2).T
-            product = torch.addmm(self.bias.unsqueeze(1), self.weight, flat)
-            return product.T.unflatten(0, x.shape[:-1])
-        flat = x.movedim(1, 0).flatten(1, -2)
-        product = torch.baddbmm(self.bias.unsqueeze(2), self.weight, flat.transpose(1, 2))
-        product = product.transpose(1, 2).unflatten(1, (len(x), *x.shape[2:-1]))
-        return product.movedim(0, 1)
+            return linear(x, self.weight, self.bias) if self.training else self._left(x)
+        n_members, n_out, n_in = self.weight.shape
+        between = x.shape[2:-1]
+        if x.shape[1] == 1 and not self.training:
+            product = self._left(x).reshape(len(x), *between, n_members, n_out)
+            return product.movedim(-2, 1)
+        flat = x.transpose(0, 1).reshape(x.shape[1], -1, n_in).transpose(1, 2)
+        flat = flat.expand(n_members, -1, -1)
+        product = torch.baddbmm(self.bias.unsqueeze(2), self.weight, flat).transpose(1, 2)
+        return product.reshape(n_members, len(x), *between, n_out).transpose(0, 1)
+
+    def _left(self, x):
+        """Map all rows by one product, whose outputs are those of all members."""
+        n_in = self.weight.shape[-1]
+        flat = x.reshape(-1, n_in).T
+        product = torch.addmm(self.bias.reshape(-1, 1), self.weight.reshape(-1, n_in), flat)
+        return product.T.reshape(*x.shape[:-1], -1)
+
+
+class _Noisy(nn.Module):
+    """A layer that draws in training.
+
+    Attributes
+    ----------
+    generator : torch.Generator or None
+        Source of the draws; None is torch's global one. It does not outlive a copy or a pickle.
+    """
+
+    generator: torch.Generator | None = None
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "generator"}
+
+
+def use_generator(module: nn.Module, generator: torch.Generator | None) -> None:
+    """Let all layers of a module draw from this generator, or from torch's global one."""
+    for layer in module.modules():
+        if isinstance(layer, _Noisy):
+            layer.generator = generator
+
+
+class Dropout(_Noisy):
+    """Drop units at random in training, and scale the others up.
+
+    Parameters
+    ----------
+    p : float
+        Probability that a unit is dropped, in [0, 1).
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (...) to the same shape."""
+        if not self.training:
+            return x
+        kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
+        return x * kept.div_(1 - self.p)
 
 
 class PiecewiseLinear(nn.Module):
@@ -84,13 +149,17 @@ class PiecewiseLinear(nn.Module):
             [ 2.0000,  1.0000,  0.0000]])
     """
 
+    #: Whether the members of an ensemble, whose knots are stacked, all have the same.
+    same_for_all = True
+
     def __init__(self, knots):
         super().__init__()
         self.register_buffer("knots", torch.as_tensor(knots, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (rows, [members,] n_features) to (rows, [members,] n_features * (T + 1))."""
-        start, end = self.knots[..., :-1], self.knots[..., 1:]
+        knots = self.knots[0] if self.knots.ndim == 3 and self.same_for_all else self.knots
+        start, end = knots[..., :-1], knots[..., 1:]
         passed = (x.unsqueeze(-1) - start) / (end - start).clamp(min=1e-6)
         return torch.cat([x, (2 * passed.clamp(0, 1) - 1).flatten(-2)], dim=-1)
 
@@ -117,13 +186,12 @@ def quantile_knots(X: Tensor, n_knots: int) -> Tensor:
     return X.sort(dim=0).values[levels].T.contiguous()
 
 
-class GaussianSampler(nn.Module):
+class GaussianSampler(_Noisy):
     """Draws z from Normals given by natural parameters, eq. 27, by reparameterisation.
 
-    In training every row has noise of its own, from torch's global generator as in dropout. In
-    evaluation the noise is one fixed set of quasi-random vectors (scrambled Sobol points through
-    the inverse normal cdf), the same for all rows: predictions are deterministic and do not
-    depend on the order of rows or on the batch.
+    In training every row has noise of its own. In evaluation the noise is one fixed set of
+    quasi-random vectors (scrambled Sobol points through the inverse normal cdf), the same for all
+    rows: predictions are deterministic and do not depend on the order of rows or on the batch.
 
     Parameters
     ----------
@@ -156,7 +224,7 @@ class GaussianSampler(nn.Module):
         mean, variance = (moment.unsqueeze(-2) for moment in Normal.moments(eta))
         if self.training:
             shape = *mean.shape[:-2], self.n_train_draws, mean.shape[-1]
-            noise = torch.randn_like(mean.expand(shape))
+            noise = torch.empty_like(mean.expand(shape)).normal_(generator=self.generator)
         else:
             noise = self.noise
         return mean + variance.sqrt() * noise
@@ -217,6 +285,9 @@ class MLP(nn.Module):
         As in :class:`GaussianSampler`.
     knots : array of shape (n_features, n_knots) or None, default=None
         Encode the columns of x by :class:`PiecewiseLinear` first.
+    generator : torch.Generator or None, default=None
+        Source of the initial weights and of what is drawn in training; None is torch's global
+        one.
 
     Examples
     --------
@@ -226,8 +297,8 @@ class MLP(nn.Module):
     torch.Size([10, 2, 2])
     """
 
-    #: Whether an ensemble may call `forward` once, with the weights of all members stacked and x
-    #: of shape (rows, members, n_features).
+    #: An ensemble may call `forward` once, with the weights of all members stacked on axis 0, and x
+    #: of shape (rows, members or 1, n_features).
     stacks = True
 
     def __init__(
@@ -243,6 +314,7 @@ class MLP(nn.Module):
         n_draws=32,
         n_train_draws=1,
         knots=None,
+        generator=None,
     ):
         super().__init__()
         self.encoder = None
@@ -259,29 +331,38 @@ class MLP(nn.Module):
             )
         layers = [
             [
-                Linear(width, next_width),
+                Linear(width, next_width, generator),
                 ACTIVATIONS[activation](),
-                *([nn.Dropout(dropout)] if dropout else []),
+                *([Dropout(dropout)] if dropout else []),
             ]
             for width, next_width in pairwise(sizes)
         ]
         trunk = nn.Sequential(*chain(*layers[:mixing_layer]))
         n_varying = self.family.n_params - self.family.n_shared
         self.head = nn.Sequential(
-            *chain(*layers[mixing_layer:]), Linear(sizes[-1], n_outputs * n_varying)
+            *chain(*layers[mixing_layer:]), Linear(sizes[-1], n_outputs * n_varying, generator)
         )
-        self.shared = nn.Parameter(torch.zeros(n_outputs, self.family.n_shared))
+        self.shared = nn.Parameter(
+            torch.zeros(n_outputs, self.family.n_shared, dtype=torch.float32)
+        )
         self.embedding, self.sampler = trunk, None
         if embedding != "point":
             width = sizes[mixing_layer]
-            spread = Linear(width, width)
+            spread = Linear(width, width, generator)
             if embedding == "gaussian-separate":
                 spread = nn.Sequential(
-                    Linear(n_features, 64), ACTIVATIONS[activation](), Linear(64, width)
+                    Linear(n_features, 64, generator),
+                    ACTIVATIONS[activation](),
+                    Linear(64, width, generator),
                 )
             nn.init.constant_(list(spread.parameters())[-1], _INITIAL_SPREAD)
             self.embedding = GaussianEmbedding(trunk, spread, embedding == "gaussian-separate")
             self.sampler = GaussianSampler(width, n_draws, n_train_draws)
+        use_generator(self, generator)
+        layers = [layer for layer in self.modules() if isinstance(layer, Linear)]
+        smallest = min(layer.weight.numel() for layer in layers)
+        #: In evaluation the bits of a row are the same in any multiple of so many rows.
+        self.row_block = _WHOLE_VECTORS * math.ceil(_SMALL_PRODUCT / smallest / _WHOLE_VECTORS)
 
     def forward(self, X: Tensor) -> Tensor:
         """Map x (rows, ..., n_features) to eta (rows, ..., [draws,] n_outputs, n_params)."""
@@ -296,127 +377,3 @@ class MLP(nn.Module):
             shared = self.shared if self.sampler is None else self.shared.unsqueeze(-3)
             raw = torch.cat([raw, shared.expand(*raw.shape[:-1], -1)], dim=-1)
         return self.family.natural(raw)
-
-
-class Ensemble(nn.Module):
-    """Networks of one kind that run in one pass, their weights stacked on a first axis.
-
-    The :class:`MLP` takes stacked weights as they are; other modules go through
-    :func:`torch.func.vmap`, and what that cannot batch (LSTM, GRU, data-dependent control flow)
-    is looped over, with the same result.
-
-    Parameters
-    ----------
-    module : callable
-        Makes one member.
-    n_members : int
-    own_rows : bool, default=False
-        Whether every member has rows of its own: x is then (rows, n_members, ...).
-    **kwargs
-        Arguments of `module`.
-
-    Attributes
-    ----------
-    template : Module
-        A member without weights of its own, whose submodules may be hooked.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_probmix.modules import MLP, Ensemble
-    >>> Ensemble(MLP, n_members=5, n_features=4)(torch.zeros(10, 4)).shape
-    torch.Size([10, 5, 1, 2])
-    """
-
-    def __init__(self, module, n_members, own_rows=False, **kwargs):
-        super().__init__()
-        self.own_rows = own_rows
-        members = [module(**kwargs) for _ in range(n_members)]
-        parameters, buffers = stack_module_state(members)
-        self.n_members = n_members
-        # Weights that are shared within a member would be left in the template as vmap saw them.
-        every = [*members[0].named_parameters(remove_duplicate=False)]
-        self.vectorised = None if len(every) == len(parameters) else False
-        # In a tuple, so that its weights, which are replaced in every call, are not registered.
-        self._template = (copy.deepcopy(members[0]).to("meta"),)
-        # A subclass may have a forward pass of its own, for which this does not hold.
-        self.stacks = vars(type(members[0])).get("stacks", False)
-        # Names of modules have dots, those of parameters may not.
-        self._attributes = {
-            name: "member_" + name.replace(".", "__") for name in (*parameters, *buffers)
-        }
-        for name, value in parameters.items():
-            weight = nn.Parameter(value.detach(), requires_grad=value.requires_grad)
-            self.register_parameter(self._attributes[name], weight)
-        persistent = members[0].state_dict().keys()
-        for name, value in buffers.items():
-            self.register_buffer(self._attributes[name], value, persistent=name in persistent)
-
-    @property
-    def template(self):
-        """Return the member without weights."""
-        return self._template[0]
-
-    def train(self, mode: bool = True):
-        """Set the mode of the members too."""
-        self.template.train(mode)
-        return super().train(mode)
-
-    def forward(self, X: Tensor) -> Tensor | Mixture:
-        """Map x (rows, ...) to natural parameters (rows, members * components, ...).
-
-        The components of a member are consecutive.
-        """
-        return self._flatten(self._map(X, 1 if self.own_rows else None))
-
-    def each(self, X: Tensor) -> Tensor | Mixture:
-        """Map every member's own x (rows, members, ...); the result is as of `forward`."""
-        return self._flatten(self._map(X, 1))
-
-    def member_state(self, member: int) -> dict[str, Tensor]:
-        """Return what `load_state_dict` of the same module outside of an ensemble takes."""
-        state = self.state_dict()
-        return {
-            name: state[attribute][member]
-            for name, attribute in self._attributes.items()
-            if attribute in state
-        }
-
-    def _map(self, X, axis):
-        state = {name: getattr(self, attribute) for name, attribute in self._attributes.items()}
-
-        def run(state, x):
-            return functional_call(self.template, state, (x,))
-
-        if self.stacks and self.vectorised is not False:
-            self.vectorised = True
-            if axis is None:
-                X = X.unsqueeze(1).expand(-1, self.n_members, *X.shape[1:])
-            return functional_call(self.template, state, (X,))
-        if self.vectorised is not False:
-            try:
-                outputs = vmap(run, in_dims=(0, axis), out_dims=1, randomness="different")(state, X)
-            except RuntimeError as error:
-                if self.vectorised:
-                    raise
-                self.vectorised = False
-                logger.info("The members are looped over: vmap cannot batch them (%s).", error)
-            else:
-                self.vectorised = True
-                return outputs
-        outputs = [
-            run(
-                {name: value[member] for name, value in state.items()},
-                X if axis is None else X.select(axis, member),
-            )
-            for member in range(self.n_members)
-        ]
-        if isinstance(outputs[0], tuple):
-            return Mixture(*(torch.stack(parts, dim=1) for parts in zip(*outputs, strict=True)))
-        return torch.stack(outputs, dim=1)
-
-    def _flatten(self, outputs):
-        if isinstance(outputs, tuple):
-            eta, log_weights = outputs
-            return Mixture(eta.flatten(1, 2), log_weights.flatten(1, 2) - math.log(self.n_members))
-        return outputs.flatten(1, 2) if outputs.ndim == 5 else outputs

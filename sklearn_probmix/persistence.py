@@ -44,7 +44,8 @@ from sklearn_probmix.codec import (
     some,
 )
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.modules import Ensemble, knots_of_a_column
+from sklearn_probmix.ensemble import Ensemble
+from sklearn_probmix.modules import knots_of_a_column
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.training import METHODS, new_net, own_generator
 

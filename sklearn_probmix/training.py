@@ -7,7 +7,7 @@ import inspect
 import math
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -23,14 +23,15 @@ from torch.utils.data import DataLoader
 
 from sklearn_probmix.callbacks import BestEpoch, EpochBar, ProbMixup, Validation
 from sklearn_probmix.criterion import NegativeLogLikelihood
+from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.families import Family, Mixture
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
-from sklearn_probmix.modules import MLP, Ensemble, knots_of_a_column, quantile_knots
+from sklearn_probmix.modules import MLP, knots_of_a_column, quantile_knots, use_generator
 
 __all__ = ["METHODS", "Method", "Part", "Trained", "natural_parameters", "train"]
 
-# Rows of one forward pass in prediction. The last chunk is padded: with one shape for all, a
-# row's bits do not depend on the rows around it.
+# Rows of one forward pass in prediction. The last chunk is padded, to a multiple of what our own
+# module says and otherwise to this number, so that a row's bits do not depend on other rows.
 _CHUNK = 256
 # How "auto" sizes batches and epochs.
 AUTO_SIZES = {
@@ -104,7 +105,24 @@ class Part(NamedTuple):
 
 
 class TabularNet(NeuralNet):
-    """A net without what costs time in every small batch and is of no use here."""
+    """A net of our own modules, without what costs time in every small batch and is of no use here.
+
+    Attributes
+    ----------
+    generator : torch.Generator or None
+        What a new module draws from.
+    """
+
+    generator: torch.Generator | None = None
+
+    def initialize_module(self):
+        """Make the module; its source of draws is no parameter, since it is used up."""
+        parameters = self.get_params_for("module") | {"generator": self.generator}
+        self.module_ = self.initialized_instance(self.module, parameters)
+        return self
+
+    def __getstate__(self):
+        return super().__getstate__() | {"generator": None}
 
     def get_default_callbacks(self):
         """Leave out the log that is not printed and the loss that another callback records."""
@@ -140,7 +158,8 @@ class TabularNet(NeuralNet):
             super()._set_training(training)
 
 
-# Torch's generator is one for all threads. A forked child must not wait for a thread it lacks.
+# Torch's global generator, which modules of a user draw from, is one for all threads. A forked
+# child must not wait for a thread it lacks.
 _GENERATOR = threading.RLock()
 
 
@@ -163,6 +182,19 @@ def own_generator(seed: int = 0, device: str | torch.device | None = "cpu"):
     with _GENERATOR, torch.random.fork_rng(devices=devices):
         seed_here(seed)
         yield
+
+
+def _copy_of(net):
+    """Copy what training changes."""
+    if not isinstance(net, TabularNet):
+        return copy.deepcopy(net)
+    # Many times quicker than a deep copy, for which skorch writes all to a temporary file.
+    new = object.__new__(type(net))
+    vars(new).update(vars(net) | {"history_": History(net.history)})
+    new.module_ = copy.deepcopy(net.module_)
+    new.initialize_optimizer()
+    new.optimizer_.load_state_dict(copy.deepcopy(net.optimizer_.state_dict()))
+    return new
 
 
 class Trained(NamedTuple):
@@ -196,8 +228,8 @@ def train(
     validation : Validation or None
         Rows that choose the best epoch.
     seed : int
-        Feeds the initialisation, the order of rows, partners, lam and noise. Torch's global
-        generator is left as it was.
+        Feeds the initialisation, the order of rows, partners, lam and noise. Only modules of a user
+        draw from torch's global generator, which is left as it was.
     mask : Tensor of shape (rows, n_members), default=None
         1 where a row trains a member.
     net : NeuralNet, default=None
@@ -220,15 +252,15 @@ def train(
         n_members=kind.n_members,
         apart=own_rows is not None,
     )
-    with own_generator(seeds[0], kind.device if kind.net is None else kind.net.device):
+    generator = None if kind.net is not None else torch.Generator().manual_seed(seeds[0])
+    with nullcontext() if generator else own_generator(seeds[0], kind.net.device):
         if net is None:
             net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1], part.X)
+            net.generator = generator
             if own_rows is not None:
                 net.set_params(module__own_rows=True)
-                if kind.n_knots is not None:
-                    _give_own_knots(net.initialize().module_, part.X, own_rows)
         else:
-            net = copy.deepcopy(net)
+            net = _copy_of(net)
         settings = _loaders(kind, net, seeds[2], own_rows) | {
             "callbacks": _callbacks(kind, family, best, seeds[1]),
             "train_split": None,
@@ -245,7 +277,18 @@ def train(
             step = {"lr": kind.lr, "weight_decay": kind.weight_decay}
             for group in net.optimizer_.param_groups:
                 group |= step if kind.net is None else {"lr": kind.net.lr}
+        else:
+            net.initialize()
+            net.generator = None
+            if own_rows is not None and kind.n_knots is not None:
+                _give_own_knots(net.module_, part.X, own_rows)
+        if generator and net.device != "cpu":
+            # Weights are drawn on the CPU, as the net makes them there.
+            generator = torch.Generator(net.device).manual_seed(seeds[0])
+        use_generator(net.module_, generator)
         net.partial_fit(part.dataset(mask), None)
+        use_generator(net.module_, None)
+    net.module_.eval()
     best.validation = None
     # An epoch that was interrupted left a row of its own.
     del net.history[epochs_before + best.n_epochs_ :]
@@ -293,15 +336,17 @@ def train_apart(
 
 def _give_own_knots(ensemble, X, own_rows):
     """Let every member bend at the quantiles of its own rows."""
-    n_knots = ensemble.member_encoder__knots.shape[-1]
+    encoder = ensemble.members.encoder
+    encoder.same_for_all, n_knots = False, encoder.knots.shape[-1]
     knots = [quantile_knots(X[:n, member], n_knots) for member, n in enumerate(own_rows)]
-    ensemble.member_encoder__knots.copy_(torch.stack(knots))
+    encoder.knots.copy_(torch.stack(knots))
 
 
 def _member(kind, family, ensemble, best, member, part):
     """Take a net of its own out of an ensemble."""
-    with own_generator():
-        net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1]).initialize()
+    net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1])
+    net.generator = torch.Generator()
+    net.initialize().generator = None
     net.module_.load_state_dict(ensemble.module_.member_state(member))
     epochs = [
         {"epoch": epoch, "valid_loss": float(losses[member])}
@@ -332,11 +377,13 @@ def natural_parameters(net: NeuralNet, X: torch.Tensor) -> Mixture:
     Mixture
         `eta` of shape (rows, components, n_outputs, n_params) on the CPU.
     """
-    net.module_.eval()
+    if net.module_.training:
+        net.module_.eval()
+    block = net.module_.row_block if isinstance(net, TabularNet) else _CHUNK
     chunks = []
     with torch.no_grad():
         for rows in X.split(_CHUNK):
-            padding = rows.new_zeros(_CHUNK - len(rows), *rows.shape[1:])
+            padding = rows.new_zeros(-len(rows) % block, *rows.shape[1:])
             output = as_mixture(net.infer(torch.cat([rows, padding])))
             chunks.append([value[: len(rows)].cpu() for value in output])
     return Mixture(*map(torch.cat, zip(*chunks, strict=True)))
@@ -359,7 +406,6 @@ def out_of_fold(net: NeuralNet, part: Part, folds: list[np.ndarray]) -> Mixture:
         `eta` of shape (rows, components of one member, n_outputs, n_params).
     """
     X = Part.side_by_side([part.take(fold) for fold in folds]).X
-    net.module_.eval()
     chunks = []
     with torch.no_grad():
         for rows in X.split(_CHUNK):

@@ -30,8 +30,9 @@ RULES = {
     "loaders": Rule(set(), {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
     "criterion": Rule({"families"}, {"torch"}),
     "modules": Rule({"families"}, {"torch"}),
-    "callbacks": Rule({"criterion", "modules", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
-    "training": Rule({"callbacks"}, {"numpy", "sklearn", "skorch", "torch"}),
+    "ensemble": Rule({"families"}, {"torch"}),
+    "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
+    "training": Rule({"callbacks", "modules"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
     "quantiles": Rule(set(), {"numpy", "scipy"}),
     "distributions": Rule({"quantiles"}, {"numpy", "scipy"}),

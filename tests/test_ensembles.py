@@ -21,7 +21,8 @@ from sklearn_probmix import (
 from sklearn_probmix.criterion import log_likelihood, normal_crps
 from sklearn_probmix.families import Mixture, Normal, get_family
 from sklearn_probmix.metrics import crps, nll
-from sklearn_probmix.modules import MLP, Ensemble
+from sklearn_probmix.ensemble import Ensemble
+from sklearn_probmix.modules import MLP
 from sklearn_probmix.training import Part, as_mixture, natural_parameters, out_of_fold
 
 SMALL = ONE_NETWORK | {"hidden_layer_sizes": (16, 8), "n_draws": 4, "random_state": 0}
@@ -112,7 +113,7 @@ def test_a_module_that_vmap_cannot_batch_is_looped_over_and_says_so(caplog):
     torch.manual_seed(0)
     ensemble = Ensemble(Recurrent, 3)
     X = torch.randn(7, 5, 2)
-    with caplog.at_level(logging.INFO, logger="sklearn_probmix.modules"):
+    with caplog.at_level(logging.INFO, logger="sklearn_probmix.ensemble"):
         first, _ = ensemble(X), ensemble(X)
     assert ensemble.vectorised is False
     assert len(caplog.records) == 1
@@ -154,7 +155,7 @@ def test_shared_parameters_of_stacked_members_are_each_its_own():
         n_draws=4,
     ).eval()
     with torch.no_grad():
-        ensemble.member_shared.copy_(torch.tensor([-1.0, 0.5, 1.0, 2.0]).view(2, 2, 1))
+        ensemble.members.shared.copy_(torch.tensor([-1.0, 0.5, 1.0, 2.0]).view(2, 2, 1))
     X = torch.randn(5, 3)
     eta = ensemble(X).unflatten(1, (2, 4))
     for member in range(2):
@@ -396,7 +397,7 @@ def test_frozen_weights_stay_frozen_in_an_ensemble():
         return module
 
     weights = dict(Ensemble(frozen_embedding, n_members=2).named_parameters())
-    assert not weights["member_embedding__0__weight"].requires_grad
+    assert not weights["members.embedding.0.weight"].requires_grad
     assert weights["member_head__0__weight"].requires_grad
 
 

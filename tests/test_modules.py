@@ -7,9 +7,9 @@ from torch.nn.functional import softplus
 
 from sklearn_probmix import get_family
 from sklearn_probmix.families import FAMILIES
+from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.modules import (
     MLP,
-    Ensemble,
     GaussianSampler,
     Linear,
     PiecewiseLinear,
@@ -66,7 +66,7 @@ def test_embedding_is_the_first_layers_of_the_network(mixing_layer):
     mlp = MLP(3, 1, "poisson", (6, 5, 4), "tanh", mixing_layer=mixing_layer)
     X = torch.randn(7, 3)
     z = X
-    for linear in [m for m in mlp.embedding.modules() if isinstance(m, nn.Linear)]:
+    for linear in [m for m in mlp.embedding.modules() if isinstance(m, Linear)]:
         z = torch.tanh(z @ linear.weight.T + linear.bias)
     assert z.shape[1] == [3, 6, 5, 4][mixing_layer]
     torch.testing.assert_close(mlp.embedding(X), z)
@@ -135,7 +135,7 @@ def test_embedding_is_a_normal_around_the_activations():
 
 def test_separate_variance_shares_nothing_with_the_mean():
     mlp = MLP(3, 1, "normal", (4,), embedding="gaussian-separate")
-    widths = [layer.out_features for layer in mlp.embedding.spread if isinstance(layer, nn.Linear)]
+    widths = [len(layer.bias) for layer in mlp.embedding.spread if isinstance(layer, Linear)]
     assert widths == [64, 4]
     eta = mlp.embedding(torch.randn(6, 3))
     (-1 / (2 * eta[..., 1])).sum().backward()

@@ -30,7 +30,7 @@ from sklearn_probmix.codec import TensorReader, decode, encode
 from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.families import Normal
-from sklearn_probmix.modules import Ensemble
+from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.persistence import load_model, save_model
 
 SMALL = ONE_NETWORK | {
@@ -619,7 +619,7 @@ def no_numbers(parts):
             parts.tensors[name] = torch.zeros(10**8, 0)
 
 
-BIAS = "nets.0.member_head__0__bias"
+BIAS = "nets.0.members.head.0.bias"
 CLASSES = {"$text": [5, ["low", "other"]]}
 TAMPERED = {
     # The outline.
@@ -688,7 +688,7 @@ TAMPERED = {
         put("fitted", "classes_", {"$text": [10**12, ["low", "other"]]}),
         "text: found width 1000000000000",
     ),
-    "more classes": (put("fitted", "classes_", {"$text": [5, ["a", "b", "c"]]}), "head__0"),
+    "more classes": (put("fitted", "classes_", {"$text": [5, ["a", "b", "c"]]}), "head\\.0"),
     "calibration": (put("fitted", "calibration_", -1.0), "calibration_: found -1.0"),
     "history": (put("fitted", "history_", [{"kind": 7}]), "kind in history_: found 7"),
     "history of no dicts": (put("fitted", "history_", [1]), "an epoch of history_: found a int"),
@@ -701,7 +701,7 @@ TAMPERED = {
     "shape of a weight": (put_tensor(BIAS, lambda w: w[:, :1].clone()), "bias of network 0: found"),
     "dtype of a weight": (put_tensor(BIAS, torch.Tensor.double), "float64.* expected .*float32"),
     "NaN weight": (nan_weight, "bias of network 0: found NaN"),
-    "missing weight": (lambda parts: parts.tensors.pop(BIAS), "0__bias'. missing"),
+    "missing weight": (lambda parts: parts.tensors.pop(BIAS), "0.bias'. missing"),
     "extra weight": (add_tensor("nets.0.__class__"), "'__class__'. superfluous"),
     "extra network": (add_tensor("nets.1.weight"), "tensors: found .'nets.1.weight'"),
     "path traversal": (add_tensor("../../../etc/passwd"), "tensors: found .'../../../etc/passwd'"),

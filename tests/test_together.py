@@ -18,7 +18,8 @@ from sklearn_probmix.criterion import log_likelihood, normal_crps
 from sklearn_probmix.datasets import make_rings
 from sklearn_probmix.families import get_family
 from sklearn_probmix.loaders import nearest_neighbors
-from sklearn_probmix.modules import MLP, Ensemble
+from sklearn_probmix.ensemble import Ensemble
+from sklearn_probmix.modules import MLP
 from sklearn_probmix.training import Part
 
 SMALL = ONE_NETWORK | {"hidden_layer_sizes": (8,), "n_draws": 4, "max_epochs": 8, "lr": 0.02}
@@ -130,7 +131,7 @@ def test_one_that_diverges_leaves_all_as_they_were():
     def spoilt(self, *args, **kwargs):
         ensemble_init(self, *args, **kwargs)
         with torch.no_grad():
-            self.get_parameter("member_head__0__bias")[0] = torch.nan
+            self.get_parameter("members.head.0.bias")[0] = torch.nan
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Ensemble, "__init__", spoilt)
