@@ -1,78 +1,44 @@
-"""Our defaults beside what users have elsewhere, on the same splits in the same run.
-
-``python -m benchmarks.peers {regression,aside,classification,tables}``
-
-Every finished fit is one line of ``benchmarks/results/peers-<task>.jsonl``, with the version and
-the parameters of the peer; a command that is called again runs what is missing, and so runs ours
-anew after its defaults have changed. ``tables`` writes ``benchmarks/PEERS_RESULTS.md``. The peers
-are installed by the extra ``benchmarks``.
-"""
+"""Ours and the peers: what each is, and in which settings it runs."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
-from scipy.special import expit, logsumexp
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import (
-    load_breast_cancer,
-    load_diabetes,
-    load_digits,
-    load_iris,
-    load_wine,
-    make_classification,
-    make_moons,
-)
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.model_selection import KFold, train_test_split
+from sklearn.metrics import root_mean_squared_error
+from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
-from benchmarks._runs import RESULTS, read_results, run_missing
-from benchmarks.paper_settings import LARGE_SETS, N_SPLITS, SMALL_SETS, UCI
+from benchmarks.paper.settings import UCI
+from benchmarks.scores import LEVEL
 from sklearn_probmix import PredictiveDistribution, ProbMixupClassifier, ProbMixupRegressor
-from sklearn_probmix.calibration import stacking_weights
-from sklearn_probmix.datasets import load_uci_split, make_rings
-from sklearn_probmix.metrics import (
-    brier_score,
-    coverage,
-    crps,
-    expected_calibration_error,
-    interval_width,
-    nll,
-)
+from sklearn_probmix.metrics import crps, nll
 from sklearn_probmix.training import AUTO_SIZES
 
-__all__ = ["CLASSIFICATION", "OURS", "REGRESSION", "TABLES", "jobs", "main"]
+__all__ = ["CLASSIFICATION", "OURS", "PEERS", "REGRESSION", "QuantileForecast", "normals"]
 
 OURS = "ours"
-LEVEL = 0.9
-N_CLASSIFICATION_SPLITS = 10
-N_ASIDE_SPLITS = 5
-N_GENERATED_TEST = 2000
-# Rows of the training part beyond which a table counts as large.
-N_LARGE = 2000
 # Trees that are grown until a fifth of the training rows says stop.
 STOPPING = {"validation_fraction": 0.2, "early_stopping_rounds": 50}
 CATBOOST_QUIETLY = {"thread_count": 1, "allow_writing_files": False, "verbose": False}
+
+
+def normals(loc, scale):
+    """Return a Normal for each row."""
+    params = {"loc": np.asarray(loc)[:, None], "scale": np.asarray(scale)[:, None]}
+    return PredictiveDistribution("norm", params)
 
 
 class NGBoost:
@@ -98,7 +64,7 @@ class NGBoost:
     def predict_proba(self, X):
         # The iteration counts from 0. Without max_iter all trees speak, those after the best too.
         n_trees = self.model.best_val_loss_itr + 1
-        return _normal(**self.model.pred_dist(X, max_iter=n_trees).params)
+        return normals(**self.model.pred_dist(X, max_iter=n_trees).params)
 
 
 class CatBoost:
@@ -123,7 +89,7 @@ class CatBoost:
 
     def predict_proba(self, X):
         mean, variance = self.model.predict(X, thread_count=1).T
-        return _normal(mean, np.sqrt(variance))
+        return normals(mean, np.sqrt(variance))
 
 
 class GaussianProcess:
@@ -139,7 +105,7 @@ class GaussianProcess:
         return self
 
     def predict_proba(self, X):
-        return _normal(*self.model.predict(X, return_std=True))
+        return normals(*self.model.predict(X, return_std=True))
 
 
 class DeepEnsemble:
@@ -248,7 +214,7 @@ class QuantileForecast:
         )
 
     def scores(self, y):
-        """Score the quantiles; see `regression_scores`.
+        """Score the quantiles; see `forecast_scores`.
 
         The CRPS is that of equal masses at the quantiles: twice the mean pinball loss. Quantiles
         have no density: the NLL is that of the Normal of their mean and standard deviation, the
@@ -256,14 +222,14 @@ class QuantileForecast:
         drawn through the quantiles would be rewarded without bound where y is rounded.
         """
         mean, sd = self.quantiles.mean(axis=0), self.quantiles.std(axis=0)
-        normal = _normal(mean, np.maximum(sd, self.smallest_scale))
+        normal = normals(mean, np.maximum(sd, self.smallest_scale))
         error = y - self.quantiles
         q = self.levels[:, None]
         return {
             "nll": nll(y, normal),
             "crps": float(2 * np.maximum(q * error, (q - 1) * error).mean()),
             "crps_normal": crps(y, normal),
-            "rmse": _rmse(y, mean),
+            "rmse": root_mean_squared_error(y, mean),
             "coverage": float(np.mean((self.low <= y) & (y <= self.high))),
             "width": float(np.mean(self.high - self.low)),
         }
@@ -437,369 +403,3 @@ CLASSIFICATION = {
     OURS: _ours(ProbMixupClassifier, "`ProbMixupClassifier(random_state=split)`"),
 }
 PEERS = {"regression": REGRESSION, "aside": REGRESSION, "classification": CLASSIFICATION}
-
-
-class Table(NamedTuple):
-    """A classification table: one of scikit-learn's, or a law from which rows are drawn."""
-
-    about: str
-    load: Callable | None = None
-    make: Callable | None = None
-    """Of (n_samples, random_state)."""
-    n_train: int | None = None
-
-    def split(self, split):
-        """Return X, X_test, y, y_test: a stratified tenth, or 2,000 new rows, to test on."""
-        if self.load is not None:
-            X, y = self.load(return_X_y=True)
-            return train_test_split(X, y, test_size=0.1, stratify=y, random_state=split)
-        X, y = self.make(self.n_train + N_GENERATED_TEST, random_state=split)
-        return train_test_split(X, y, train_size=self.n_train, stratify=y, random_state=split)
-
-
-def _flipped(n_samples, random_state):
-    return make_classification(
-        n_samples, n_features=10, n_informative=5, flip_y=0.2, random_state=random_state
-    )
-
-
-_moons = partial(make_moons, noise=0.35)
-_FLIPPED = "make_classification, 10 columns, 5 informative, a fifth of the labels drawn anew"
-_MOONS = "make_moons, noise .35"
-_RINGS = "the paper's three rings"
-TABLES = {
-    "breast-cancer": Table("569 × 30, 2 classes", load_breast_cancer),
-    "wine": Table("178 × 13, 3 classes", load_wine),
-    "iris": Table("150 × 4, 3 classes", load_iris),
-    "digits": Table("1797 × 64, 10 classes", load_digits),
-    "flipped-150": Table(_FLIPPED, make=_flipped, n_train=150),
-    "flipped-1000": Table(_FLIPPED, make=_flipped, n_train=1000),
-    "moons-100": Table(_MOONS, make=_moons, n_train=100),
-    "moons-1000": Table(_MOONS, make=_moons, n_train=1000),
-    "rings-100": Table(_RINGS, make=make_rings, n_train=100),
-    "rings-500": Table(_RINGS, make=make_rings, n_train=500),
-}
-
-
-class AsideTable(NamedTuple):
-    """A regression table on which no default was chosen: diabetes, or a law of known density."""
-
-    about: str
-    n_train: int
-    law: Callable | None = None
-    """Maps x (rows, 5) to a frozen distribution of scipy.stats, one for each row."""
-
-    @property
-    def large(self):
-        return self.n_train > N_LARGE
-
-    def split(self, split):
-        """Return X, X_test, y, y_test and the law's own NLL on the test rows, in nats."""
-        if self.law is None:
-            X, y = load_diabetes(return_X_y=True)
-            return *train_test_split(X, y, train_size=self.n_train, random_state=split), np.nan
-        rng = np.random.default_rng(split)
-        X = rng.normal(size=(self.n_train + N_GENERATED_TEST, 5))
-        dist = self.law(X)
-        y = dist.rvs(random_state=rng)
-        true_nll = float(-dist.logpdf(y)[self.n_train :].mean())
-        return X[: self.n_train], X[self.n_train :], y[: self.n_train], y[self.n_train :], true_nll
-
-
-def waves(X):
-    """Normal; mean and standard deviation are smooth functions of different columns."""
-    mean = np.sin(2 * X[:, 0]) + 0.5 * X[:, 1] * X[:, 2]
-    return stats.norm(mean, 0.1 + 0.5 * expit(2 * X[:, 3]))
-
-
-def skewed(X):
-    """Gamma; what a Normal cannot say of it costs nats."""
-    shape = 1.5 + 4 * expit(X[:, 2])
-    return stats.gamma(shape, scale=np.exp(0.5 * X[:, 0] - 0.3 * X[:, 1] ** 2) / shape)
-
-
-_WAVES = "Normal, mean sin(2 x1) + x2 x3 / 2, sd .1 + .5 / (1 + exp(-2 x4)), x ~ N(0, I)"
-_SKEWED = "gamma of shape 1.5 to 5.5, mean exp(x1 / 2 - .3 x2²), x ~ N(0, I)"
-ASIDE = {
-    "diabetes": AsideTable("442 × 10, of scikit-learn", 398),
-    "waves-100": AsideTable(_WAVES, 100, waves),
-    "waves-1000": AsideTable(_WAVES, 1000, waves),
-    "skewed-1000": AsideTable(_SKEWED, 1000, skewed),
-    "waves-10000": AsideTable(_WAVES, 10_000, waves),
-}
-
-
-def settings_of(task, dataset, split, name):
-    """Return the settings of a fit, which are the key of its result.
-
-    Parameters
-    ----------
-    task : {"regression", "aside", "classification"}
-    dataset : str
-    split : int
-    name : str
-        Of a peer.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    importlib.metadata.PackageNotFoundError
-        If the peer is not installed.
-    """
-    peer = PEERS[task][name]
-    return {
-        "dataset": dataset,
-        "split": split,
-        "peer": name,
-        # Without the name of the build, as in 2.13.0+cpu.
-        "version": version(peer.package).split("+")[0],
-        "parameters": peer.parameters,
-    }
-
-
-def jobs(task, datasets, names, n_splits=None):
-    """List the fits of a task in order of priority: breadth first, large tables last.
-
-    Parameters
-    ----------
-    task : {"regression", "aside", "classification"}
-    datasets, names : sequence of str
-        Tables, and peers.
-    n_splits : int or None, default=None
-        None means 20, 5 of the large tables, and 10 of those for classification.
-
-    Returns
-    -------
-    list of dict
-    """
-    usual = N_SPLITS | dict.fromkeys(TABLES, N_CLASSIFICATION_SPLITS)
-    counts = {name: n_splits or usual.get(name, N_ASIDE_SPLITS) for name in datasets}
-    large_sets = {*LARGE_SETS, *(name for name, table in ASIDE.items() if table.large)}
-    places = sorted(
-        (dataset in large_sets, split) for dataset in datasets for split in range(counts[dataset])
-    )
-    return [
-        settings_of(task, dataset, split, name)
-        for large, split in dict.fromkeys(places)
-        for dataset in datasets
-        if (dataset in large_sets) == large and split < counts[dataset]
-        for name in names
-        if PEERS[task][name].large or not large
-    ]
-
-
-def fit_regression(root, settings):
-    """Fit one peer to one split of a UCI table and score its predictive distributions."""
-    X, X_test, y, y_test = load_uci_split(Path(root, "uci", settings["dataset"]), settings["split"])
-    est, forecast, seconds = _timed(REGRESSION, settings, X, y, X_test)
-    known = {tuple(row) for row in X}
-    is_new = np.array([tuple(row) not in known for row in X_test])
-    scores = regression_scores(y_test, forecast)
-    new = regression_scores(y_test[is_new], forecast[is_new])
-    return {
-        **scores,
-        "new_rows": float(is_new.mean()),
-        **{f"{name}_new": new[name] for name in ("nll", "crps", "crps_normal") if name in new},
-        **seconds,
-        **_own_scores(est),
-        **_own_weights(est, y),
-    }
-
-
-def fit_aside(settings):
-    """Fit one peer to one draw of a table kept aside, and score it beside the true density."""
-    X, X_test, y, y_test, true_nll = ASIDE[settings["dataset"]].split(settings["split"])
-    est, forecast, seconds = _timed(REGRESSION, settings, X, y, X_test)
-    scores = regression_scores(y_test, forecast)
-    return {**scores, "true_nll": true_nll, **seconds, **_own_scores(est)}
-
-
-def fit_classification(settings):
-    """Fit one peer to one split of a table and score its class probabilities."""
-    X, X_test, y, y_test = TABLES[settings["dataset"]].split(settings["split"])
-    est, proba, seconds = _timed(CLASSIFICATION, settings, X, y, X_test)
-    labels = np.unique(y)
-    proba = np.asarray(proba, dtype=float)
-    return {
-        "log_loss": log_loss(y_test, proba, labels=labels),
-        "brier": brier_score(y_test, proba, labels=labels),
-        "ece": expected_calibration_error(y_test, proba, labels=labels),
-        "accuracy": float(np.mean(labels[proba.argmax(axis=1)] == y_test)),
-        **seconds,
-        **_own_scores(est),
-    }
-
-
-def _timed(peers, settings, X, y, X_test):
-    """Fit in one thread; return the estimator, its forecast and the processor's seconds."""
-    peer = peers[settings["peer"]]
-    est = peer.make(random_state=settings["split"], **peer.parameters)
-    with threadpool_limits(1):
-        start = time.process_time()
-        est.fit(X, y)
-        fitted = time.process_time()
-        forecast = est.predict_proba(X_test)
-        end = time.process_time()
-    return est, forecast, {"fit_seconds": fitted - start, "predict_seconds": end - fitted}
-
-
-def regression_scores(y, forecast):
-    """Score a PredictiveDistribution or a QuantileForecast in the units of y.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n,)
-    forecast : PredictiveDistribution or QuantileForecast
-
-    Returns
-    -------
-    dict of str to float
-        "nll", "crps", "rmse" of the mean, "coverage" and mean "width" of 90 % intervals.
-    """
-    if isinstance(forecast, QuantileForecast):
-        return forecast.scores(y)
-    return {
-        "nll": nll(y, forecast),
-        "crps": crps(y, forecast),
-        "rmse": _rmse(y, forecast.mean()),
-        "coverage": coverage(y, forecast, level=LEVEL),
-        "width": interval_width(forecast, level=LEVEL),
-    }
-
-
-def _own_scores(est):
-    """Return what an estimator of ours says of itself from its out-of-fold rows, if anything."""
-    scores = getattr(est, "oof_scores_", {})
-    return {f"oof_{name}": float(value) for name, value in scores.items()}
-
-
-def _own_weights(est, y):
-    """Return the weights of our kinds, and what they gain over uniform ones, out of fold.
-
-    The gain is in nats per row: weights are fitted without a fold and scored on it. Each kind has
-    one component in the out-of-fold density of a row.
-    """
-    if not hasattr(est, "oof_predictive_"):
-        return {}
-    params = est.oof_predictive_.params
-    log_density = stats.norm(params["loc"], params["scale"]).logpdf(y[:, None])
-    gain = np.empty(len(y))
-    for train, test in KFold(5, shuffle=True, random_state=0).split(y):
-        weights = stacking_weights(log_density[train])
-        uniform = np.full_like(weights, 1 / len(weights))
-        gain[test] = logsumexp(log_density[test], axis=1, b=weights)
-        gain[test] -= logsumexp(log_density[test], axis=1, b=uniform)
-    named = {f"weight_{kind}": float(weight) for kind, weight in enumerate(est.weights_)}
-    return {**named, "stacking_gain": float(gain.mean())}
-
-
-def _rmse(y, mean):
-    return float(np.sqrt(np.mean((y - mean) ** 2)))
-
-
-def _normal(loc, scale):
-    """Return a Normal for each row."""
-    params = {"loc": np.asarray(loc)[:, None], "scale": np.asarray(scale)[:, None]}
-    return PredictiveDistribution("norm", params)
-
-
-def run_regression(args):
-    """Fit all peers to the UCI tables: the five small ones first."""
-    todo = jobs("regression", args.datasets, args.peers, args.splits)
-    path = args.results / "peers-regression.jsonl"
-    run_missing(
-        partial(fit_regression, args.data), todo, path, n_jobs=args.jobs, title="regression"
-    )
-
-
-def run_aside(args):
-    """Fit all peers to the tables on which no default was chosen."""
-    todo = jobs("aside", args.datasets, args.peers, args.splits)
-    path = args.results / "peers-aside.jsonl"
-    run_missing(fit_aside, todo, path, n_jobs=args.jobs, title="aside")
-
-
-def run_classification(args):
-    """Fit all peers to scikit-learn's tables and to generated ones with known noise."""
-    todo = jobs("classification", args.datasets, args.peers, args.splits)
-    path = args.results / "peers-classification.jsonl"
-    run_missing(fit_classification, todo, path, n_jobs=args.jobs, title="classification")
-
-
-def write_tables(args):
-    """Write what is in the results as Markdown."""
-    from benchmarks.peers_report import render_report
-
-    text = render_report(
-        {task: read_results(args.results / f"peers-{task}.jsonl") for task in PEERS}
-    )
-    args.output.write_text(text, encoding="utf-8")
-    print(f"Wrote {args.output}")
-
-
-def _parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.peers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    def add(name, run):
-        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
-        command.set_defaults(run=run)
-        command.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
-        return command
-
-    def add_choice(command, option, choices):
-        command.add_argument(
-            option,
-            nargs="+",
-            choices=choices,
-            default=choices,
-            metavar=option.strip("-").removesuffix("s").upper(),
-            help=f"some of {', '.join(choices)}",
-        )
-
-    regression = add("regression", run_regression)
-    regression.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("PROBMIX_DATA"),
-        help="folder that holds uci; by default the variable PROBMIX_DATA",
-    )
-    aside = add("aside", run_aside)
-    classification = add("classification", run_classification)
-    for command, datasets, peers, n_splits in [
-        (regression, [*SMALL_SETS, *LARGE_SETS], REGRESSION, "20, and 5 of the large tables"),
-        (aside, list(ASIDE), REGRESSION, N_ASIDE_SPLITS),
-        (classification, list(TABLES), CLASSIFICATION, N_CLASSIFICATION_SPLITS),
-    ]:
-        add_choice(command, "--datasets", datasets)
-        add_choice(command, "--peers", list(peers))
-        command.add_argument("--splits", type=int, help=f"by default {n_splits}")
-        command.add_argument("--jobs", type=int, default=1, help="processes")
-    tables = add("tables", write_tables)
-    tables.add_argument("--output", type=Path, default=RESULTS.parent / "PEERS_RESULTS.md")
-    return parser
-
-
-def main(argv=None):
-    """Run one command."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if "data" in args and (args.data is None or not Path(args.data).is_dir()):
-        parser.error(f"--data {args.data}: no such folder; name one or set PROBMIX_DATA")
-    try:
-        args.run(args)
-    except PackageNotFoundError as error:
-        parser.error(
-            f"{error.name} is not installed: install the extra benchmarks, or name other --peers"
-        )
-
-
-if __name__ == "__main__":
-    main()
