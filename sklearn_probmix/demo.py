@@ -19,7 +19,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.impute import SimpleImputer
-from sklearn.metrics import accuracy_score, log_loss, root_mean_squared_error
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, root_mean_squared_error
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from sklearn_probmix.classifier import ProbMixupClassifier
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.metrics import brier_score, coverage, coverage_curve, crps, nll
+from sklearn_probmix.metrics import coverage, coverage_curve, crps, nll
 from sklearn_probmix.regressor import ProbMixupRegressor
 
 METHODS = {"erm": "ERM", "mixup": "mixup", "probmix": "ProbMix", "m-probmix": "M-ProbMix"}
@@ -183,7 +183,7 @@ def scores(forecast: Forecast) -> dict[str, float]:
         labels = forecast.classes
         figures = {
             "log loss": log_loss(y, prediction, labels=labels),
-            "Brier": brier_score(y, prediction, labels=labels),
+            "Brier": brier_score_loss(y, prediction, labels=labels),
             "accuracy": accuracy_score(y, labels[prediction.argmax(axis=1)]),
             "90% coverage": set_coverage(y, prediction, labels, level=0.9),
         }
