@@ -20,7 +20,7 @@ SET_UP_DEMO := $(or $(wildcard $(SET_UP_TEST)),.venv/.installed-plot)
 help:
 	@echo "make demo       set up .venv, train on a real table, print scores, draw a picture"
 	@echo "make test       set up .venv, run the tests (PYTEST_ARGS='-k name' for some)"
-	@echo "make lint       check the code style"
+	@echo "make lint       check the code style and the layout"
 	@echo "make doctest    run the examples of the docstrings and of README.md"
 	@echo "make notebooks  run the notebooks"
 	@echo "make clean      remove .venv and all that the tools left behind"
@@ -34,8 +34,9 @@ test: $(SET_UP_TEST)
 	@$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(SET_UP_TEST)
-	@echo "Checking the code style with ruff"
+	@echo "Checking the code style and the layout with ruff"
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
 
 doctest: $(SET_UP_TEST)
 	@echo "Running the examples of the docstrings and of README.md"

@@ -1,1 +1,1 @@
-"""Benchmarks, each a command: ``python -m benchmarks.<name>``."""
+"""Benchmarks, each a command: ``python -m benchmarks.{paper,peers,speed,defaults}``."""

@@ -7,27 +7,27 @@
 from __future__ import annotations
 
 import argparse
-import csv
+import io
 import math
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.calibration import calibration_curve
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.impute import SimpleImputer
-from sklearn.metrics import accuracy_score, log_loss, root_mean_squared_error
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, root_mean_squared_error
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from tqdm import tqdm
 
 from sklearn_probmix.classifier import ProbMixupClassifier
+from sklearn_probmix.displays import COLORS, PredictiveIntervalDisplay, ReliabilityDisplay
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.metrics import brier_score, coverage, coverage_curve, crps, nll
+from sklearn_probmix.metrics import coverage, crps, nll
 from sklearn_probmix.regressor import ProbMixupRegressor
 
 METHODS = {"erm": "ERM", "mixup": "mixup", "probmix": "ProbMix", "m-probmix": "M-ProbMix"}
@@ -36,14 +36,16 @@ N_FOLDS = 3
 MIN_ROWS = 20
 # A larger table is tested on one fold only: it has test rows enough, and takes its time.
 MAX_ROWS_FOR_ALL_FOLDS = 2000
-MAX_ROWS_DRAWN = 80
 N_BINS = 5
 MAX_CLASSES = 10
 MAX_CATEGORIES = 20
 MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}
-# Colours that the colour-blind can tell apart.
-COLOURS = {"erm": "#000000", "mixup": "#E69F00", "probmix": "#009E73", "m-probmix": "#0072B2"}
-MARKERS = {"erm": "s", "mixup": "^", "probmix": "D", "m-probmix": "o"}
+FORMATS = {"90% coverage": "{:.1%}", "accuracy": "{:.1%}", "fit time": "{:.2f} s"}
+NOTES = {
+    "regression": "Less is better, coverage should be 90%.",
+    "classification": "Less is better but for the accuracy;\ncoverage is that of the smallest set "
+    "of classes with a probability of 90%,\nand should be at least that.",
+}
 
 
 class Table(NamedTuple):
@@ -65,27 +67,21 @@ class Table(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """What one method predicts for the test rows of one fold."""
+    """What one method predicts for the test rows of all folds."""
 
     y: np.ndarray
     prediction: PredictiveDistribution | np.ndarray
-    classes: np.ndarray | None
     seconds: float
+    """Of the fit of a fold."""
 
 
 def bundled_tables() -> list[Table]:
     """Two tables that scikit-learn brings along: diabetes and breast cancer."""
     diabetes, cancer = load_diabetes(), load_breast_cancer()
+    diagnosis = cancer.target_names[cancer.target]
     return [
         Table("diabetes", "disease progression", diabetes.data, diabetes.target, [*range(10)], []),
-        Table(
-            "breast cancer",
-            "diagnosis",
-            cancer.data,
-            cancer.target_names[cancer.target],
-            [*range(30)],
-            [],
-        ),
+        Table("breast cancer", "diagnosis", cancer.data, diagnosis, [*range(30)], []),
     ]
 
 
@@ -114,12 +110,10 @@ def read_table(path: str | Path, target: str, task: str | None = None) -> Table:
         from; the message says what was found and what is expected.
     """
     path = Path(path)
-    header, rows = _read_cells(path)
-    if target not in header:
-        raise ValueError(f"{path} has no column {target!r}; expected one of {header}.")
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    cells = columns.pop(target)
-    y, kept = _parse_target(target, cells, task)
+    columns = _read_columns(path)
+    if target not in columns:
+        raise ValueError(f"{path} has no column {target!r}; expected one of {list(columns)}.")
+    y, kept = _parse_target(target, columns.pop(target), task)
     if not columns:
         raise ValueError(f"{path} has no column besides {target!r}; expected at least one.")
     parsed = [_parse_column(name, column) for name, column in columns.items()]
@@ -129,7 +123,7 @@ def read_table(path: str | Path, target: str, task: str | None = None) -> Table:
     return Table(path.stem, target, X[kept], y[kept], numeric, text)
 
 
-def evaluate(table: Table, *, max_epochs: int | None = None) -> dict[str, list[Forecast]]:
+def evaluate(table: Table, *, max_epochs: int | None = None) -> dict[str, Forecast]:
     """Train every method on the training rows of each fold and predict its test rows.
 
     Parameters
@@ -140,39 +134,41 @@ def evaluate(table: Table, *, max_epochs: int | None = None) -> dict[str, list[F
 
     Returns
     -------
-    dict of str to list of Forecast
-        From the method to the forecasts of the folds.
+    dict of str to Forecast
+        By method.
     """
     # One network each: what is compared is the mixing.
     settings = {"random_state": 0, "n_members": 1}
     if max_epochs is not None:
         settings["max_epochs"] = max_epochs
-    is_regression = table.task == "regression"
-    splitter = (KFold if is_regression else StratifiedKFold)(N_FOLDS, shuffle=True, random_state=0)
-    folds = list(splitter.split(table.X, table.y))
+    make, splitter, join = {
+        "regression": (ProbMixupRegressor, KFold, PredictiveDistribution.concatenate),
+        "classification": (ProbMixupClassifier, StratifiedKFold, np.concatenate),
+    }[table.task]
+    folds = list(splitter(N_FOLDS, shuffle=True, random_state=0).split(table.X, table.y))
     if len(table.y) > MAX_ROWS_FOR_ALL_FOLDS:
         folds = folds[:1]
-    forecasts = {method: [] for method in METHODS}
+    y = table.y[np.concatenate([test for _, test in folds])]
+    forecasts = {}
     with tqdm(total=len(folds) * len(METHODS), desc=table.name, leave=False) as progress:
-        for train, test in folds:
-            for method, label in METHODS.items():
-                progress.set_postfix_str(label)
-                estimator = ProbMixupRegressor if is_regression else ProbMixupClassifier
-                model = make_pipeline(_encoder(table), estimator(method=method, **settings))
+        for method, label in METHODS.items():
+            progress.set_postfix_str(label)
+            model = make_pipeline(_encoder(table), make(method=method, **settings))
+            predictions, seconds = [], 0.0
+            for train, test in folds:
                 start = time.perf_counter()
                 model.fit(table.X[train], table.y[train])
-                seconds = time.perf_counter() - start
-                prediction = model.predict_proba(table.X[test])
-                classes = None if is_regression else model.classes_
-                forecasts[method].append(Forecast(table.y[test], prediction, classes, seconds))
+                seconds += (time.perf_counter() - start) / len(folds)
+                predictions.append(model.predict_proba(table.X[test]))
                 progress.update()
+            forecasts[method] = Forecast(y, join(predictions), seconds)
     return forecasts
 
 
 def scores(forecast: Forecast) -> dict[str, float]:
     """Scores of one forecast, by the heading under which they are printed."""
     y, prediction = forecast.y, forecast.prediction
-    if forecast.classes is None:
+    if isinstance(prediction, PredictiveDistribution):
         figures = {
             "NLL": nll(y, prediction),
             "CRPS": crps(y, prediction),
@@ -180,17 +176,19 @@ def scores(forecast: Forecast) -> dict[str, float]:
             "90% coverage": coverage(y, prediction, level=0.9),
         }
     else:
-        labels = forecast.classes
+        labels = np.unique(y)
         figures = {
             "log loss": log_loss(y, prediction, labels=labels),
-            "Brier": brier_score(y, prediction, labels=labels),
+            "Brier": brier_score_loss(y, prediction, labels=labels),
             "accuracy": accuracy_score(y, labels[prediction.argmax(axis=1)]),
             "90% coverage": set_coverage(y, prediction, labels, level=0.9),
         }
     return figures | {"fit time": forecast.seconds}
 
 
-def set_coverage(y, proba, classes, *, level=0.9) -> float:
+def set_coverage(
+    y: np.ndarray, proba: np.ndarray, classes: np.ndarray, *, level: float = 0.9
+) -> float:
     """Share of rows whose class is in the smallest set of classes of probability `level`.
 
     It should be at least `level`; where most rows have a sure class it is close to the accuracy.
@@ -208,36 +206,25 @@ def set_coverage(y, proba, classes, *, level=0.9) -> float:
     return float(((classes[order] == y[:, None]) & needed).any(axis=1).mean())
 
 
-def format_scores(forecasts: dict[str, list[Forecast]]) -> str:
-    """Lay out the scores of all methods, averaged over folds, as an aligned table."""
-    averages = {}
-    for method, folds in forecasts.items():
-        figures = [scores(fold) for fold in folds]
-        averages[method] = {name: np.mean([fold[name] for fold in figures]) for name in figures[0]}
-    headings = list(averages[SHOWN])
-    layout = {"90% coverage": "{:.1%}", "accuracy": "{:.1%}", "fit time": "{:.2f} s"}
-    lines = [["method", *headings]]
-    for method, figures in averages.items():
-        cells = [layout.get(name, "{:#.4g}").format(figures[name]) for name in headings]
-        lines.append([METHODS[method], *cells])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * width for width in widths]
+def format_scores(forecasts: dict[str, Forecast]) -> str:
+    """Lay out the scores of all methods as an aligned table."""
+    figures = {METHODS[method]: scores(forecast) for method, forecast in forecasts.items()}
+    cells = {"method": list(scores(forecasts[SHOWN]))} | {
+        label: [FORMATS.get(name, "{:#.4g}").format(value) for name, value in row.items()]
+        for label, row in figures.items()
+    }
     return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in [lines[0], rule, *lines[1:]]
+        f"{label:<10}" + "".join(f"{cell:>14}" for cell in row) for label, row in cells.items()
     )
 
 
-def draw(table: Table, forecasts: dict[str, list[Forecast]], path: Path) -> None:
+def draw(table: Table, forecasts: dict[str, Forecast], path: Path) -> None:
     """Draw what M-ProbMix predicts beside how well all methods are calibrated.
 
     Parameters
     ----------
     table : Table
-    forecasts : dict of str to list of Forecast
+    forecasts : dict of str to Forecast
         As returned by `evaluate`.
     path : Path
         Where the picture is written.
@@ -247,14 +234,19 @@ def draw(table: Table, forecasts: dict[str, list[Forecast]], path: Path) -> None
 
     figure = Figure(figsize=(12, 5), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
-    if table.task == "regression":
-        _draw_intervals(left, table, forecasts[SHOWN])
-        _draw_coverage(right, forecasts)
-    else:
-        _draw_probabilities(left, table, forecasts[SHOWN])
-        _draw_reliability(right, table, forecasts)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
+    for method, (y, prediction, _) in forecasts.items():
+        options = {"name": METHODS[method], "ax": right}
+        if table.task == "classification":
+            p, y, event = _events(table, y, prediction)
+            prediction, options = np.column_stack([1 - p, p]), options | {"n_bins": N_BINS}
+            if method == SHOWN:
+                _draw_probabilities(left, p, y, event)
+        elif method == SHOWN:
+            PredictiveIntervalDisplay.from_predictions(y, prediction, kind="bars", ax=left)
+            left.set_ylabel(table.target)
+        ReliabilityDisplay.from_predictions(y, prediction, **options)
+    left.set_title(f"{METHODS[SHOWN]} on {len(y)} test rows")
+    right.set_title("Calibration")
     figure.savefig(path)
 
 
@@ -296,15 +288,13 @@ def main(argv: list[str] | None = None) -> None:
         _run(table, folder, options.epochs)
 
 
-def _run(table, folder, max_epochs):
+def _run(table: Table, folder: Path, max_epochs: int | None) -> None:
     start = time.perf_counter()
     n_rows, n_features = table.X.shape
     print(f"{table.name}: {table.task} of {table.target} from {n_features} columns, {n_rows} rows")
     forecasts = evaluate(table, max_epochs=max_epochs)
-    n_test = sum(len(fold.y) for fold in forecasts[SHOWN])
     print(format_scores(forecasts))
-    print(f"On {n_test} test rows, averaged over folds: {len(forecasts[SHOWN])}.", end=" ")
-    print("Less is better, coverage should be 90%." if table.task == "regression" else _SET_NOTE)
+    print(f"On {len(forecasts[SHOWN].y)} test rows. {NOTES[table.task]}")
     path = folder / f"probmix_{'_'.join(table.name.split())}.png"
     try:
         draw(table, forecasts, path)
@@ -315,43 +305,30 @@ def _run(table, folder, max_epochs):
     print(f"Took {time.perf_counter() - start:.0f} s\n", flush=True)
 
 
-_SET_NOTE = (
-    "Less is better but for the\naccuracy; coverage is that of the smallest set of classes with a "
-    "probability of 90%,\nand should be at least that."
-)
-
-
-def _read_cells(path):
-    """Return the header and the rows as lists of stripped strings."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}; expected a table with a header line.")
+def _read_columns(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the cells of each column, without blanks around them."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file in UTF-8: {error}.") from error
-    first_line = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first_line.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
-    header = [name.strip() for name in next(reader, [])]
-    if not header:
+    if not text.strip():
         raise ValueError(f"{path} is empty; expected a line of column names, and rows.")
+    first_line = text.partition("\n")[0]
+    layout = {"delimiter": max(",;\t", key=first_line.count), "quotechar": '"', "comments": None}
+    try:
+        cells = np.loadtxt(io.StringIO(text), dtype=object, ndmin=2, **layout)
+    except ValueError as error:
+        raise ValueError(f"{path}: {str(error).partition(';')[0]}") from error
+    header, *rows = [[cell.strip() for cell in row] for row in cells]
     repeated = {name for name in header if header.count(name) > 1}
     if repeated:
         raise ValueError(f"{path} has several columns of the names {sorted(repeated)}.")
-    rows = []
-    for row in filter(None, reader):
-        if len(row) != len(header):
-            raise ValueError(
-                f"{path}, line {reader.line_num}, has {len(row)} cells; "
-                f"expected {len(header)} as in the header."
-            )
-        rows.append([cell.strip() for cell in row])
     if not rows:
         raise ValueError(f"{path} has a header but no rows.")
-    return header, rows
+    return dict(zip(header, zip(*rows, strict=True), strict=True))
 
 
-def _parse_column(name, cells):
+def _parse_column(name: str, cells: tuple[str, ...]) -> np.ndarray:
     """Return floats with NaN, or objects with None, where a cell is missing."""
     values = [None if cell.lower() in MISSING else cell for cell in cells]
     try:
@@ -364,7 +341,9 @@ def _parse_column(name, cells):
     return numbers
 
 
-def _parse_target(name, cells, task):
+def _parse_target(
+    name: str, cells: tuple[str, ...], task: str | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the response, and the mask of rows to keep."""
     y = _parse_column(name, cells)
     known = np.array([value is not None and value == value for value in y])
@@ -378,7 +357,7 @@ def _parse_target(name, cells, task):
             raise ValueError(f"Column {name!r} holds text; expected numbers for regression.")
         kept = known
     else:
-        y = np.array([cell.strip() for cell in cells])
+        y = np.array(cells)
         classes, codes, counts = np.unique(y[known], return_inverse=True, return_counts=True)
         kept = known.copy()
         kept[known] = counts[codes] >= N_FOLDS
@@ -396,134 +375,32 @@ def _parse_target(name, cells, task):
     return y, kept
 
 
-def _encoder(table):
+def _encoder(table: Table) -> ColumnTransformer:
     """Fill in missing numbers; turn text into indicators, with one of its own if missing."""
-    return ColumnTransformer(
-        [
-            ("numeric", SimpleImputer(strategy="median", keep_empty_features=True), table.numeric),
-            (
-                "text",
-                OneHotEncoder(
-                    handle_unknown="infrequent_if_exist",
-                    max_categories=MAX_CATEGORIES,
-                    sparse_output=False,
-                ),
-                table.text,
-            ),
-        ]
+    indicators = OneHotEncoder(
+        handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False
     )
+    medians = SimpleImputer(strategy="median", keep_empty_features=True)
+    return make_column_transformer((medians, table.numeric), (indicators, table.text))
 
 
-def _draw_intervals(axes, table, folds):
-    """Bars of 50 % and 90 % around the median of some test rows, in order of the mean."""
-    y, dist = folds[0].y, folds[0].prediction
-    rows = _some(len(y))
-    rows = rows[np.argsort(dist.mean()[rows])]
-    y, dist = y[rows], dist[rows]
-    low, high = dist.interval(0.9)
-    missed = (y < low) | (y > high)
-    place = np.arange(len(y))
-    colour = COLOURS[SHOWN]
-    axes.vlines(place, low, high, color=colour, alpha=0.3, lw=2.5, label="90% interval")
-    axes.vlines(place, *dist.interval(0.5), color=colour, alpha=0.75, lw=2.5, label="50% interval")
-    axes.plot(place[~missed], y[~missed], "o", ms=4, color="black", label="truth")
-    axes.plot(place[missed], y[missed], "X", ms=7, color="#D55E00", label="truth outside of 90%")
-    covered = np.mean([coverage(fold.y, fold.prediction) for fold in folds])
-    n_rows = sum(len(fold.y) for fold in folds)
-    axes.set(
-        title=f"{METHODS[SHOWN]}: 90% intervals cover {covered:.0%} of {n_rows} test rows",
-        xlabel=f"{len(y)} of the test rows, in order of the predicted mean",
-        ylabel=table.target,
-    )
-    axes.legend(loc="upper left", frameon=False)
-
-
-def _draw_coverage(axes, forecasts):
-    """Observed against nominal coverage, one line per method."""
-    for method, folds in forecasts.items():
-        curves = [coverage_curve(fold.y, fold.prediction) for fold in folds]
-        observed = np.mean([curve[1] for curve in curves], axis=0)
-        _draw_curve(axes, method, curves[0][0], observed)
-    _finish_diagram(axes, "nominal coverage of the interval", "observed coverage")
-
-
-def _draw_probabilities(axes, table, folds):
-    """Predicted probabilities of all test rows in order, and whether it happened."""
-    p, happened, event = _events(table, folds)
-    order = np.argsort(p, kind="stable")
-    place = np.arange(len(p))
-    p, happened = p[order], happened[order]
-    axes.plot(place, p, color=COLOURS[SHOWN], lw=2, label="predicted probability")
-    # Spread out a little: with hundreds of rows the marks would hide each other.
-    jitter = np.random.default_rng(0).uniform(-0.025, 0.025, len(p))
-    for value, marker, colour in [(True, "o", "#D55E00"), (False, "X", "black")]:
-        rows = happened == value
-        axes.plot(
-            place[rows],
-            value + jitter[rows],
-            marker,
-            ms=4,
-            mew=0,
-            alpha=0.6,
-            color=colour,
-            label=f"{'it is' if value else 'it is not'} ({rows.sum()} rows)",
-        )
-    axes.set(
-        title=f"{METHODS[SHOWN]} on {len(p)} test rows",
-        xlabel="test rows, in order of the predicted probability",
-        ylabel=f"probability: {event}",
-        ylim=(-0.06, 1.06),
-    )
-    axes.legend(loc="center left", frameon=False)
-
-
-def _draw_reliability(axes, table, forecasts):
-    """Observed frequency against predicted probability, one line per method."""
-    for method, folds in forecasts.items():
-        p, happened, _ = _events(table, folds)
-        observed, predicted = calibration_curve(happened, p, n_bins=N_BINS)
-        _draw_curve(axes, method, predicted, observed)
-        counts = np.histogram(p, N_BINS, (0, 1))[0]
-        # A bin of few rows may lie anywhere: its mark says so by its size.
-        axes.scatter(
-            predicted,
-            observed,
-            s=400 * counts[counts > 0] / len(p),
-            color=COLOURS[method],
-            alpha=0.3,
-            clip_on=False,
-        )
-    _finish_diagram(axes, "predicted probability (area: share of rows)", "observed frequency")
-
-
-def _draw_curve(axes, method, x, y):
-    axes.plot(
-        x, y, color=COLOURS[method], marker=MARKERS[method], ms=4, lw=1.5, label=METHODS[method]
-    )
-
-
-def _finish_diagram(axes, xlabel, ylabel):
-    axes.plot([0, 1], [0, 1], color="grey", ls="--", lw=1, zorder=0, label="perfect calibration")
-    axes.set(
-        title="Calibration", xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1), aspect="equal"
-    )
-    axes.legend(loc="upper left", frameon=False)
-
-
-def _events(table, folds):
+def _events(table: Table, y: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     """Probabilities of one event, whether it happened, and what it is called."""
-    y = np.concatenate([fold.y for fold in folds])
-    proba = np.concatenate([fold.prediction for fold in folds])
-    classes = folds[0].classes
+    classes = np.unique(y)
     if len(classes) == 2:
         return proba[:, 0], y == classes[0], f"{table.target} = {classes[0]}"
     return proba.max(axis=1), y == classes[proba.argmax(axis=1)], "the class predicted"
 
 
-def _some(n_rows):
-    if n_rows <= MAX_ROWS_DRAWN:
-        return np.arange(n_rows)
-    return np.random.default_rng(0).choice(n_rows, MAX_ROWS_DRAWN, replace=False)
+def _draw_probabilities(axes: Any, p: np.ndarray, happened: np.ndarray, event: str) -> None:
+    """Predicted probabilities of all test rows in order, and whether it happened."""
+    order = np.argsort(p, kind="stable")
+    axes.plot(p[order], color=COLORS[0], lw=2, label="predicted probability")
+    for value, color, label in [(1, COLORS[1], "it is"), (0, "black", "it is not")]:
+        rows = np.flatnonzero(happened[order] == value)
+        axes.plot(rows, np.full(len(rows), value), "|", color=color, label=f"{label} ({len(rows)})")
+    axes.set(xlabel="test row, in order of the prediction", ylabel=f"probability: {event}")
+    axes.legend(loc="center left")
 
 
 if __name__ == "__main__":

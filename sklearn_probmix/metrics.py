@@ -264,10 +264,10 @@ def interval_width(y_pred, *, level=0.9, sample_weight=None, multioutput="unifor
     return _average(high - low, weight, multioutput)
 
 
-def brier_score(y_true, y_proba, *, labels=None, sample_weight=None):
-    r"""Brier score of class probabilities, :math:`\sum_k (p_k - 1\{y = k\})^2`; less is better.
+def expected_calibration_error(y_true, y_proba, *, labels=None, n_bins=15, sample_weight=None):
+    r"""Distance of accuracy from confidence, :math:`\sum_b \frac{n_b}{n} |acc_b - conf_b|`.
 
-    As in scikit-learn it is halved for two classes.
+    The confidence of a row is its largest probability; the bins b divide [0, 1] evenly.
 
     Parameters
     ----------
@@ -276,32 +276,8 @@ def brier_score(y_true, y_proba, *, labels=None, sample_weight=None):
     labels : array-like of shape (n_classes,), default=None
         The classes in the order of the columns, ``classes_`` of the classifier; None means the
         sorted values of y_true.
-    sample_weight : array-like of shape (n,), default=None
-
-    Returns
-    -------
-    float in [0, 2], or in [0, 1] for two classes
-
-    Examples
-    --------
-    >>> brier_score(["cat", "dog"], [[0.9, 0.1], [0.2, 0.8]])
-    0.025
-    """
-    is_class, proba, weight = check_probabilities(y_true, y_proba, labels, sample_weight)
-    scores = ((proba - is_class) ** 2).sum(axis=1)
-    return _average(scores / 2 if proba.shape[1] == 2 else scores, weight)
-
-
-def expected_calibration_error(y_true, y_proba, *, labels=None, n_bins=15, sample_weight=None):
-    r"""Distance of accuracy from confidence, :math:`\sum_b \frac{n_b}{n} |acc_b - conf_b|`.
-
-    The confidence of a row is its largest probability; the bins b divide [0, 1] evenly.
-
-    Parameters
-    ----------
-    y_true, y_proba, labels, sample_weight
-        As for `brier_score`.
     n_bins : int, default=15
+    sample_weight : array-like of shape (n,), default=None
 
     Returns
     -------

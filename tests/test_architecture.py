@@ -41,7 +41,7 @@ RULES = {
     "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
     "displays": Rule({"metrics"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
     "training_displays": Rule({"displays"}, {"matplotlib", "numpy", "sklearn"}),
-    "datasets": Rule(set(), {"numpy", "scipy", "sklearn"}),
+    "datasets": Rule(set(), {"numpy", "sklearn"}),
     # They meet.
     "base": Rule({"training", "calibration"}, {"numpy", "sklearn", "torch"}),
     "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "torch"}),
@@ -52,8 +52,8 @@ RULES = {
         {"codec", "regressor", "classifier"}, {"numpy", "safetensors", "sklearn", "skorch", "torch"}
     ),
     "demo": Rule(
-        {"regressor", "classifier", "displays", "datasets"},
-        {"matplotlib", "numpy", "scipy", "sklearn", "torch", "tqdm"},
+        {"regressor", "classifier", "displays"},
+        {"matplotlib", "numpy", "sklearn", "torch", "tqdm"},
     ),
 }
 

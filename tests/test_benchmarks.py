@@ -1,14 +1,20 @@
 """The experiments resume where they stopped, and their tables say what was not run."""
 
+import ast
 import json
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import paper, paper_tables
-from benchmarks._runs import key, read_results, run_missing
-from benchmarks.paper_report import render_report, table
-from benchmarks.paper_settings import (
+import benchmarks
+from benchmarks.markdown import table
+from benchmarks.paper import __main__ as commands
+from benchmarks.paper import fits, printed
+from benchmarks.paper.report import render_report
+from benchmarks.paper.sequence_modules import make_net
+from benchmarks.paper.settings import (
     METHODS,
     NINE_METHODS,
     chosen_mixing,
@@ -19,6 +25,7 @@ from benchmarks.paper_settings import (
     uci_settings,
     varied_settings,
 )
+from benchmarks.runs import key, read_results, run_missing
 from sklearn_probmix import ProbMixupRegressor
 
 JOBS = [{"seed": seed} for seed in range(3)]
@@ -129,7 +136,7 @@ def test_validation_chooses_alpha_and_beta():
 def test_one_toy_fit_scores_inside_and_outside():
     settings = toy_settings(0, "m-probmix", toy_mixings("m-probmix")[0])
     settings["estimator"]["max_epochs"] = 2
-    [scores] = paper.fit_toy_regression([settings])
+    [scores] = fits.fit_toy_regression([settings])
     assert scores["n_epochs"] == 2
     assert scores["mse_out"] > scores["mse_in"]
     assert scores["nll_standardised_in"] == pytest.approx(scores["nll_in"] - scores["log_scale"])
@@ -139,15 +146,13 @@ def test_one_classification_fit():
     mixing = toy_mixings("probmix", classification=True)[-1]
     settings = toy_settings(0, "probmix", mixing, classification=True)
     settings["estimator"]["max_epochs"] = 2
-    [scores] = paper.fit_toy_classification([settings])
+    [scores] = fits.fit_toy_classification([settings])
     assert 0 <= scores["accuracy"] <= 1
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "transformer"])
 @pytest.mark.parametrize("method", ["erm", "m-probmix"])
 def test_sequence_modules_train_inside_the_estimator(encoder, method):
-    from benchmarks.sequence_modules import make_net
-
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(20, 6, 4)), rng.normal(size=20)
     net = make_net(encoder, method, lr=0.01, max_epochs=1, batch_size=8)
@@ -159,22 +164,22 @@ def test_splits_of_a_real_table(uci_root):
     settings = [uci_settings("yacht", split, "erm") for split in range(2)]
     for one in settings:
         one["estimator"]["max_epochs"] = 2
-    for scores in paper.fit_uci(uci_root.parent, settings):
+    for scores in fits.fit_uci(uci_root.parent, settings):
         assert {"nll", "rmse", "crps", "coverage", "valid_nll"} <= set(scores)
 
 
 def test_a_missing_data_folder_is_a_usage_error(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        paper.main(["uci", "--data", str(tmp_path / "nothing")])
+        commands.main(["uci", "--data", str(tmp_path / "nothing")])
     assert "PROBMIX_DATA" in capsys.readouterr().err
 
 
 def test_the_paper_s_figures():
-    assert paper_tables.UCI_NLL["yacht"]["local-m-probmix"] == (0.26, 0.25)
-    assert paper_tables.UCI_RMSE["kin8nm"]["erm"].mean == pytest.approx(0.0741)
-    assert paper_tables.TOY_NLL_OUT["log-linear"][0.25]["m-probmix"] == (22.9, 6.7)
-    assert paper_tables.STOCK_NLL["transformer"]["RCL"]["mixup"] == (-0.05, 0.02)
-    assert set(paper_tables.UCI_NLL["yacht"]) == set(METHODS)
+    assert printed.UCI_NLL["yacht"]["local-m-probmix"] == (0.26, 0.25)
+    assert printed.UCI_RMSE["kin8nm"]["erm"].mean == pytest.approx(0.0741)
+    assert printed.TOY_NLL_OUT["log-linear"][0.25]["m-probmix"] == (22.9, 6.7)
+    assert printed.STOCK_NLL["transformer"]["RCL"]["mixup"] == (-0.05, 0.02)
+    assert set(printed.UCI_NLL["yacht"]) == set(METHODS)
 
 
 def test_the_report_of_nothing_says_not_run():
@@ -216,3 +221,16 @@ def test_the_report_compares_with_the_paper(tmp_path):
 
 def test_a_table_has_one_row_for_each_dict():
     assert table([{"a": 1, "b": "x"}]) == "| a | b |\n|---|---|\n| 1 | x |"
+
+
+def test_no_import_circle():
+    """Whatever a file of the benchmarks imports, at the top or inside a function, lies below it."""
+    root = Path(benchmarks.__file__).parent.parent
+    imports = {}
+    for path in Path(benchmarks.__file__).parent.rglob("*.py"):
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        sources = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        imports[name] = {node.module for node in sources if node.module.startswith("benchmarks.")}
+    order = [*TopologicalSorter(imports).static_order()]
+    assert order.index("benchmarks.runs") < order.index("benchmarks.peers.__main__")

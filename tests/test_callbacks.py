@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from sample_y import some_y
 from scipy import stats
 from skorch import NeuralNet
 from skorch.callbacks import Callback
@@ -134,27 +135,9 @@ def pooled_log_pdf(family, params_i, params_j, lam, y):
     return powers(family, y) - log_z
 
 
-def some_y(family, n_rows, n_outputs, seed=0):
-    rng = np.random.default_rng(seed)
-    size = (n_rows, n_outputs)
-    match family:
-        case "normal" | "homoscedastic-normal":
-            return rng.normal(size=size).astype("float32")
-        case "lognormal" | "gamma":
-            return rng.gamma(2.0, size=size).astype("float32")
-        case "beta":
-            return rng.uniform(0.05, 0.95, size=size).astype("float32")
-        case "poisson":
-            return rng.poisson(3.0, size=size).astype("float32")
-        case "bernoulli":
-            return rng.integers(2, size=size).astype("float32")
-        case "categorical":
-            return rng.integers(3, size=size)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reference_densities_agree_with_scipy(family):
-    y = torch.from_numpy(some_y(family, 20, 1)).double()
+    y = torch.from_numpy(some_y(family, (20, 1))).double()
     raw = torch.randn(20, 1, 3 if family == "categorical" else 2, dtype=torch.float64)
     params = parameters(family, raw)
     np.testing.assert_allclose(
@@ -165,7 +148,7 @@ def test_reference_densities_agree_with_scipy(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reference_quadrature_sums_to_one(family):
     raw = torch.randn(5, 1, 3 if family == "categorical" else 2, dtype=torch.float64)
-    params, y = parameters(family, raw), torch.from_numpy(some_y(family, 5, 1)).double()
+    params, y = parameters(family, raw), torch.from_numpy(some_y(family, (5, 1))).double()
     pooled = pooled_log_pdf(family, params, params, torch.full((5,), 0.3, dtype=torch.float64), y)
     np.testing.assert_allclose(pooled, log_pdf(family, params, y), atol=1e-9)
 
@@ -221,7 +204,8 @@ class Step:
         arguments = module_arguments(family, site, random_embedding, n_train_draws)
         rng = np.random.default_rng(3)
         X = rng.normal(size=(N, N_FEATURES)).astype("float32")
-        y = some_y(family, N, arguments["n_outputs"])
+        y = some_y(family, (N, arguments["n_outputs"]))
+        y = y if family == "categorical" else y.astype("float32")
         self.family, self.site, self.random_embedding = family, site, random_embedding
         self.n_train_draws = n_train_draws
         self.mixup = ProbMixup(site=site, family=arguments["family"], random_state=5, **mixing)

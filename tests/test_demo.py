@@ -70,7 +70,7 @@ def test_bundled_tables(capsys, tmp_path):
 def test_table_is_aligned(capsys, tmp_path, houses):
     printed = run(capsys, tmp_path / "new", "--csv", houses, "--target", "price").splitlines()
     start = next(i for i, line in enumerate(printed) if line.startswith("method"))
-    table = printed[start : start + 2 + len(METHODS)]
+    table = printed[start : start + 1 + len(METHODS)]
     assert len({len(line) for line in table}) == 1
     assert all(len(line) <= 80 for line in printed if not line.startswith("Picture"))
 
@@ -99,10 +99,20 @@ def test_several_classes_are_drawn(tmp_path):
     assert (tmp_path / "picture.png").exists()
 
 
+def test_scores_are_those_of_all_test_rows():
+    y = np.array([0.0, 1.0, 2.0, 3.0])
+    dist = demo.PredictiveDistribution("norm", {"loc": [[1.0]] * 4, "scale": [[1.0]] * 4})
+    found = demo.scores(demo.Forecast(y, dist, 0.5))
+    # By hand: errors -1, 0, 1, 2, of which the last is outside of 1 ± 1.645.
+    assert found["RMSE"] == pytest.approx(1.5**0.5)
+    assert found["NLL"] == pytest.approx(0.5 * np.log(2 * np.pi) + 0.75)
+    assert (found["90% coverage"], found["fit time"]) == (0.75, 0.5)
+
+
 def test_large_table_is_tested_on_one_fold(monkeypatch):
     monkeypatch.setattr(demo, "MAX_ROWS_FOR_ALL_FOLDS", 100)
     forecasts = demo.evaluate(demo.bundled_tables()[0], max_epochs=1)
-    assert [len(folds) for folds in forecasts.values()] == [1] * len(METHODS)
+    assert [len(forecast.y) for forecast in forecasts.values()] == [148] * len(METHODS)
 
 
 def test_cells_become_numbers_text_and_missing(houses):
@@ -152,7 +162,7 @@ def test_set_coverage_by_hand():
 def test_missing_file(capsys, tmp_path):
     message = error_of(capsys, "--csv", tmp_path / "absent.csv", "--target", "y")
     assert "absent.csv" in message
-    assert "no file" in message
+    assert "No such file" in message
 
 
 def test_unknown_column(capsys, houses):
@@ -180,7 +190,7 @@ def test_arguments_that_do_not_go_together(capsys, arguments, expected):
         ([""], "is empty"),
         (["x,y"], "no rows"),
         (["x,x,y", "1,2,3"], "several columns of the names"),
-        (["x,y", "1,2", "1"], "line 3, has 1 cells; expected 2"),
+        (["x,y", "1,2", "1"], "table.csv: the number of columns changed from 2 to 1 at row 3"),
         (["y", *["1.5"] * 20], "no column besides"),
         (["x,y", "inf,1.5", *["1,2.5"] * 20], "'inf' in row 1"),
         (["x,y", "1,1.5", "2,2.5"], "known in 2 rows; expected 20"),

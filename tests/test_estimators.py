@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from one_network import ONE_NETWORK
+from sample_y import UNITS, sample_y
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, StratifiedKFold
@@ -201,18 +202,6 @@ class TestRegressor:
         assert (plain.var("epistemic") == 0).all()
 
 
-def _response(family, rng, mean):
-    return {
-        "normal": lambda: rng.normal(mean, 0.1),
-        "homoscedastic-normal": lambda: rng.normal(mean, 0.1),
-        "lognormal": lambda: np.exp(rng.normal(np.log(mean), 0.1)),
-        "gamma": lambda: rng.gamma(100, mean / 100),
-        "beta": lambda: rng.beta(40 * mean / 4, 40 * (1 - mean / 4)),
-        "poisson": lambda: rng.poisson(10 * mean),
-        "bernoulli": lambda: rng.binomial(1, mean / 4),
-    }[family]()
-
-
 _SCIPY_NAMES = {
     "normal": "norm",
     "homoscedastic-normal": "norm",
@@ -230,12 +219,11 @@ class TestFamilies:
     def test_distribution_follows_the_data(self, family, method):
         rng = np.random.default_rng(0)
         X = rng.uniform(0.5, 3.5, size=(400, 1))
-        y = _response(family, rng, X[:, 0])
+        y = sample_y(family, X[:, 0], rng)
         est = regressor(family=family, method=method, alpha=0.05, max_epochs=25).fit(X, y)
         dist = est.predict_proba([[1.0], [3.0]])
         assert dist.name == _SCIPY_NAMES[family]
-        unit = {"beta": 0.25, "bernoulli": 0.25, "poisson": 10}.get(family, 1.0)
-        assert_allclose(dist.mean() / unit, [1, 3], atol=0.45)
+        assert_allclose(dist.mean() / UNITS.get(family, 1.0), [1, 3], atol=0.45)
 
     def test_homoscedastic_variance_is_one_number(self, table):
         X, y = table
@@ -334,7 +322,7 @@ class TestOutputs:
     @pytest.mark.parametrize("family", ["gamma", "lognormal", "poisson", "beta"])
     def test_two_outputs_of_other_families(self, table, family):
         X, _ = table
-        Y = _response(family, np.random.default_rng(0), np.full((len(X), 2), 1.5))
+        Y = sample_y(family, np.full((len(X), 2), 1.5), np.random.default_rng(0))
         dist = regressor(family=family).fit(X, Y).predict_proba(X)
         assert dist.shape == (len(X), 2)
         assert np.isfinite(dist.joint_logpdf(Y)).all()

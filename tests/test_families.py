@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_y import some_y
 from scipy import special, stats
 from scipy.integrate import quad
 from torch.nn.functional import softplus
@@ -214,22 +215,7 @@ def assert_in_domain(name, eta):
 
 def some_responses(name, n_rows, n_outputs=1):
     """Responses in the support, float64 or codes, (n_rows, n_outputs)."""
-    rng = np.random.default_rng(1)
-    size = (n_rows, n_outputs)
-    match name:
-        case "normal" | "homoscedastic-normal":
-            y = rng.normal(size=size)
-        case "lognormal" | "gamma":
-            y = rng.gamma(2.0, size=size)
-        case "beta":
-            y = rng.uniform(0.05, 0.95, size=size)
-        case "poisson":
-            y = rng.poisson(3.0, size=size).astype(float)
-        case "bernoulli":
-            y = rng.integers(2, size=size).astype(float)
-        case "categorical":
-            y = rng.integers(4, size=size)
-    return torch.from_numpy(y)
+    return torch.from_numpy(some_y(name, (n_rows, n_outputs), n_classes=4, seed=1))
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))

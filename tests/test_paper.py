@@ -10,6 +10,7 @@ from skorch import NeuralNet
 from torch import nn
 from torch.nn.functional import cross_entropy, softplus
 
+from benchmarks.data import load_uci_split
 from sklearn_probmix import (
     NegativeLogLikelihood,
     NeighborLoader,
@@ -17,11 +18,7 @@ from sklearn_probmix import (
     ProbMixupRegressor,
     get_family,
 )
-from sklearn_probmix.datasets import (
-    cubic_mean,
-    heteroscedastic_cubic_sd,
-    load_uci_split,
-)
+from sklearn_probmix.datasets import cubic_mean, heteroscedastic_cubic_sd
 from sklearn_probmix.families import Normal, log_linear_pool, mix_responses
 from sklearn_probmix.modules import MLP
 

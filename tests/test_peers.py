@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import peers
-from benchmarks._runs import key, run_missing
-from benchmarks.peers_report import compare, fits_of, render_report
+from benchmarks.peers import __main__ as commands
+from benchmarks.peers import contenders, fits, tables
+from benchmarks.peers.report import compare, fits_of, render_report
+from benchmarks.runs import key, run_missing
 from sklearn_probmix.metrics import crps
 
 SCORES = [
@@ -28,9 +29,9 @@ def results_of(scores, dataset="yacht", n_splits=4):
                 "split": split,
                 "peer": name,
                 "version": "1.0",
-                "parameters": peers.REGRESSION[name].parameters,
+                "parameters": contenders.REGRESSION[name].parameters,
             }
-            value = score + 0.01 * (-1) ** split * (name == peers.OURS)
+            value = score + 0.01 * (-1) ** split * (name == contenders.OURS)
             values = dict.fromkeys(SCORES, value) | {"new_rows": 0.7}
             results[key(settings)] = {"settings": settings, "scores": values}
     return results
@@ -41,10 +42,10 @@ def test_a_peer_learns_a_line_in_the_units_of_y(name):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 2))
     y = 100 + 10 * X[:, 0] + rng.normal(size=60)
-    peer = peers.REGRESSION[name]
+    peer = contenders.REGRESSION[name]
     parameters = peer.parameters | ({"min_steps": 200} if "min_steps" in peer.parameters else {})
     forecast = peer.make(random_state=0, **parameters).fit(X, y).predict_proba(X)
-    scores = peers.regression_scores(y, forecast)
+    scores = fits.forecast_scores(y, forecast)
     assert scores["rmse"] < 2
     assert scores["crps"] < 1.5
     assert 0.7 < scores["coverage"] <= 1
@@ -56,9 +57,9 @@ def test_quantiles_of_a_normal_score_like_the_normal():
     levels = (np.arange(100) + 0.5) / 100
     normal = stats.norm(mean, 1)
     quantiles = normal.ppf(levels[:, None])
-    forecast = peers.QuantileForecast(levels, quantiles, *normal.interval(0.9), 0.01)
-    ours = peers.regression_scores(y, peers._normal(mean, np.ones(500)))
-    theirs = peers.regression_scores(y, forecast)
+    forecast = contenders.QuantileForecast(levels, quantiles, *normal.interval(0.9), 0.01)
+    ours = fits.forecast_scores(y, contenders.normals(mean, np.ones(500)))
+    theirs = fits.forecast_scores(y, forecast)
     assert ours["crps"] == pytest.approx(crps(y, normal))
     assert theirs["crps"] == pytest.approx(ours["crps"], rel=0.01)
     assert theirs["crps_normal"] == pytest.approx(ours["crps"], rel=0.02)
@@ -80,25 +81,25 @@ def test_rows_that_were_trained_on_are_told_apart(tmp_path):
     files = {"features": [0, 1], "target": [2], "train_0": range(25), "test_0": range(25, 30)}
     for name, numbers in files.items():
         np.savetxt(folder / f"index_{name}.txt", list(numbers), fmt="%d")
-    (job,) = peers.jobs("regression", ["yacht"], ["gp"], 1)
-    scores = peers.fit_regression(tmp_path, job)
+    (job,) = fits.jobs("regression", ["yacht"], ["gp"], 1)
+    scores = fits.fit_regression(tmp_path, job)
     assert scores["new_rows"] == 0.8
     assert np.isfinite(list(scores.values())).all()
 
 
 @pytest.mark.parametrize(("name", "sizes"), [("iris", (135, 15)), ("rings-100", (100, 2000))])
 def test_splits_are_stratified_and_repeatable(name, sizes):
-    X, X_test, y, y_test = peers.TABLES[name].split(1)
+    X, X_test, y, y_test = tables.TABLES[name].split(1)
     assert (len(X), len(X_test)) == sizes
     shares = [np.bincount(labels) / len(labels) for labels in (y, y_test)]
     np.testing.assert_allclose(*shares, atol=0.01)
-    np.testing.assert_array_equal(X, peers.TABLES[name].split(1)[0])
-    assert not np.array_equal(X, peers.TABLES[name].split(2)[0])
+    np.testing.assert_array_equal(X, tables.TABLES[name].split(1)[0])
+    assert not np.array_equal(X, tables.TABLES[name].split(2)[0])
 
 
 def test_one_classification_fit(tmp_path):
-    todo = peers.jobs("classification", ["iris"], ["logistic-regression"], 1)
-    results = run_missing(peers.fit_classification, todo, tmp_path / "peers.jsonl")
+    todo = fits.jobs("classification", ["iris"], ["logistic-regression"], 1)
+    results = run_missing(fits.fit_classification, todo, tmp_path / "peers.jsonl")
     scores = results[key(todo[0])]["scores"]
     assert scores["accuracy"] > 0.8
     assert 0 < scores["log_loss"] < 0.5
@@ -107,18 +108,18 @@ def test_one_classification_fit(tmp_path):
 
 def test_ours_is_run_anew_when_its_defaults_change(monkeypatch):
     def only():
-        return peers.jobs("regression", ["yacht"], [peers.OURS], 1)[0]
+        return fits.jobs("regression", ["yacht"], [contenders.OURS], 1)[0]
 
     before = only()
     assert key(json.loads(json.dumps(before))) == key(before)
-    peer = peers.REGRESSION[peers.OURS]
+    peer = contenders.REGRESSION[contenders.OURS]
     changed = peer._replace(parameters=peer.parameters | {"lr": 1.0})
-    monkeypatch.setitem(peers.REGRESSION, peers.OURS, changed)
+    monkeypatch.setitem(contenders.REGRESSION, contenders.OURS, changed)
     assert key(only()) != key(before)
 
 
 def test_jobs_go_breadth_first_and_leave_the_gaussian_process_out_of_large_tables():
-    todo = peers.jobs("regression", ["kin8nm", "yacht", "energy"], ["gp", "erm"])
+    todo = fits.jobs("regression", ["kin8nm", "yacht", "energy"], ["gp", "erm"])
     places = [(job["dataset"], job["split"]) for job in todo if job["peer"] == "erm"]
     assert places[:3] == [("yacht", 0), ("energy", 0), ("yacht", 1)]
     assert places[-1] == ("kin8nm", 4)
@@ -127,8 +128,8 @@ def test_jobs_go_breadth_first_and_leave_the_gaussian_process_out_of_large_table
 
 @pytest.mark.parametrize(("ours", "verdict"), [(0.5, "better"), (0.995, "lower"), (2, "worse")])
 def test_the_verdict_follows_from_the_paired_bound(ours, verdict):
-    results = results_of({"gp": 1.0, "ngboost": 1.5, peers.OURS: ours})
-    found = compare(fits_of(results, "regression"), "yacht", "nll", peers.REGRESSION)
+    results = results_of({"gp": 1.0, "ngboost": 1.5, contenders.OURS: ours})
+    found = compare(fits_of(results, "regression"), "yacht", "nll", contenders.REGRESSION)
     assert (found.peer, found.n_splits, found.verdict) == ("gp", 4, verdict)
     low, high = found.bounds
     errors = np.array([0.01, -0.01] * 2)
@@ -151,7 +152,7 @@ def test_the_report_of_nothing_leaves_every_claim_open():
 
 
 def test_the_report_marks_the_best():
-    results = results_of({"gp": 1.0, "erm": 1.5, peers.OURS: 0.5})
+    results = results_of({"gp": 1.0, "erm": 1.5, contenders.OURS: 0.5})
     text = render_report({**NOTHING, "regression": results})
     assert "| ours | 4 | **0.500±0.006** | **0.500** | **0.510** |" in text
     assert "| yacht | 0.70 | NLL | not run |" in text
@@ -161,9 +162,9 @@ def test_the_report_marks_the_best():
 
 
 def test_a_peer_that_is_not_installed_is_a_usage_error(tmp_path, capsys, monkeypatch):
-    peer = peers.CLASSIFICATION["catboost"]._replace(package="no-such-package")
-    monkeypatch.setitem(peers.CLASSIFICATION, "catboost", peer)
+    peer = contenders.CLASSIFICATION["catboost"]._replace(package="no-such-package")
+    monkeypatch.setitem(contenders.CLASSIFICATION, "catboost", peer)
     arguments = ["classification", "--peers", "catboost", "--results", str(tmp_path)]
     with pytest.raises(SystemExit):
-        peers.main(arguments)
+        commands.main(arguments)
     assert "extra benchmarks" in capsys.readouterr().err

@@ -7,18 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from benchmarks._runs import key
-from benchmarks.paper_report import NOT_RUN, Number, table
-from benchmarks.paper_settings import LARGE_SETS, SMALL_SETS
-from benchmarks.peers import (
-    ASIDE,
-    LEVEL,
-    N_GENERATED_TEST,
-    OURS,
-    PEERS,
-    REGRESSION,
-    TABLES,
-)
+from benchmarks.markdown import NOT_RUN, Number, table
+from benchmarks.paper.settings import LARGE_SETS, SMALL_SETS
+from benchmarks.peers.contenders import OURS, PEERS, REGRESSION
+from benchmarks.peers.tables import ASIDE, N_GENERATED_TEST, TABLES
+from benchmarks.runs import key
+from benchmarks.scores import LEVEL
 
 __all__ = ["compare", "fits_of", "render_report"]
 

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from benchmarks._runs import key
+from benchmarks.runs import key
 
 LOCAL = {"n_neighbors": 5}
 SEPARATE = {"method": "m-probmix", "embedding_variance": "separate"}

@@ -1,30 +1,24 @@
-"""The study behind the defaults: kinds of network, alone and stacked, on splits that choose.
+"""Kinds of network, alone and stacked, on splits that choose.
 
-``python -m benchmarks.defaults kinds`` trains every candidate kind by itself, five members with
-a fold each, and keeps its out-of-fold and its test distributions. ``stacks`` weighs, mixes and
-calibrates any sets of kinds from these, without training again; ``report`` prints the table.
+Every candidate kind is trained by itself, five members with a fold each, and its out-of-fold and
+its test distributions are kept. Any sets of kinds are weighed, mixed and calibrated from these,
+without training again.
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import os
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks._runs import RESULTS, read_results, run_missing
+from benchmarks.data import load_uci_split
+from benchmarks.scores import regression_scores
 from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor
 from sklearn_probmix.calibration import calibrate, fit_spread, spread_nll, stacking_weights
-from sklearn_probmix.datasets import load_uci_split
-from sklearn_probmix.metrics import coverage, crps, nll
+from sklearn_probmix.metrics import nll
 
-__all__ = ["KINDS", "fit_kind", "main"]
+__all__ = ["COMMON", "DATASETS", "KINDS", "fit_kind", "fit_stack", "report"]
 
-KIND_RESULTS = RESULTS / "defaults.jsonl"
-STACK_RESULTS = RESULTS / "defaults-stacks.jsonl"
 DATASETS = ("yacht", "energy", "bostonHousing", "concrete", "wine-quality-red")
 COMMON = {
     "n_members": 5,
@@ -86,7 +80,9 @@ def fit_kind(settings, *, data, cache):
         arrays |= {f"{name}_{key}": value for key, value in dist.params.items()}
     np.savez_compressed(distribution_file(cache, settings), **arrays)
     best = {"best_epoch_median": float(np.median(est.best_epoch_))}
-    return scores(y_test, test) | {f"oof_{k}": v for k, v in est.oof_scores_.items()} | best
+    return (
+        regression_scores(y_test, test) | {f"oof_{k}": v for k, v in est.oof_scores_.items()} | best
+    )
 
 
 def distribution_file(cache, settings):
@@ -94,16 +90,6 @@ def distribution_file(cache, settings):
     folder = Path(cache)
     folder.mkdir(parents=True, exist_ok=True)
     return folder / "{dataset}-{split}-{kind}.npz".format(**settings)
-
-
-def scores(y, dist):
-    """Test scores of one distribution."""
-    return {
-        "nll": nll(y, dist),
-        "crps": crps(y, dist),
-        "coverage": coverage(y, dist, level=0.9),
-        "rmse": float(np.sqrt(np.mean((y - dist.mean()) ** 2))),
-    }
 
 
 def stack(y, kinds, *, weighting="stacked", calibration="auto", shrinkage=0.1):
@@ -176,7 +162,7 @@ def fit_stack(settings, *, data, cache):
     ]
     dist, oof, weights = stack(split[2], kinds, calibration=settings["calibration"])
     named = dict(zip(settings["stack"], weights.tolist(), strict=True))
-    return scores(split[3], dist) | {"oof_nll": nll(split[2], oof)} | named
+    return regression_scores(split[3], dist) | {"oof_nll": nll(split[2], oof)} | named
 
 
 def report(kinds, stacks):
@@ -216,46 +202,3 @@ def cell(results):
         return "not run"
     mean = {name: np.mean([result[name] for result in results]) for name in ("nll", "crps")}
     return f"{mean['nll']:.3f} / {mean['crps']:.3f} ({len(results)})"
-
-
-def main(argv=None):
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["kinds", "stacks", "report"])
-    parser.add_argument("--data", default=os.environ.get("PROBMIX_DATA"))
-    parser.add_argument("--cache", default=".cache/defaults", help="folder of distributions")
-    parser.add_argument("--datasets", nargs="+", default=DATASETS)
-    parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
-    parser.add_argument("--stacks", nargs="+", default=[], help="sets of kinds, joined by +")
-    parser.add_argument("--calibration", default="auto")
-    parser.add_argument("--jobs", type=int, default=1)
-    options = parser.parse_args(argv)
-    if options.part == "report":
-        print(report(read_results(KIND_RESULTS), read_results(STACK_RESULTS)))
-        return
-    if options.data is None:
-        parser.error("--data, or the variable PROBMIX_DATA, must name the folder of the data")
-    places = itertools.product(options.splits, options.datasets)
-    run = partial(run_missing, n_jobs=options.jobs, title=options.part)
-    if options.part == "kinds":
-        jobs = [
-            {"dataset": dataset, "split": split, "kind": kind, "estimator": COMMON | KINDS[kind]}
-            for (split, dataset), kind in itertools.product(places, options.kinds)
-        ]
-        run(partial(fit_kind, data=options.data, cache=options.cache), jobs, KIND_RESULTS)
-    else:
-        jobs = [
-            {
-                "dataset": dataset,
-                "split": split,
-                "stack": names.split("+"),
-                "calibration": options.calibration,
-            }
-            for (split, dataset), names in itertools.product(places, options.stacks)
-        ]
-        run(partial(fit_stack, data=options.data, cache=options.cache), jobs, STACK_RESULTS)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,8 +3,8 @@
 ``python -m benchmarks.paper {toy-regression,toy-classification,uci,stocks,tables}``
 
 Every finished fit is one line of ``benchmarks/results/<experiment>.jsonl``; a command that is
-called again runs what is missing. ``tables`` writes ``benchmarks/PAPER_RESULTS.md`` from these
-files, with the paper's figures beside ours.
+called again runs what is missing. ``tables`` writes ``benchmarks/paper/PAPER_RESULTS.md`` from
+these files, with the paper's figures beside ours.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks._runs import RESULTS, read_results, run_missing
-from benchmarks.paper_settings import (
+from benchmarks.paper.fits import (
+    fit_stock,
+    fit_toy_classification,
+    fit_toy_regression,
+    fit_uci,
+)
+from benchmarks.paper.report import render_report, uci_cells, worse_cells
+from benchmarks.paper.settings import (
     FULL_BATCH_METHODS,
     LARGE_SETS,
     METHODS,
     N_SPLITS,
-    N_TOY_TEST,
     NINE_METHODS,
-    ONE_NETWORK,
     SELECTION_SPLITS,
     SEQUENCE_MODULES,
     SMALL_SETS,
@@ -39,81 +41,7 @@ from benchmarks.paper_settings import (
     variations,
     varied_settings,
 )
-from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor, fit_together
-from sklearn_probmix.datasets import (
-    load_stock_windows,
-    load_uci_split,
-    make_cubic,
-    make_rings,
-)
-from sklearn_probmix.metrics import (
-    brier_score,
-    coverage,
-    crps,
-    expected_calibration_error,
-    nll,
-)
-
-
-def fit_alike(make, settings, tables):
-    """Fit estimators that differ in their rows only, in one pass where that is quicker.
-
-    Parameters
-    ----------
-    make : type
-        ProbMixupRegressor or ProbMixupClassifier.
-    settings : list of dict
-        With equal "estimator"; the seed is "split" or "run", plus "seed_shift" if there is one.
-    tables : list of (X, y)
-
-    Returns
-    -------
-    list of estimators
-    """
-    seeds = [one.get("split", one.get("run")) + one.get("seed_shift", 0) for one in settings]
-    estimators = [
-        make(**ONE_NETWORK, **one["estimator"], random_state=seed)
-        for one, seed in zip(settings, seeds, strict=True)
-    ]
-    if len(estimators) == 1:
-        return [estimators[0].fit(*tables[0])]
-    return fit_together(estimators, tables)
-
-
-def fit_uci(root, settings):
-    """Fit and score splits of a UCI table."""
-    folder = Path(root, "uci", settings[0]["dataset"])
-    splits = [load_uci_split(folder, one["split"]) for one in settings]
-    tables = [(X, y) for X, _, y, _ in splits]
-    return [
-        regression_scores(est, X_test, y_test) | training_scores(est)
-        for est, (_, X_test, _, y_test) in zip(
-            fit_alike(ProbMixupRegressor, settings, tables), splits, strict=True
-        )
-    ]
-
-
-def regression_scores(est, X, y):
-    """Score a regressor's predictive distributions, in the units of y."""
-    dist = est.predict_proba(X)
-    return {
-        "nll": nll(y, dist),
-        "rmse": float(np.sqrt(np.mean((dist.mean() - y) ** 2))),
-        "crps": crps(y, dist),
-        "coverage": coverage(y, dist, level=0.9),
-    }
-
-
-def training_scores(est):
-    """Return the validation NLL of the kept epoch, in the units of y, and the epochs run."""
-    losses = [epoch["valid_loss"] for epoch in est.history_]
-    best = int(np.argmin(losses))
-    scores = {"best_epoch": best + 1, "n_epochs": len(losses)}
-    valid_nll = losses[best]
-    if isinstance(est, ProbMixupRegressor):
-        scores["log_scale"] = float(np.log(float(est.y_scale_[0])))
-        valid_nll += scores["log_scale"]
-    return scores | {"valid_nll": float(valid_nll)}
+from benchmarks.runs import RESULTS, read_results, run_missing
 
 
 def run_uci(args):
@@ -147,8 +75,6 @@ def _run_uci_table(args, dataset, methods, batch_size):
 
 def run_causes(args):
     """Fit the UCI cells that are worse than the paper's again, with one thing changed each time."""
-    from benchmarks.paper_report import uci_cells, worse_cells
-
     cells = uci_cells(read_results(args.results / "uci.jsonl"))
     jobs = []
     for dataset, method in worse_cells(cells):
@@ -166,27 +92,6 @@ def run_causes(args):
     run_missing(fit, jobs, path, n_jobs=args.jobs, title="causes", together="split")
 
 
-def fit_toy_regression(settings):
-    """Fit draws of the cubic; score inside (-4, 4) and outside, in (4, 6)."""
-    runs = [one["run"] for one in settings]
-    tables = [make_cubic(random_state=run) for run in runs]
-    fitted = fit_alike(ProbMixupRegressor, settings, tables)
-    return [toy_regression_scores(est, run) for est, run in zip(fitted, runs, strict=True)]
-
-
-def toy_regression_scores(est, run):
-    """Score one fit on new rows inside and outside of the training range."""
-    scores = training_scores(est)
-    for where, (low, high) in {"in": (-4, 4), "out": (4, 6)}.items():
-        X_test, y_test = make_cubic(N_TOY_TEST, low=low, high=high, random_state=10_000 + run)
-        found = regression_scores(est, X_test, y_test)
-        # The paper's NLL is that of standardised y.
-        found["nll_standardised"] = found["nll"] - scores["log_scale"]
-        found["mse"] = found.pop("rmse") ** 2
-        scores |= {f"{name}_{where}": value for name, value in found.items()}
-    return scores
-
-
 def run_toy_regression(args):
     """Fit the cubic: all methods, alphas, betas and poolings."""
     jobs = [
@@ -200,27 +105,6 @@ def run_toy_regression(args):
     run_missing(fit_toy_regression, jobs, path, n_jobs=args.jobs, title=title, together="run")
 
 
-def fit_toy_classification(settings):
-    """Fit and score draws of the three rings."""
-    runs = [one["run"] for one in settings]
-    tables = [make_rings(random_state=run) for run in runs]
-    fitted = fit_alike(ProbMixupClassifier, settings, tables)
-    return [toy_classification_scores(est, run) for est, run in zip(fitted, runs, strict=True)]
-
-
-def toy_classification_scores(est, run):
-    """Score one fit on new rows."""
-    X_test, y_test = make_rings(N_TOY_TEST, random_state=10_000 + run)
-    proba = est.predict_proba(X_test)
-    p_of_label = np.take_along_axis(proba, np.searchsorted(est.classes_, y_test)[:, None], axis=1)
-    return {
-        "accuracy": float(np.mean(est.classes_[proba.argmax(axis=1)] == y_test)),
-        "nll": float(-np.log(np.maximum(p_of_label, np.finfo(float).tiny)).mean()),
-        "brier": brier_score(y_test, proba, labels=est.classes_),
-        "calibration_error": expected_calibration_error(y_test, proba, labels=est.classes_),
-    } | training_scores(est)
-
-
 def run_toy_classification(args):
     """Fit the rings: all methods, alphas, betas and poolings."""
     jobs = [
@@ -232,21 +116,6 @@ def run_toy_classification(args):
     path = args.results / "toy-classification.jsonl"
     title = "toy-classification"
     run_missing(fit_toy_classification, jobs, path, n_jobs=args.jobs, title=title, together="run")
-
-
-def fit_stock(root, settings):
-    """Fit the earlier 80 % of a stock's windows, score the later 20 %."""
-    from benchmarks.sequence_modules import make_net
-
-    X, y = load_stock_windows(Path(root, "stocks", f"{settings['stock']}.csv"))
-    n_train = int(0.8 * len(y))
-    net = make_net(settings["module"], settings["estimator"]["method"], **settings["net"])
-    est = ProbMixupRegressor(
-        net=net, **ONE_NETWORK, **settings["estimator"], random_state=settings["run"]
-    )
-    est.fit(X[:n_train], y[:n_train])
-    scores = regression_scores(est, X[n_train:], y[n_train:]) | training_scores(est)
-    return scores | {"nll_standardised": scores["nll"] - scores["log_scale"]}
 
 
 def run_stocks(args):
@@ -264,8 +133,6 @@ def run_stocks(args):
 
 def write_tables(args):
     """Write what is in the results as Markdown."""
-    from benchmarks.paper_report import render_report
-
     names = ["toy-regression", "toy-classification", "uci", "causes", "stocks"]
     text = render_report({name: read_results(args.results / f"{name}.jsonl") for name in names})
     args.output.write_text(text, encoding="utf-8")
@@ -328,7 +195,7 @@ def _parser():
     stocks.add_argument("--runs", type=int, help="by default 3, and 1 of the transformer")
     stocks.add_argument("--modules", nargs="+", choices=SEQUENCE_MODULES, default=SEQUENCE_MODULES)
     tables = add("tables", write_tables, None)
-    tables.add_argument("--output", type=Path, default=RESULTS.parent / "PAPER_RESULTS.md")
+    tables.add_argument("--output", type=Path, default=Path(__file__).parent / "PAPER_RESULTS.md")
     return parser
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import paper_tables
-from benchmarks._runs import key
-from benchmarks.paper_settings import (
+from benchmarks.markdown import NOT_RUN, Number, Printed, table
+from benchmarks.paper.printed import STOCK_NLL, TOY_NLL_IN, TOY_NLL_OUT, UCI_NLL, UCI_RMSE
+from benchmarks.paper.settings import (
     FULL_BATCH_METHODS,
     LARGE_SETS,
     METHODS,
@@ -35,11 +35,11 @@ from benchmarks.paper_settings import (
     variations,
     varied_settings,
 )
+from benchmarks.runs import key
 
 __all__ = ["render_report", "uci_cells", "worse_cells"]
 
-NOT_RUN = "not run"
-PRINTED_UCI = {"nll": paper_tables.UCI_NLL, "rmse": paper_tables.UCI_RMSE}
+PRINTED_UCI = {"nll": UCI_NLL, "rmse": UCI_RMSE}
 N_PAPER_SPLITS = 20
 N_PAPER_RUNS = 10
 # Of the true distribution of the toy regression, whose y has the variance E[x^6] + 9.
@@ -214,8 +214,8 @@ def _uci_table(cells, dataset):
         if name != dataset:
             continue
         printed = {
-            "nll": paper_tables.UCI_NLL[dataset][method],
-            "rmse": paper_tables.UCI_RMSE[dataset][method],
+            "nll": UCI_NLL[dataset][method],
+            "rmse": UCI_RMSE[dataset][method],
         }
         row = {
             "method": TITLES[method],
@@ -305,8 +305,8 @@ def _toy_table(cells, pooling):
                 "runs": cell.runs(),
             }
             for where, printed in [
-                ("in", paper_tables.TOY_NLL_IN),
-                ("out", paper_tables.TOY_NLL_OUT),
+                ("in", TOY_NLL_IN),
+                ("out", TOY_NLL_OUT),
             ]:
                 figure = printed[pooling].get(alpha, {}).get(method)
                 row[f"NLL {where}"] = Number(cell, f"nll_standardised_{where}")
@@ -412,7 +412,7 @@ def render_stocks(cells):
         for stock in STOCKS:
             for method in NINE_METHODS:
                 cell = cells[module, stock, method]
-                figure = paper_tables.STOCK_NLL[module][stock][method]
+                figure = STOCK_NLL[module][stock][method]
                 apart = (cell.mean("nll_standardised") - figure.mean) / figure.sd if cell else None
                 rows.append(
                     {
@@ -565,7 +565,7 @@ def _probmix_against_paper(uci):
     for dataset in [*SMALL_SETS, *LARGE_SETS]:
         row = {"table": dataset}
         for title, methods in [("four", FOUR_PROBMIX), ("six", PROBABILISTIC)]:
-            printed = paper_tables.UCI_NLL[dataset]
+            printed = UCI_NLL[dataset]
             best = min((printed[method].mean, method) for method in methods)[1]
             found = best_cell(uci, dataset, methods)
             row[f"paper's best of {title}"] = (
@@ -643,100 +643,3 @@ def _render_causes(uci, results):
                 }
             )
     return table(rows) if rows else "None of those that were run."
-
-
-# Tables.
-
-
-class Number(NamedTuple):
-    """A cell of a table: an average of a score; the best of its column and group is in bold."""
-
-    cell: Cell
-    score: str
-    factor: float = 1
-    with_sd: bool = True
-    digits: int | None = None
-    more_is_better: bool = False
-    group: str = ""
-    average: str = "mean"
-
-    @property
-    def n_fits(self):
-        return self.cell.n_fits
-
-    @property
-    def value(self):
-        return getattr(self.cell, self.average)(self.score)
-
-    @property
-    def rank(self):
-        if not self.cell:
-            return float("nan")
-        return self.value * (-1 if self.more_is_better else 1)
-
-    def __str__(self):
-        if not self.cell:
-            return NOT_RUN
-        value = self.value * self.factor
-        sd = self.cell.sd(self.score) * self.factor
-        text = _rounded(value, self.digits)
-        return f"{text}±{_rounded(sd, self.digits)}" if self.with_sd and np.isfinite(sd) else text
-
-
-class Printed(NamedTuple):
-    """A figure of the paper as a cell of a table."""
-
-    mean: float
-    sd: float | None
-    group: str = ""
-    n_fits: int = 1
-
-    @property
-    def rank(self):
-        return self.mean
-
-    def __str__(self):
-        return _rounded(self.mean) + ("" if self.sd is None else f"±{_rounded(self.sd)}")
-
-
-def _rounded(value, digits=None):
-    if digits is None:
-        digits = 2 if abs(value) < 100 else 1
-    return f"{value:.{digits}f}"
-
-
-def table(rows):
-    """Render rows as a Markdown table, the best number of each column and group in bold.
-
-    Numbers of fewer than half as many fits as others of the column have are not in the running.
-
-    Parameters
-    ----------
-    rows : list of dict
-        With the same keys, which are the header.
-
-    Returns
-    -------
-    str
-    """
-    places = {}
-    for row in rows:
-        for column, value in row.items():
-            if isinstance(value, Number | Printed) and np.isfinite(value.rank):
-                places.setdefault((column, value.group), []).append(value)
-    best = {}
-    for place, values in places.items():
-        most = max(value.n_fits for value in values)
-        best[place] = min(value.rank for value in values if 2 * value.n_fits >= most)
-
-    def rendered(column, value):
-        if isinstance(value, Number | Printed) and value.rank == best.get((column, value.group)):
-            return f"**{value}**"
-        return str(value)
-
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    lines += [
-        "| " + " | ".join(rendered(column, value) for column, value in row.items()) + " |"
-        for row in rows
-    ]
-    return "\n".join(lines)

@@ -13,9 +13,10 @@ fused AdamW. It indexes tensors, and pools natural parameters with the partner r
 is off for all. Loop and estimator must reach the same training loss, or the run fails.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
-import math
 import subprocess
 import sys
 import time
@@ -25,38 +26,23 @@ from typing import NamedTuple
 import numpy as np
 import skorch
 import torch
-from sklearn.preprocessing import StandardScaler
-from skorch import NeuralNet
-from torch import nn
-from torch.nn.functional import softplus
 from tqdm import tqdm
 
-from sklearn_probmix import NegativeLogLikelihood, ProbMixupRegressor, fit_together
-from sklearn_probmix.loaders import nearest_neighbors
-from sklearn_probmix.modules import MLP
+from benchmarks.runs import RESULTS
+from benchmarks.speed.contenders import (
+    CONTENDERS,
+    ENSEMBLES,
+    N_FEATURES,
+    N_ROWS,
+    Setting,
+    make_table,
+)
 
-RESULTS = Path(__file__).parent / "results" / "speed.json"
-N_ROWS, N_FEATURES = 10_000, 20
 BATCH_SIZES = (256, 1024)
 N_ENSEMBLE_ROWS, ENSEMBLE_BATCH_SIZE = 1_000, 64
-# So low that training settles: where it memorises noise, losses differ by more than the tolerance
-# between seeds.
-LR = 0.0003
-WEIGHT_DECAY, VARIANCE_FLOOR, ALPHA = 0.01, 1e-4, 0.2
-VALIDATION_FRACTION = 0.2
-N_NEIGHBORS = 5
 LOSS_TOLERANCE = 0.02
-LAST_EPOCHS = 10
 IMPORT_ROUNDS, IMPORT_LIMIT = 7, 1.10
 BASE_IMPORT, OWN_IMPORT = "torch, skorch, sklearn", "sklearn_probmix"
-
-
-class Setting(NamedTuple):
-    """What all contenders of a round share."""
-
-    batch_size: int
-    epochs: int
-    seed: int
 
 
 class Ratio(NamedTuple):
@@ -70,146 +56,6 @@ class Ratio(NamedTuple):
     """A contender that stands for a part of the first, whose time is subtracted."""
 
 
-def make_table(n_rows=N_ROWS, random_state=0):
-    """A smooth function of 20 columns under noise, so that the loss settles near 1 nat."""
-    rng = np.random.default_rng(random_state)
-    X = rng.normal(size=(n_rows, N_FEATURES))
-    signal = np.sin(X[:, 0]) + 0.5 * X[:, 1] * X[:, 2] + X[:, 3:6].sum(axis=1) / 3
-    return X, signal + rng.normal(scale=2.0, size=n_rows)
-
-
-def loop_fit(X, y, setting, *, mix):
-    """Train by hand; return the training loss, averaged over the last epochs."""
-    rng = np.random.default_rng(setting.seed)
-    torch.manual_seed(setting.seed)
-    X = torch.from_numpy(StandardScaler().fit_transform(X).astype(np.float32))
-    y = torch.from_numpy(((y - y.mean()) / y.std()).astype(np.float32))
-    rows = torch.from_numpy(rng.permutation(len(X)))
-    n_valid = round(VALIDATION_FRACTION * len(X))
-    X_valid, y_valid = X[rows[:n_valid]], y[rows[:n_valid]]
-    X, y = X[rows[n_valid:]], y[rows[n_valid:]]
-    net = nn.Sequential(
-        nn.Linear(N_FEATURES, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 2)
-    )
-    optimizer = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
-    best_loss, best_weights, train_losses = math.inf, None, []
-    for _ in range(setting.epochs):
-        net.train()
-        train_loss = 0.0
-        for batch in torch.from_numpy(rng.permutation(len(X))).split(setting.batch_size):
-            target, eta = y[batch], natural(net(X[batch]))
-            if mix:
-                partner = torch.from_numpy(rng.permutation(len(batch)))
-                lam = torch.from_numpy(rng.beta(ALPHA, ALPHA, len(batch)).astype(np.float32))
-                target = torch.lerp(target[partner], target, lam)
-                eta = torch.lerp(eta[partner], eta, lam[:, None])
-            loss = nll(eta, target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            train_loss += loss.item() * len(batch) / len(X)
-        train_losses.append(train_loss)
-        net.eval()
-        with torch.no_grad():
-            valid_loss = nll(natural(net(X_valid)), y_valid).item()
-        if valid_loss < best_loss:
-            best_loss = valid_loss
-            best_weights = {name: value.clone() for name, value in net.state_dict().items()}
-    net.load_state_dict(best_weights)
-    return np.mean(train_losses[-LAST_EPOCHS:])
-
-
-def natural(raw):
-    """Natural parameters of a Normal, (rows, 2)."""
-    mean, spread = raw.unbind(-1)
-    precision = 1 / (softplus(spread) + VARIANCE_FLOOR)
-    return torch.stack([mean * precision, -0.5 * precision], dim=-1)
-
-
-def nll(eta, y):
-    """Mean negative log-likelihood of y (rows,) at eta (rows, 2)."""
-    variance = -0.5 / eta[:, 1]
-    mean = eta[:, 0] * variance
-    return 0.5 * ((2 * math.pi * variance).log() + (y - mean).square() / variance).mean()
-
-
-def estimator_fit(X, y, setting, **parameters):
-    """Fit a ProbMixupRegressor; return the training loss, averaged over the last epochs."""
-    return last_losses(regressor(setting, **parameters).fit(X, y).history_)
-
-
-def regressor(setting, **parameters):
-    """One network in the setting of the loop, but for what `parameters` say."""
-    common = {
-        "n_members": 1,
-        "calibration": "off",
-        "lr_schedule": "constant",
-        "alpha": ALPHA,
-        "hidden_layer_sizes": (128, 64),
-        "variance_floor": VARIANCE_FLOOR,
-        "lr": LR,
-        "weight_decay": WEIGHT_DECAY,
-        "batch_size": setting.batch_size,
-        "max_epochs": setting.epochs,
-        "validation_fraction": VALIDATION_FRACTION,
-        "early_stopping": False,
-        "random_state": setting.seed,
-    }
-    return ProbMixupRegressor(**(common | parameters))
-
-
-def fit_ten(X, y, setting, *, together):
-    """Fit ten networks to ten tables, in one pass or one after another."""
-    estimators = [regressor(setting._replace(seed=seed), method="probmix") for seed in range(10)]
-    if together:
-        fit_together(estimators, [(X, y)] * len(estimators))
-    else:
-        for est in estimators:
-            est.fit(X, y)
-    return math.nan
-
-
-def skorch_fit(X, y, setting):
-    """Train the same network by skorch as it comes, with PyTorch's DataLoader."""
-    torch.manual_seed(setting.seed)
-    net = NeuralNet(
-        MLP,
-        module__n_features=N_FEATURES,
-        criterion=NegativeLogLikelihood,
-        optimizer=torch.optim.AdamW,
-        optimizer__weight_decay=WEIGHT_DECAY,
-        optimizer__fused=True,
-        lr=LR,
-        max_epochs=setting.epochs,
-        batch_size=setting.batch_size,
-        iterator_train__shuffle=True,
-        verbose=0,
-    )
-    X = StandardScaler().fit_transform(X).astype(np.float32)
-    y = ((y - y.mean()) / y.std()).astype(np.float32)
-    return last_losses(net.fit(X, y).history)
-
-
-def last_losses(history):
-    return np.mean([epoch["train_loss"] for epoch in history[-LAST_EPOCHS:]])
-
-
-def search_neighbors(X, y, setting):
-    """Only find the neighbours of as many rows as are trained on."""
-    nearest_neighbors(X[: round((1 - VALIDATION_FRACTION) * len(X))], N_NEIGHBORS)
-    return math.nan
-
-
-CONTENDERS = {
-    "loop, erm": lambda *args: loop_fit(*args, mix=False),
-    "loop, probmix": lambda *args: loop_fit(*args, mix=True),
-    "erm": lambda *args: estimator_fit(*args, method="erm"),
-    "probmix": lambda *args: estimator_fit(*args, method="probmix"),
-    "probmix, Loc^5": lambda *args: estimator_fit(*args, method="probmix", n_neighbors=N_NEIGHBORS),
-    "search of neighbours": search_neighbors,
-    "skorch as it comes, erm": skorch_fit,
-}
-
 RATIOS = [
     Ratio("erm", "loop, erm", 1.15, same_loss=True),
     Ratio("probmix", "loop, probmix", 1.15, same_loss=True),
@@ -218,19 +64,6 @@ RATIOS = [
     Ratio("probmix, Loc^5", "erm", without="search of neighbours"),
     Ratio("skorch as it comes, erm", "loop, erm"),
 ]
-
-# With as many epochs as the default gives a table, which makes as many steps of more rows.
-_FIVE = {"method": "probmix", "n_members": 5, "max_epochs": "auto"}
-ENSEMBLES = {
-    "one network": lambda *args: estimator_fit(*args, method="probmix"),
-    "8 members": lambda *args: estimator_fit(
-        *args, method="probmix", n_members=8, validation="holdout"
-    ),
-    "5 members, hold-out": lambda *args: estimator_fit(*args, **_FIVE, validation="holdout"),
-    "5 members, folds": lambda *args: estimator_fit(*args, **_FIVE, validation="cv"),
-    "10 fits": lambda *args: fit_ten(*args, together=False),
-    "10 fits in one pass": lambda *args: fit_ten(*args, together=True),
-}
 
 ENSEMBLE_RATIOS = [
     Ratio("8 members", "one network", 3.5),
@@ -337,7 +170,9 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "speed.json", help="where the figures go"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [import_row()]

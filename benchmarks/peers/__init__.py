@@ -1,0 +1,1 @@
+"""Our defaults beside what users have elsewhere."""

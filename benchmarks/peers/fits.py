@@ -1,0 +1,196 @@
+"""Which fits there are, and one fit of one peer and its scores."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+from scipy.special import logsumexp
+from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.model_selection import KFold
+from threadpoolctl import threadpool_limits
+
+from benchmarks.data import load_uci_split
+from benchmarks.paper.settings import LARGE_SETS, N_SPLITS
+from benchmarks.peers.contenders import CLASSIFICATION, PEERS, REGRESSION, QuantileForecast
+from benchmarks.peers.tables import ASIDE, TABLES
+from benchmarks.scores import LEVEL, regression_scores
+from sklearn_probmix.calibration import stacking_weights
+from sklearn_probmix.metrics import expected_calibration_error, interval_width
+
+__all__ = [
+    "N_ASIDE_SPLITS",
+    "N_CLASSIFICATION_SPLITS",
+    "fit_aside",
+    "fit_classification",
+    "fit_regression",
+    "forecast_scores",
+    "jobs",
+]
+
+N_CLASSIFICATION_SPLITS = 10
+N_ASIDE_SPLITS = 5
+
+
+def settings_of(task, dataset, split, name):
+    """Return the settings of a fit, which are the key of its result.
+
+    Parameters
+    ----------
+    task : {"regression", "aside", "classification"}
+    dataset : str
+    split : int
+    name : str
+        Of a peer.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    importlib.metadata.PackageNotFoundError
+        If the peer is not installed.
+    """
+    peer = PEERS[task][name]
+    return {
+        "dataset": dataset,
+        "split": split,
+        "peer": name,
+        # Without the name of the build, as in 2.13.0+cpu.
+        "version": version(peer.package).split("+")[0],
+        "parameters": peer.parameters,
+    }
+
+
+def jobs(task, datasets, names, n_splits=None):
+    """List the fits of a task in order of priority: breadth first, large tables last.
+
+    Parameters
+    ----------
+    task : {"regression", "aside", "classification"}
+    datasets, names : sequence of str
+        Tables, and peers.
+    n_splits : int or None, default=None
+        None means 20, 5 of the large tables, and 10 of those for classification.
+
+    Returns
+    -------
+    list of dict
+    """
+    usual = N_SPLITS | dict.fromkeys(TABLES, N_CLASSIFICATION_SPLITS)
+    counts = {name: n_splits or usual.get(name, N_ASIDE_SPLITS) for name in datasets}
+    large_sets = {*LARGE_SETS, *(name for name, table in ASIDE.items() if table.large)}
+    places = sorted(
+        (dataset in large_sets, split) for dataset in datasets for split in range(counts[dataset])
+    )
+    return [
+        settings_of(task, dataset, split, name)
+        for large, split in dict.fromkeys(places)
+        for dataset in datasets
+        if (dataset in large_sets) == large and split < counts[dataset]
+        for name in names
+        if PEERS[task][name].large or not large
+    ]
+
+
+def fit_regression(root, settings):
+    """Fit one peer to one split of a UCI table and score its predictive distributions."""
+    X, X_test, y, y_test = load_uci_split(Path(root, "uci", settings["dataset"]), settings["split"])
+    est, forecast, seconds = _timed(REGRESSION, settings, X, y, X_test)
+    known = {tuple(row) for row in X}
+    is_new = np.array([tuple(row) not in known for row in X_test])
+    scores = forecast_scores(y_test, forecast)
+    new = forecast_scores(y_test[is_new], forecast[is_new])
+    return {
+        **scores,
+        "new_rows": float(is_new.mean()),
+        **{f"{name}_new": new[name] for name in ("nll", "crps", "crps_normal") if name in new},
+        **seconds,
+        **_own_scores(est),
+        **_own_weights(est, y),
+    }
+
+
+def fit_aside(settings):
+    """Fit one peer to one draw of a table kept aside, and score it beside the true density."""
+    X, X_test, y, y_test, true_nll = ASIDE[settings["dataset"]].split(settings["split"])
+    est, forecast, seconds = _timed(REGRESSION, settings, X, y, X_test)
+    scores = forecast_scores(y_test, forecast)
+    return {**scores, "true_nll": true_nll, **seconds, **_own_scores(est)}
+
+
+def fit_classification(settings):
+    """Fit one peer to one split of a table and score its class probabilities."""
+    X, X_test, y, y_test = TABLES[settings["dataset"]].split(settings["split"])
+    est, proba, seconds = _timed(CLASSIFICATION, settings, X, y, X_test)
+    labels = np.unique(y)
+    proba = np.asarray(proba, dtype=float)
+    return {
+        "log_loss": log_loss(y_test, proba, labels=labels),
+        "brier": brier_score_loss(y_test, proba, labels=labels),
+        "ece": expected_calibration_error(y_test, proba, labels=labels),
+        "accuracy": float(np.mean(labels[proba.argmax(axis=1)] == y_test)),
+        **seconds,
+        **_own_scores(est),
+    }
+
+
+def _timed(peers, settings, X, y, X_test):
+    """Fit in one thread; return the estimator, its forecast and the processor's seconds."""
+    peer = peers[settings["peer"]]
+    est = peer.make(random_state=settings["split"], **peer.parameters)
+    with threadpool_limits(1):
+        start = time.process_time()
+        est.fit(X, y)
+        fitted = time.process_time()
+        forecast = est.predict_proba(X_test)
+        end = time.process_time()
+    return est, forecast, {"fit_seconds": fitted - start, "predict_seconds": end - fitted}
+
+
+def forecast_scores(y, forecast):
+    """Score a PredictiveDistribution or a QuantileForecast in the units of y.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+    forecast : PredictiveDistribution or QuantileForecast
+
+    Returns
+    -------
+    dict of str to float
+        "nll", "crps", "rmse" of the mean, "coverage" and mean "width" of 90 % intervals.
+    """
+    if isinstance(forecast, QuantileForecast):
+        return forecast.scores(y)
+    return regression_scores(y, forecast) | {"width": interval_width(forecast, level=LEVEL)}
+
+
+def _own_scores(est):
+    """Return what an estimator of ours says of itself from its out-of-fold rows, if anything."""
+    scores = getattr(est, "oof_scores_", {})
+    return {f"oof_{name}": float(value) for name, value in scores.items()}
+
+
+def _own_weights(est, y):
+    """Return the weights of our kinds, and what they gain over uniform ones, out of fold.
+
+    The gain is in nats per row: weights are fitted without a fold and scored on it. Each kind has
+    one component in the out-of-fold density of a row.
+    """
+    if not hasattr(est, "oof_predictive_"):
+        return {}
+    params = est.oof_predictive_.params
+    log_density = stats.norm(params["loc"], params["scale"]).logpdf(y[:, None])
+    gain = np.empty(len(y))
+    for train, test in KFold(5, shuffle=True, random_state=0).split(y):
+        weights = stacking_weights(log_density[train])
+        uniform = np.full_like(weights, 1 / len(weights))
+        gain[test] = logsumexp(log_density[test], axis=1, b=weights)
+        gain[test] -= logsumexp(log_density[test], axis=1, b=uniform)
+    named = {f"weight_{kind}": float(weight) for kind, weight in enumerate(est.weights_)}
+    return {**named, "stacking_gain": float(gain.mean())}

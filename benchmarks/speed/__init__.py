@@ -1,0 +1,1 @@
+"""What a fit costs beside a hand-written loop."""

@@ -1,0 +1,35 @@
+"""Responses of every family, for tests that need some y in its support."""
+
+import numpy as np
+
+# In these units a mean between 0 and 4 lies in the support.
+UNITS = {"beta": 0.25, "bernoulli": 0.25, "poisson": 10.0}
+
+
+def sample_y(family, mean, rng, *, n_classes=3):
+    """Draw responses around means between 0 and 4, in units of the family.
+
+    Classes are the codes of `n_classes` equal parts of that interval.
+    """
+    mean = np.asarray(mean) * UNITS.get(family, 1.0)
+    match family:
+        case "normal" | "homoscedastic-normal":
+            return rng.normal(mean, 0.1)
+        case "lognormal":
+            return np.exp(rng.normal(np.log(mean), 0.1))
+        case "gamma":
+            return rng.gamma(100, mean / 100)
+        case "beta":
+            return rng.beta(40 * mean, 40 * (1 - mean))
+        case "poisson":
+            return rng.poisson(mean).astype(float)
+        case "bernoulli":
+            return rng.binomial(1, mean).astype(float)
+        case "categorical":
+            return (mean / 4 * n_classes).astype(int)
+
+
+def some_y(family, shape, *, n_classes=3, seed=0):
+    """Draw responses that are spread over the support."""
+    rng = np.random.default_rng(seed)
+    return sample_y(family, rng.uniform(0.1, 3.9, shape), rng, n_classes=n_classes)
