@@ -42,7 +42,11 @@ RULES = {
     "training_displays": Rule({"displays"}, {"matplotlib", "numpy", "sklearn"}),
     "datasets": Rule(set(), {"numpy", "scipy", "sklearn"}),
     # They meet.
-    "base": Rule({"training", "calibration"}, {"numpy", "sklearn", "torch"}),
+    "settings": Rule(set(), {"numpy", "sklearn", "torch"}),
+    "encoding": Rule(set(), {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
+    "base": Rule(
+        {"training", "calibration", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
+    ),
     "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "torch"}),
     "classifier": Rule({"base"}, {"numpy", "scipy", "sklearn", "torch"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
