@@ -494,7 +494,7 @@ class BaseProbMixup(BaseEstimator):
 
     def _fit_folds(self, rows, folds, rng, nets):
         whole = rows.part
-        mask = torch.ones(len(whole.y), len(folds))
+        mask = torch.ones(len(whole.y), len(folds), dtype=torch.float32)
         for member, fold in enumerate(folds):
             mask[fold, member] = 0
         held_out = Part.side_by_side([whole.take(fold) for fold in folds])

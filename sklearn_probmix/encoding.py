@@ -7,7 +7,6 @@ found in it and what is expected.
 
 from __future__ import annotations
 
-import reprlib
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, NoReturn
@@ -337,7 +336,7 @@ def _refuse_value(
 ) -> NoReturn:
     place = f"[{', '.join(map(str, where))}]" if where else ""
     # Scalars of numpy name their type in their repr.
-    found = reprlib.repr(value) if not isinstance(value, np.generic) else f"{value}"
+    found = f"{value}" if isinstance(value, np.generic) else repr(value)[:80]
     raise ValueError(f"{what.format(name)}{name}{place} = {found}; expected {expected}.")
 
 
