@@ -358,7 +358,7 @@ def _column_without_numbers(
         columns = ()
     for column, values in columns:
         try:
-            if not np.isfinite(values.astype(np.float64)).all():
+            if values.dtype.kind == "c" or not np.isfinite(values.astype(np.float64)).all():
                 return column, values.dtype
         except (OverflowError, TypeError, ValueError):
             return column, values.dtype

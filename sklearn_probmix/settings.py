@@ -11,6 +11,8 @@ import numpy as np
 import sklearn
 import torch
 
+from sklearn_probmix.floats import USUAL
+
 __all__ = ["neutral_settings"]
 
 P = ParamSpec("P")
@@ -23,7 +25,6 @@ _SKLEARN = {
     "skip_parameter_validation": False,
     "transform_output": "default",
 }
-_NUMPY = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 _CPU = torch.device("cpu")
 
 
@@ -65,7 +66,7 @@ def neutral_settings(function: Callable[P, R]) -> Callable[P, R]:
 def _neutral() -> Iterator[None]:
     with ExitStack() as settings:
         settings.enter_context(sklearn.config_context(**_SKLEARN))
-        settings.enter_context(np.errstate(**_NUMPY))
+        settings.enter_context(np.errstate(**USUAL))
         settings.enter_context(torch.inference_mode(False))
         settings.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda"):

@@ -33,8 +33,9 @@ RULES = {
     "callbacks": Rule({"criterion", "modules", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "training": Rule({"callbacks"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
+    "floats": Rule(set(), {"numpy"}),
     "quantiles": Rule(set(), {"numpy", "scipy"}),
-    "distributions": Rule({"quantiles"}, {"numpy", "scipy"}),
+    "distributions": Rule({"floats", "quantiles"}, {"numpy", "scipy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
     "scorers": Rule({"metrics"}, {"numpy", "sklearn"}),
     "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
@@ -42,7 +43,7 @@ RULES = {
     "training_displays": Rule({"displays"}, {"matplotlib", "numpy", "sklearn"}),
     "datasets": Rule(set(), {"numpy", "scipy", "sklearn"}),
     # They meet.
-    "settings": Rule(set(), {"numpy", "sklearn", "torch"}),
+    "settings": Rule({"floats"}, {"numpy", "sklearn", "torch"}),
     "encoding": Rule(set(), {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
     "base": Rule(
         {"training", "calibration", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
@@ -132,6 +133,7 @@ def test_modules_import_only_what_lies_below(module):
 def test_the_wings_meet_in_the_estimators_only():
     left = {"families", "loaders", "modules", "callbacks"}
     right = {
+        "floats",
         "quantiles",
         "distributions",
         "metrics",
