@@ -234,9 +234,8 @@ feature_names_in_
                 f"{self.classes_.tolist()}."
             )
         if len(self.classes_) < 2:
-            raise ValueError(
-                f"y holds the single class {self.classes_[0]!r}; expected at least 2 classes."
-            )
+            (label,) = self.classes_.tolist()
+            raise ValueError(f"y holds the single class {label!r}; expected at least 2 classes.")
         return X, np.searchsorted(self.classes_, y)
 
     def _class_weight(self, y):
