@@ -50,6 +50,9 @@ class Linear(nn.Linear):
     and `n_out` small.
     """
 
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__(n_in, n_out, dtype=torch.float32)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (rows, [members,] ..., n_in) to (rows, [members,] ..., n_out)."""
         if self.weight.ndim == 2 and self.training:
@@ -113,7 +116,7 @@ def quantile_knots(X: Tensor, n_knots: int) -> Tensor:
     Tensor of shape (n_features, n_knots)
     """
     # torch.quantile refuses large tables.
-    levels = torch.linspace(0, len(X) - 1, n_knots).long()
+    levels = torch.linspace(0, len(X) - 1, n_knots, dtype=torch.float32).long()
     return X.sort(dim=0).values[levels].T.contiguous()
 
 
@@ -146,7 +149,11 @@ class GaussianSampler(nn.Module):
     def __init__(self, n_features: int, n_draws: int = 32, n_train_draws: int = 1):
         super().__init__()
         self.n_train_draws = n_train_draws
-        points = SobolEngine(n_features, scramble=True, seed=0).draw(n_draws, dtype=torch.float64)
+        engine = SobolEngine(n_features, scramble=True, seed=0)
+        # The engine rounds the first point to the default dtype of the process.
+        first = (engine.quasi.double() / 2**engine.MAXBIT).float()
+        points = engine.draw(n_draws, dtype=torch.float64)
+        points[0] = first
         # Sobol points may touch 0, where the quantile is infinite.
         noise = torch.special.ndtri(points.clamp(1e-6, 1 - 1e-6)).float()
         self.register_buffer("noise", noise, persistent=False)
@@ -270,7 +277,8 @@ class MLP(nn.Module):
         self.head = nn.Sequential(
             *chain(*layers[mixing_layer:]), Linear(sizes[-1], n_outputs * n_varying)
         )
-        self.shared = nn.Parameter(torch.zeros(n_outputs, self.family.n_shared))
+        shared = torch.zeros(n_outputs, self.family.n_shared, dtype=torch.float32)
+        self.shared = nn.Parameter(shared)
         self.embedding, self.sampler = trunk, None
         if embedding != "point":
             width = sizes[mixing_layer]

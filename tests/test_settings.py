@@ -138,6 +138,8 @@ OF_A_THREAD = {
     "warnings are errors": _warnings_are_errors,
 }
 OF_A_PROCESS = {
+    "float64": "torch.set_default_dtype(torch.float64)",
+    "float16": "torch.set_default_dtype(torch.float16)",
     "deterministic algorithms": "torch.use_deterministic_algorithms(True)",
     "two threads": "torch.set_num_threads(2)",
     "all of numpy, scikit-learn and torch": (
