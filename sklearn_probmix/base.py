@@ -23,7 +23,6 @@ from sklearn.model_selection import (
     StratifiedKFold,
     StratifiedShuffleSplit,
 )
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import (
     HasMethods,
@@ -31,11 +30,13 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.criterion import log_likelihood
+from sklearn_probmix.encoding import fit_scaler, scale_columns, to_columns, to_groups, to_numbers
 from sklearn_probmix.modules import ACTIVATIONS
+from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.training import (
     METHODS,
     Part,
@@ -48,8 +49,8 @@ from sklearn_probmix.training import (
 )
 
 MIN_ROWS_TO_VALIDATE = 10
-# Of standardised columns: a million standard deviations.
-_FARTHEST = 1e6
+# Of standardised responses: the gradients of what is farther away overflow.
+_FARTHEST_Y = {torch.float32: 1e15}
 # Relative to the mean; in float32 rows of less may all vanish together.
 _LEAST_WEIGHT = 1e-30
 # What the kinds of network have in common, because their rows, members and family are the same.
@@ -137,6 +138,7 @@ class BaseProbMixup(BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    @neutral_settings
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, groups=None):
         """Train the networks, keep their best epochs, and weigh and calibrate their mixture.
 
@@ -169,9 +171,8 @@ class BaseProbMixup(BaseEstimator):
             rows = self._prepare(X, y, sample_weight, groups, reset=nets is None)
             rng = check_random_state(self.random_state)
             if X_val is not None:
-                check_consistent_length(X_val, y_val)
-                X_val, y_val = self._validate_rows(X_val, y_val, reset=False, name="y_val")
-                valid = self._part(X_val, y_val, None)
+                X_val, y_val = self._validate_rows(X_val, y_val, reset=False, suffix="_val")
+                valid = self._part(X_val, y_val, None, name="y_val")
                 self._fit_holdout(rows.part, valid, rng, nets)
             elif isinstance(self.validation, str) and len(rows.y) < MIN_ROWS_TO_VALIDATE:
                 self._warn(
@@ -184,6 +185,7 @@ class BaseProbMixup(BaseEstimator):
                 self._fit_holdout(*self._split(rows, rng), rng, nets)
         return self
 
+    @neutral_settings
     def _partial_fit(self, X, y, sample_weight, **kwargs):
         with self._unchanged_on_error():
             nets = getattr(self, "nets_", None)
@@ -202,8 +204,8 @@ class BaseProbMixup(BaseEstimator):
         X, y = self._validate_rows(X, y, reset=reset, **kwargs)
         weight = self._weigh(X, y, sample_weight)
         if groups is not None:
+            groups = to_groups(groups)
             check_consistent_length(X, groups)
-            groups = np.asarray(groups)
         given, kept = (X, y, groups), np.arange(len(y))
         if weight is not None:
             # A row of no weight would have a say as a partner, and in the scaling.
@@ -253,22 +255,27 @@ class BaseProbMixup(BaseEstimator):
                 f"device={self.device!r}; expected one of torch's, such as 'cpu' or 'cuda:0'."
             ) from error
 
-    def _validate_X(self, X, **kwargs):
-        try:
-            return validate_data(self, X, dtype=np.float64, allow_nd=self.net is not None, **kwargs)
-        except (TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            found = _column_without_numbers(X)
-            if found is None or "feature" in reason or "Input y" in reason:
-                raise
+    def _check_rows(self, X, y, to_targets, reset, suffix):
+        """Check X and y, or X_val and y_val, as arrays."""
+        if y is None:
             raise ValueError(
-                f"column {found[0]!r} of X, of type {found[1]}, does not hold finite numbers only "
-                f"({reason}). Encode and impute such columns first, as tabular_pipeline of skrub "
-                "does."
-            ) from error
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                "is None."
+            )
+        least = 2 if reset else 1
+        allow_nd = self.net is not None
+        X = to_columns(
+            self, X, name=f"X{suffix}", reset=reset, allow_nd=allow_nd, ensure_min_samples=least
+        )
+        y = to_targets(y, f"y{suffix}")
+        check_consistent_length(X, y)
+        return X, y
 
     def _weigh(self, X, y, sample_weight):
         """Weights of rows, of mean 1 where they are not 0, or None where all are equal."""
+        if sample_weight is not None:
+            # Indexed, an array without axes becomes the number that scikit-learn expects.
+            sample_weight = to_numbers(sample_weight, "sample_weight")[()]
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         weight = weight * self._class_weight(y)
         if not weight.max() > 0:
@@ -283,12 +290,8 @@ class BaseProbMixup(BaseEstimator):
         return np.ones(len(y))
 
     def _fit_scaling(self, X, y, weight):
-        """Learn how X and y are standardised; sequences are standardised by channel."""
-        channels = X.reshape(-1, X.shape[-1])
-        repeats = len(channels) // len(X)
-        self.scaler_ = StandardScaler().fit(
-            channels, sample_weight=None if weight is None else np.repeat(weight, repeats)
-        )
+        """Learn how X and y are standardised."""
+        self.scaler_ = fit_scaler(X, weight)
         self.family_ = self._make_family()
         y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
         self.n_outputs_ = y.shape[1]
@@ -296,20 +299,24 @@ class BaseProbMixup(BaseEstimator):
         scaling = self.family_.scaling(y, weight)
         self.y_shift_, self.y_scale_ = (value.numpy() for value in scaling)
 
-    def _scale_X(self, X):
-        scaled = self.scaler_.transform(X.reshape(-1, X.shape[-1])).reshape(X.shape)
-        # Farther away the activations of a network in float32 overflow.
-        scaled = scaled.clip(-_FARTHEST, _FARTHEST)
-        return torch.from_numpy(scaled.astype(np.float32))
-
     def _y_scaling(self):
         return torch.from_numpy(self.y_shift_), torch.from_numpy(self.y_scale_)
 
-    def _part(self, X, y, weight):
+    def _part(self, X, y, weight, name="y"):
         y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
-        y = self.family_.standardise(y, *self._y_scaling()).to(self.family_.dtype)
+        scaled = self.family_.standardise(y, *self._y_scaling())
+        dtype = self.family_.dtype
+        is_near = self.family_.in_support(scaled) & (
+            scaled.abs() < _FARTHEST_Y.get(dtype, math.inf)
+        )
+        if not is_near.all():
+            row, output = map(int, (~is_near).nonzero()[0])
+            raise ValueError(
+                f"{name} holds {y[row, output]:.6g}, too far from the rows that the fit began with "
+                f"(standardised {scaled[row, output]:.3g}); expected responses like theirs."
+            )
         weight = None if weight is None else torch.tensor(weight, dtype=torch.float32)
-        return Part(self._scale_X(X), y, weight)
+        return Part(scale_columns(self.scaler_, X), scaled.to(dtype), weight)
 
     def _split(self, rows, rng):
         """Divide rows into a training and a validation part, the latter perhaps None."""
@@ -317,6 +324,7 @@ class BaseProbMixup(BaseEstimator):
         if splitter is None:
             return rows.part, None
         if isinstance(splitter, str):
+            _check_groups(rows.groups, 2, "the hold-out")
             n_valid = math.ceil(self.validation_fraction * n_rows)
             kinds = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
             kind = self._kind_of_split(kinds, rows, min(n_valid, n_rows - n_valid), 2)
@@ -341,6 +349,7 @@ class BaseProbMixup(BaseEstimator):
                 f"n_members={n_folds!r}: with validation='cv' each member holds out a fold of its "
                 f"own; expected at least 2 and at most the number of rows, {n_rows}."
             )
+        _check_groups(rows.groups, n_folds, f"each of n_members={n_folds}")
         kind = self._kind_of_split((KFold, StratifiedKFold, GroupKFold), rows, n_rows, n_folds)
         splitter = kind(n_folds, shuffle=True, random_state=rng.randint(2**31))
         return [held_out for _, held_out in splitter.split(rows.X, rows.y, rows.groups)]
@@ -485,7 +494,7 @@ class BaseProbMixup(BaseEstimator):
 
     def _fit_folds(self, rows, folds, rng, nets):
         whole = rows.part
-        mask = torch.ones(len(whole.y), len(folds))
+        mask = torch.ones(len(whole.y), len(folds), dtype=torch.float32)
         for member, fold in enumerate(folds):
             mask[fold, member] = 0
         held_out = Part.side_by_side([whole.take(fold) for fold in folds])
@@ -532,22 +541,18 @@ class BaseProbMixup(BaseEstimator):
     def _mixture(self, X):
         """Natural parameters of the predictive mixture of the rows of X."""
         check_is_fitted(self)
-        X = self._scale_X(self._validate_X(X, reset=False))
+        X = to_columns(self, X, reset=False, allow_nd=self.net is not None)
+        X = scale_columns(self.scaler_, X)
         return pool_kinds([natural_parameters(net, X) for net in self.nets_], self.weights_)
 
 
-def _column_without_numbers(X):
-    """Name and type of the first column whose values are not all finite numbers, or None."""
-    for name in getattr(X, "columns", ()):
-        values = np.asarray(X[name])
-        try:
-            is_time = values.dtype.kind in "mM"
-            if not is_time and np.isfinite(values.astype(np.float64)).all():
-                continue
-        except (TypeError, ValueError):
-            pass
-        return name, values.dtype
-    return None
+def _check_groups(groups, n_needed, who):
+    """Refuse fewer groups than are held out together."""
+    if groups is not None and (n_groups := len(np.unique(groups))) < n_needed:
+        raise ValueError(
+            f"groups holds {n_groups} different groups; expected at least {n_needed}, since {who} "
+            "holds out whole groups."
+        )
 
 
 def _check_sizes(sizes):

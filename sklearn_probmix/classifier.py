@@ -9,12 +9,13 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import calibrate, fit_temperature, temperature_nll
 from sklearn_probmix.criterion import log_likelihood
+from sklearn_probmix.encoding import to_labels
 from sklearn_probmix.families import Bernoulli, Categorical, Family, Mixture, get_family
+from sklearn_probmix.settings import neutral_settings
 
 __all__ = ["ProbMixupClassifier"]
 
@@ -186,6 +187,7 @@ feature_names_in_
         """
         return self._partial_fit(X, y, sample_weight, classes=classes)
 
+    @neutral_settings
     def predict_proba(self, X):
         """Class probabilities.
 
@@ -201,6 +203,7 @@ feature_names_in_
         """
         return self._predictive(self._mixture(X))
 
+    @neutral_settings
     def predict_log_proba(self, X):
         """Logarithm of :meth:`predict_proba`, shape (n, n_classes)."""
         return self._log_predictive(self._mixture(X))
@@ -219,11 +222,11 @@ feature_names_in_
         p = self.predict_proba(X)
         return self.classes_[p.argmax(axis=1)]
 
-    def _validate_rows(self, X, y, reset, classes=None, name="y"):
-        X, y = self._validate_X(X, y=y, reset=reset, ensure_min_samples=2 if reset else 1)
-        check_classification_targets(y)
+    def _validate_rows(self, X, y, reset, classes=None, suffix=""):
+        name = f"y{suffix}"
+        X, y = self._check_rows(X, y, to_labels, reset, suffix)
         if reset:
-            self.classes_ = np.unique(y if classes is None else classes)
+            self.classes_ = np.unique(y if classes is None else to_labels(classes, "classes"))
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(
@@ -231,9 +234,8 @@ feature_names_in_
                 f"{self.classes_.tolist()}."
             )
         if len(self.classes_) < 2:
-            raise ValueError(
-                f"y holds the single class {self.classes_[0]!r}; expected at least 2 classes."
-            )
+            (label,) = self.classes_.tolist()
+            raise ValueError(f"y holds the single class {label!r}; expected at least 2 classes.")
         return X, np.searchsorted(self.classes_, y)
 
     def _class_weight(self, y):

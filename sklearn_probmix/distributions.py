@@ -10,6 +10,7 @@ import operator
 import numpy as np
 from scipy import special, stats
 
+from sklearn_probmix.floats import usual_floats_in_methods
 from sklearn_probmix.quantiles import extremes, mixture_quantiles
 
 # Numbers that one temporary array may hold: 16 MB, which still fits most last-level caches.
@@ -32,6 +33,7 @@ def _lognorm_variance(s, scale=1.0, loc=0.0):
 _VARIANCES = {"lognorm": _lognorm_variance}
 
 
+@usual_floats_in_methods
 class PredictiveDistribution:
     r"""Finite weighted mixture of one scipy.stats family, vectorised over rows and outputs.
 

@@ -179,7 +179,7 @@ class Family(ABC):
                 f"beta={beta!r} smooths the response, which {self!r} has no kernel for; "
                 "expected beta=0."
             )
-        return y.unsqueeze(1), torch.ones_like(y[:, :1], dtype=torch.get_default_dtype())
+        return y.unsqueeze(1), torch.ones_like(y[:, :1], dtype=torch.float32)
 
     def pooled_kernel(
         self, y_i: Tensor, y_j: Tensor, lam: Tensor, beta: float, noise: Tensor | None = None
@@ -436,7 +436,7 @@ class _Classes(Family):
         """Return the indicators, shape (rows, n_classes)."""
         if y.shape[1] != 1:
             raise ValueError(f"{self!r} mixes labels of one output; found {y.shape[1]}.")
-        return one_hot(y[:, 0].long(), self.n_classes).to(torch.get_default_dtype())
+        return one_hot(y[:, 0].long(), self.n_classes).to(torch.float32)
 
     def _all_classes(self, y: Tensor) -> Tensor:
         return torch.arange(self.n_classes, device=y.device).reshape(1, -1, 1).expand(len(y), -1, 1)

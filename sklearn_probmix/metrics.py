@@ -24,6 +24,7 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.floats import usual_floats
 
 
 def _scoringrules():
@@ -36,6 +37,7 @@ def _scoringrules():
 _LEVELS = np.linspace(0.05, 0.95, 19)
 
 
+@usual_floats
 def nll(y_true, y_pred, *, sample_weight=None, multioutput="joint"):
     r"""Negative log-likelihood, :math:`-\frac{1}{n} \sum_r \log p_r(y_r)`; less is better.
 
@@ -55,6 +57,7 @@ def nll(y_true, y_pred, *, sample_weight=None, multioutput="joint"):
     return _average(-dist.logpdf(y), weight, multioutput)
 
 
+@usual_floats
 def crps(y_true, y_pred, *, sample_weight=None, multioutput="uniform_average"):
     r"""Continuous ranked probability score, :math:`\int (F(x) - 1\{x \ge y\})^2 dx`.
 
@@ -76,6 +79,7 @@ def crps(y_true, y_pred, *, sample_weight=None, multioutput="uniform_average"):
     return _average(_crps(dist, inside) + abs(y - inside), weight, multioutput)
 
 
+@usual_floats
 def pinball_loss(
     y_true,
     y_pred,
@@ -103,6 +107,7 @@ def pinball_loss(
     return _average(losses.mean(axis=0), weight, multioutput)
 
 
+@usual_floats
 def interval_score(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
     r"""Winkler score of the central interval (l, u) of probability ``level``.
 
@@ -121,6 +126,7 @@ def interval_score(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput
     return _average(np.reshape(scores, y.shape), weight, multioutput)
 
 
+@usual_floats
 def coverage(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
     """Share of values inside the central interval of probability ``level``, ends included.
 
@@ -137,6 +143,7 @@ def coverage(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="unif
     return _average((low <= y) & (y <= high), weight, multioutput)
 
 
+@usual_floats
 def coverage_error(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
     """Distance of the observed `coverage` of an interval from its nominal ``level``, in [0, 1].
 
@@ -151,6 +158,7 @@ def coverage_error(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput
     return _over_outputs(abs(observed - level), multioutput)
 
 
+@usual_floats
 def coverage_curve(y_true, y_pred, *, levels=None, sample_weight=None):
     """Observed against nominal coverage of central intervals, for a reliability diagram.
 
@@ -189,6 +197,7 @@ def coverage_curve(y_true, y_pred, *, levels=None, sample_weight=None):
     return levels, np.array(observed)
 
 
+@usual_floats
 def calibration_error(
     y_true, y_pred, *, levels=None, sample_weight=None, multioutput="uniform_average"
 ):
@@ -211,6 +220,7 @@ def calibration_error(
     return _over_outputs(distances, multioutput)
 
 
+@usual_floats
 def pit_values(y_true, y_pred, *, random_state=None):
     r"""Probability integral transform, :math:`F_r(y_r)`; uniform if the forecast is perfect.
 
@@ -239,6 +249,7 @@ def pit_values(y_true, y_pred, *, random_state=None):
     return values
 
 
+@usual_floats
 def sharpness(y_pred, *, sample_weight=None, multioutput="uniform_average"):
     """Mean predictive standard deviation, in the units of y; it says nothing of the truth.
 
@@ -251,6 +262,7 @@ def sharpness(y_pred, *, sample_weight=None, multioutput="uniform_average"):
     return _average(dist.std(), weight, multioutput)
 
 
+@usual_floats
 def interval_width(y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
     """Mean width of the central interval of probability ``level``, in the units of y.
 
@@ -264,6 +276,7 @@ def interval_width(y_pred, *, level=0.9, sample_weight=None, multioutput="unifor
     return _average(high - low, weight, multioutput)
 
 
+@usual_floats
 def expected_calibration_error(y_true, y_proba, *, labels=None, n_bins=15, sample_weight=None):
     r"""Distance of accuracy from confidence, :math:`\sum_b \frac{n_b}{n} |acc_b - conf_b|`.
 
@@ -413,6 +426,7 @@ def _weights(dist):
     return dist.weights.reshape(dist.weights.shape + (1,) * (dist.ndim - 1))
 
 
+@usual_floats
 def check_prediction(y_true, y_pred, sample_weight, *, instead="neg_brier_score"):
     """Return y, the distribution and the weights, arrays of matching shapes, or raise."""
     _check_kind(y_pred, instead)
@@ -466,6 +480,7 @@ def _check_open_unit(what, value):
     return value
 
 
+@usual_floats
 def check_probabilities(y_true, y_proba, labels, sample_weight):
     """Return indicators of the classes, (n, n_classes), probabilities and weights, or raise."""
     if isinstance(y_proba, PredictiveDistribution):

@@ -182,7 +182,7 @@ def quantile_knots(X: Tensor, n_knots: int) -> Tensor:
     Tensor of shape (n_features, n_knots)
     """
     # torch.quantile refuses large tables.
-    levels = torch.linspace(0, len(X) - 1, n_knots).long()
+    levels = torch.linspace(0, len(X) - 1, n_knots, dtype=torch.float32).long()
     return X.sort(dim=0).values[levels].T.contiguous()
 
 
@@ -214,7 +214,11 @@ class GaussianSampler(_Noisy):
     def __init__(self, n_features: int, n_draws: int = 32, n_train_draws: int = 1):
         super().__init__()
         self.n_train_draws = n_train_draws
-        points = SobolEngine(n_features, scramble=True, seed=0).draw(n_draws, dtype=torch.float64)
+        engine = SobolEngine(n_features, scramble=True, seed=0)
+        # The engine rounds the first point to the default dtype of the process.
+        first = (engine.quasi.double() / 2**engine.MAXBIT).float()
+        points = engine.draw(n_draws, dtype=torch.float64)
+        points[0] = first
         # Sobol points may touch 0, where the quantile is infinite.
         noise = torch.special.ndtri(points.clamp(1e-6, 1 - 1e-6)).float()
         self.register_buffer("noise", noise, persistent=False)

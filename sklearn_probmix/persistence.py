@@ -47,6 +47,7 @@ from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.modules import knots_of_a_column
 from sklearn_probmix.regressor import ProbMixupRegressor
+from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.training import METHODS, new_net, own_generator
 
 __all__ = ["load_model", "save_model"]
@@ -106,6 +107,7 @@ _FITTED = {
 _REBUILT = {"scaler_", "nets_", "family_", "_metadata_request"}
 
 
+@neutral_settings
 def save_model(est: BaseProbMixup, path: str | os.PathLike) -> None:
     """Write a fitted estimator to one file, without pickle.
 
@@ -172,6 +174,7 @@ def save_model(est: BaseProbMixup, path: str | os.PathLike) -> None:
     _write(Path(path), content)
 
 
+@neutral_settings
 def load_model(path: str | os.PathLike, **parameters) -> BaseProbMixup:
     """Read an estimator that :func:`save_model` wrote.
 

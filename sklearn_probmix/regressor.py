@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import calibrate, fit_spread, spread_nll
 from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.encoding import to_response
 from sklearn_probmix.families import (
     FAMILIES,
     Categorical,
@@ -21,6 +22,7 @@ from sklearn_probmix.families import (
     get_family,
 )
 from sklearn_probmix.metrics import coverage, crps, nll
+from sklearn_probmix.settings import neutral_settings
 
 __all__ = ["ProbMixupRegressor"]
 
@@ -310,6 +312,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         """
         return self._partial_fit(X, y, sample_weight)
 
+    @neutral_settings
     def predict_proba(self, X):
         """Predictive distribution of y for each row of X.
 
@@ -324,6 +327,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         """
         return self._predictive(self._mixture(X))
 
+    @neutral_settings
     def predict(self, X, return_std=False, quantiles=None):
         """Mean of the predictive distribution.
 
@@ -346,15 +350,9 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
             return dist.ppf(quantiles)
         return (dist.mean(), dist.std()) if return_std else dist.mean()
 
-    def _validate_rows(self, X, y, reset, name="y"):
-        X, y = self._validate_X(
-            X,
-            y=y,
-            reset=reset,
-            multi_output=True,
-            y_numeric=True,
-            ensure_min_samples=2 if reset else 1,
-        )
+    def _validate_rows(self, X, y, reset, suffix=""):
+        name = f"y{suffix}"
+        X, y = self._check_rows(X, y, to_response, reset, suffix)
         family = get_family(self.family)
         outside = ~family.in_support(torch.tensor(y, dtype=torch.float64)).numpy()
         if outside.any():
@@ -366,7 +364,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         n_outputs = y[0].size
         if not reset and n_outputs != self.n_outputs_:
             raise ValueError(
-                f"y has {n_outputs} outputs; expected {self.n_outputs_} as in the earlier fit."
+                f"{name} has {n_outputs} outputs; expected {self.n_outputs_} as in the earlier fit."
             )
         if reset:
             self._y_ndim = y.ndim

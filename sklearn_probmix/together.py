@@ -8,11 +8,13 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sklearn_probmix.base import MIN_ROWS_TO_VALIDATE
+from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.training import size_to, train_apart
 
 __all__ = ["fit_together"]
 
 
+@neutral_settings
 def fit_together(estimators, tables):
     """Fit estimators that differ in `random_state` only, each to a table of its own, in one pass.
 

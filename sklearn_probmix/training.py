@@ -101,7 +101,7 @@ class Part(NamedTuple):
 
     def row_weight(self) -> torch.Tensor:
         """Weights (rows,), ones if there are none."""
-        return torch.ones(len(self.y)) if self.weight is None else self.weight
+        return torch.ones(len(self.y), dtype=torch.float32) if self.weight is None else self.weight
 
 
 class TabularNet(NeuralNet):
@@ -502,7 +502,9 @@ def new_net(
             }
         knots = None
         if kind.n_knots is not None:
-            rows = torch.zeros(1, n_features) if X is None else X.flatten(0, -2)
+            rows = (
+                torch.zeros(1, n_features, dtype=torch.float32) if X is None else X.flatten(0, -2)
+            )
             knots = quantile_knots(rows, knots_of_a_column(kind.n_knots, n_features))
         module = sizes | {
             "knots": knots,

@@ -127,26 +127,32 @@ class MixingGraphDisplay(Display):
     """
 
     @classmethod
-    def from_estimator(cls, estimator, X, y=None, *, ax=None, **options):
+    def from_estimator(cls, estimator, X, y=None, *, kind=None, ax=None, **options):
         """Draw how the rows of X, on which the estimator was fitted, were mixed.
 
         Parameters
         ----------
         estimator : fitted ProbMixupRegressor or ProbMixupClassifier, a Pipeline or a search too
-            Its parameter `n_neighbors` decides. NotFittedError if it is not fitted, ValueError if
-            it does not mix.
+            NotFittedError if it is not fitted, ValueError if it does not mix.
         X : array-like of shape (n, n_features)
         y : array-like of shape (n,) or (n, outputs), default=None
+        kind : int, default=None
+            Which of the estimator's kinds of network to show, with its own `n_neighbors`; None
+            takes the first that mixes.
         ax : matplotlib Axes, default=None
         **options
             Those of `from_data`.
         """
         estimator, X = _unwrap(estimator, cls, X)
-        if all(kind["method"] == "erm" for kind in estimator.kinds_) or estimator.alpha == 0:
+        kinds = [estimator.get_params(deep=False) | overrides for overrides in estimator.kinds_]
+        mixing = [k for k, of in enumerate(kinds) if of["method"] != "erm" and of["alpha"] > 0]
+        if not mixing or (kind is not None and kind not in mixing):
             raise ValueError(
-                f"method={estimator.method!r}, alpha={estimator.alpha}: no rows are mixed."
+                f"kind={kind!r} of method={estimator.method!r}, alpha={estimator.alpha}: no rows "
+                f"are mixed; expected one of the kinds that mix, {mixing}."
             )
-        return cls.from_data(X, y, n_neighbors=estimator.n_neighbors, ax=ax, **options)
+        n_neighbors = kinds[mixing[0] if kind is None else kind]["n_neighbors"]
+        return cls.from_data(X, y, n_neighbors=n_neighbors, ax=ax, **options)
 
     @classmethod
     def from_data(
@@ -188,7 +194,7 @@ class MixingGraphDisplay(Display):
             y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
             check_consistent_length(flat, y)
             y = y if y.ndim == 1 else choose_output(list(y.T), output, "y has {} outputs")
-        standard = StandardScaler().fit_transform(flat)
+        standard = StandardScaler().set_output(transform="default").fit_transform(flat)
         rng = np.random.default_rng(random_state)
         # Random pairs are those of a shuffled order, so that no row is drawn twice.
         order = rng.permutation(len(flat))
@@ -283,7 +289,7 @@ def _neighbor_edges(standard, order, n_neighbors, max_edges):
 def _plane(X, flat, standard, y, columns):
     """Return where the rows lie in the plane, and the names of its axes."""
     if columns is None and flat.shape[1] > 2:
-        pca = PCA(2, random_state=0)
+        pca = PCA(2, random_state=0).set_output(transform="default")
         points = pca.fit_transform(standard)
         shares = pca.explained_variance_ratio_
         return points, tuple(

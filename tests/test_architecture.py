@@ -34,8 +34,9 @@ RULES = {
     "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "training": Rule({"callbacks", "modules"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
+    "floats": Rule(set(), {"numpy"}),
     "quantiles": Rule(set(), {"numpy", "scipy"}),
-    "distributions": Rule({"quantiles"}, {"numpy", "scipy"}),
+    "distributions": Rule({"floats", "quantiles"}, {"numpy", "scipy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
     "scorers": Rule({"metrics"}, {"numpy", "sklearn"}),
     "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
@@ -43,7 +44,11 @@ RULES = {
     "training_displays": Rule({"displays"}, {"matplotlib", "numpy", "sklearn"}),
     "datasets": Rule(set(), {"numpy", "sklearn"}),
     # They meet.
-    "base": Rule({"training", "calibration"}, {"numpy", "sklearn", "torch"}),
+    "settings": Rule({"floats"}, {"numpy", "sklearn", "torch"}),
+    "encoding": Rule(set(), {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
+    "base": Rule(
+        {"training", "calibration", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
+    ),
     "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "torch"}),
     "classifier": Rule({"base"}, {"numpy", "scipy", "sklearn", "torch"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
@@ -129,6 +134,7 @@ def test_modules_import_only_what_lies_below(module):
 def test_the_wings_meet_in_the_estimators_only():
     left = {"families", "loaders", "modules", "callbacks"}
     right = {
+        "floats",
         "quantiles",
         "distributions",
         "metrics",

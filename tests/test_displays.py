@@ -593,3 +593,30 @@ def test_wrong_options_of_the_graph(regressor, table):
     plain = ProbMixupRegressor(**(TINY | {"method": "erm"})).fit(X, y)
     with pytest.raises(ValueError, match="method='erm'.*no rows are mixed"):
         MixingGraphDisplay.from_estimator(plain, X, y)
+
+
+@pytest.fixture(scope="module")
+def several_kinds():
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    kinds = [
+        {"method": "erm"},
+        {"method": "probmix", "n_neighbors": 2},
+        {"method": "mixup", "n_neighbors": 3},
+        {"method": "mixup", "alpha": 0.0},
+    ]
+    est = ProbMixupRegressor(method=kinds, n_members=1, max_epochs=1, n_neighbors=7, random_state=0)
+    return est.fit(X, X[:, 0]), X
+
+
+class TestMixingGraphOfSeveralKinds:
+    @pytest.mark.parametrize(("kind", "n_neighbors"), [(None, 2), (1, 2), (2, 3)])
+    def test_a_kind_is_drawn_by_what_it_overrides(self, several_kinds, kind, n_neighbors):
+        est, X = several_kinds
+        edges = MixingGraphDisplay.from_estimator(est, X, kind=kind).edges
+        assert set(np.bincount(edges[:, 0])) == {n_neighbors}
+
+    @pytest.mark.parametrize("kind", [0, 3, 4])
+    def test_of_a_kind_that_does_not_mix(self, several_kinds, kind):
+        est, X = several_kinds
+        with pytest.raises(ValueError, match=rf"kind={kind}.*no rows are mixed.*\[1, 2\]"):
+            MixingGraphDisplay.from_estimator(est, X, kind=kind)

@@ -19,6 +19,7 @@ from sklearn_probmix import (
     TensorLoader,
 )
 from sklearn_probmix.criterion import log_likelihood, normal_crps
+from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.families import Mixture, Normal, get_family
 from sklearn_probmix.metrics import crps, nll
 from sklearn_probmix.ensemble import Ensemble
@@ -307,7 +308,7 @@ def test_prediction_is_the_weighted_mixture_of_the_kinds(table):
     est = regressor(method=["erm", "m-probmix"], n_members=2, max_epochs=3).fit(X, y)
     parts = []
     for net in est.nets_:
-        eta, _ = as_mixture(natural_parameters(net, est._scale_X(X)))
+        eta, _ = as_mixture(natural_parameters(net, scale_columns(est.scaler_, X)))
         parameters = est.family_.scipy_parameters(eta, *est._y_scaling())
         parts.append(
             PredictiveDistribution("norm", {k: v[..., 0].numpy() for k, v in parameters.items()})
@@ -520,7 +521,7 @@ def test_calibration_leaves_room_for_the_spread_between_members(table):
     # One component each: the scale of the out-of-fold rows is that of the spread as fitted.
     assert oof.n_components == 1
     fitted = (oof.params["scale"] ** 2).mean() / est.y_scale_**2
-    eta = natural_parameters(est.net_, est._scale_X(X)).eta.double()
+    eta = natural_parameters(est.net_, scale_columns(est.scaler_, X)).eta.double()
     means, v = (moment.numpy()[..., 0] for moment in est.family_.moments(eta))
     kept = 1 - means.var(1).mean() / fitted
     assert 0.5 < kept < 1

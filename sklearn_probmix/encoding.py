@@ -1,0 +1,365 @@
+"""From what a user passes as X, y, weights and groups to arrays that hold what they should.
+
+Every function takes the array-likes that there are (lists, arrays of any dtype, byte order and
+strides, tensors, pandas, polars and Arrow), and says in its errors which input is wrong, what was
+found in it and what is expected.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any, NoReturn
+
+import narwhals
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d, validate_data
+
+__all__ = [
+    "fit_scaler",
+    "scale_columns",
+    "to_columns",
+    "to_groups",
+    "to_labels",
+    "to_numbers",
+    "to_response",
+]
+
+# By the kinds of numpy's dtypes.
+_NO_NUMBERS = {
+    **dict.fromkeys("US", "text"),
+    **dict.fromkeys("Mm", "dates or durations"),
+    "c": "complex numbers",
+    "V": "records",
+}
+# What one element may be; booleans of Python are integers.
+_NUMBERS = (Real, Decimal, np.bool_)
+# The square of what is larger overflows.
+_LARGEST = 1e150
+# Of standardised columns: a million standard deviations.
+_FARTHEST = 1e6
+# Variances of less have lost digits.
+_LEAST_VARIANCE = 1e-290
+_ENCODE = "Encode and impute such columns first, as tabular_pipeline of skrub does."
+
+
+def to_columns(
+    estimator: BaseEstimator, X: ArrayLike, *, name: str = "X", **checks: Any
+) -> np.ndarray:
+    """Check X, and its columns against those of the fit.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Remembers the number and the names of columns with ``reset=True``.
+    X : array-like of shape (n, n_features)
+    name : str, default="X"
+        What errors call it.
+    **checks
+        Those of scikit-learn's `validate_data`, such as `reset` and `allow_nd`.
+
+    Returns
+    -------
+    ndarray of shape (n, n_features), float64
+        Finite, and at most 1e150 in size.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If X has another shape or other columns, or if a column, which is named, holds anything but
+        such numbers.
+    """
+    if hasattr(X, "collect"):
+        raise TypeError(f"{name} is a {type(X).__name__}; expected its rows, {name}.collect().")
+    frame = narwhals.from_native(X, eager_only=True, pass_through=True)
+    names = None
+    if isinstance(frame, narwhals.DataFrame):
+        names = frame.columns
+        for column, dtype in frame.schema.items():
+            if dtype.is_temporal():
+                _refuse_column(column, name, f"{dtype}, holds dates or durations, not numbers.")
+    else:
+        X = frame = _array(X, name)
+        if X.dtype.kind in "mMV" or (X.dtype.kind == "O" and any(map(_is_time, X.flat))):
+            found = _NO_NUMBERS.get(X.dtype.kind, "dates or durations")
+            raise TypeError(f"{name} holds {found} ({X.dtype}); expected numbers. {_ENCODE}")
+    try:
+        # The sum of huge numbers, by which scikit-learn looks for NaN, may be infinite.
+        with np.errstate(over="ignore", invalid="ignore"):
+            checked = validate_data(estimator, X, dtype=np.float64, **checks)
+    except (OverflowError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        found = None if "feature" in reason else _column_without_numbers(frame, error)
+        if found is None:
+            raise
+        what = f"{found[1]}, does not hold finite numbers only ({reason})."
+        _refuse_column(found[0], name, what, error)
+    size = np.abs(checked).reshape(-1, checked.shape[-1]).max(axis=0)
+    if (size > _LARGEST).any():
+        column = int(size.argmax())
+        raise ValueError(
+            f"column {column if names is None else names[column]!r} of {name} holds a number of "
+            f"size {size[column]:.3g}; expected at most {_LARGEST:g}: its square overflows."
+        )
+    return checked
+
+
+def to_response(y: ArrayLike, name: str = "y") -> np.ndarray:
+    """Turn the response of a regression into a finite, contiguous, native array.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or (n, n_outputs)
+        Of numbers or booleans.
+    name : str, default="y"
+        What errors call it.
+
+    Returns
+    -------
+    ndarray of the same shape, float64
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is missing, infinite or no number, or y has another number of axes.
+
+    Examples
+    --------
+    >>> from sklearn_probmix.encoding import to_response
+    >>> to_response([True, 2, 0.5])
+    array([1. , 2. , 0.5])
+    >>> to_response([1.0, None])
+    Traceback (most recent call last):
+    ...
+    ValueError: Input y contains NaN: y[1] = None; expected finite numbers.
+    """
+    numbers = to_numbers(y, name)
+    if numbers.ndim not in (1, 2) or numbers.shape[1:] == (0,):
+        raise ValueError(
+            f"{name} has the shape {numbers.shape}; expected (n,) or (n, n_outputs), at least one "
+            "number for each row."
+        )
+    return numbers
+
+
+def to_numbers(values: ArrayLike, name: str) -> np.ndarray:
+    """Turn numbers of any type and shape into a finite, contiguous, native float64 array."""
+    array = _array(values, name)
+    if array.dtype.kind in _NO_NUMBERS:
+        found = _NO_NUMBERS[array.dtype.kind]
+        raise ValueError(f"{name} holds {found} ({array.dtype}); expected numbers.")
+    numbers = np.empty(array.shape)
+    if array.dtype.kind == "O":
+        for where, value in np.ndenumerate(array):
+            numbers[where] = _to_float(value, where, name)
+    else:
+        # A long double may be beyond float64; it is refused as infinite.
+        with np.errstate(over="ignore"):
+            numbers[...] = array
+    bad = ~np.isfinite(numbers)
+    if bad.any():
+        where = tuple(np.argwhere(bad)[0])
+        what = "NaN" if np.isnan(numbers[where]) else "infinity"
+        _refuse_value(name, where, array[where], f"Input {{}} contains {what}: ")
+    return numbers
+
+
+def to_labels(y: ArrayLike, name: str = "y") -> np.ndarray:
+    """Turn labels of classes into a native array of one axis, without missing ones.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or (n, 1)
+        All numbers, all booleans or all text.
+    name : str, default="y"
+        What errors call it.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a label is missing or infinite, labels are of several types, or numbers are no classes.
+
+    Examples
+    --------
+    >>> from sklearn_probmix.encoding import to_labels
+    >>> to_labels(["yes", "no"])
+    array(['yes', 'no'], dtype='<U3')
+    """
+    labels = _labels(y, name, warn=True)
+    if labels.dtype.kind == "O":
+        if all(isinstance(label, Integral | np.bool_) for label in labels):
+            labels = np.array(labels.tolist())
+        elif all(isinstance(label, _NUMBERS) for label in labels):
+            labels = to_numbers(labels, name)
+        elif not all(isinstance(label, str) for label in labels):
+            raise ValueError(
+                f"{name} holds labels of the types {_types(labels)}; expected all numbers or all "
+                "text."
+            )
+    check_classification_targets(labels)
+    return labels
+
+
+def to_groups(groups: ArrayLike) -> np.ndarray:
+    """Turn labels of groups into an array of shape (n,), without missing ones."""
+    groups = _labels(groups, "groups", warn=False)
+    try:
+        np.unique(groups)
+    except TypeError as error:
+        found = _types(groups)
+        raise ValueError(f"groups holds labels of the types {found}; expected one type.") from error
+    return groups
+
+
+def fit_scaler(X: np.ndarray, weight: np.ndarray | None) -> StandardScaler:
+    """Learn mean and standard deviation of every column, or of every channel of sequences.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, ..., n_features)
+    weight : ndarray of shape (n,) or None
+
+    Returns
+    -------
+    StandardScaler
+        The deviation is computed anew where scikit-learn takes a column for constant that is not
+        (integers near 2^53), or loses its digits (values near 1e-160). That of a column which is
+        constant but for rounding is 1, or a millionth of its size if that is more.
+    """
+    columns = X.reshape(-1, X.shape[-1])
+    if weight is not None:
+        weight = np.repeat(weight, len(columns) // len(X))
+    scaler = StandardScaler().fit(columns, sample_weight=weight)
+    unit, size = np.abs(columns - scaler.mean_).max(axis=0), np.abs(scaler.mean_)
+    constant = unit <= 10 * np.finfo(np.float64).eps * size
+    scaler.scale_[constant] = np.maximum(1.0, 1e-6 * size[constant])
+    doubtful = (scaler.var_ < _LEAST_VARIANCE) | (scaler.scale_ != np.sqrt(scaler.var_))
+    for column in np.flatnonzero(doubtful & ~constant):
+        share = (columns[:, column] - scaler.mean_[column]) / unit[column]
+        scaler.scale_[column] = unit[column] * np.sqrt(np.average(share**2, weights=weight))
+        scaler.var_[column] = scaler.scale_[column] ** 2
+    return scaler
+
+
+def scale_columns(scaler: StandardScaler, X: np.ndarray) -> torch.Tensor:
+    """Standardise X, of shape (n, ..., n_features), for a network in float32."""
+    # Far away from the training rows the quotient may be infinite before it is clipped.
+    with np.errstate(over="ignore"):
+        scaled = scaler.transform(X.reshape(-1, X.shape[-1])).reshape(X.shape)
+    # Farther away the activations of a network in float32 overflow.
+    scaled = scaled.clip(-_FARTHEST, _FARTHEST)
+    return torch.from_numpy(scaled.astype(np.float32))
+
+
+def _array(values: ArrayLike, name: str) -> np.ndarray:
+    """Return an array of whatever dtype the values have."""
+    if issparse(values):
+        raise TypeError(
+            f"Sparse data was passed for {name}, but dense data is required. Use '.toarray()' to "
+            "convert to a dense numpy array."
+        )
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    n_masked = np.ma.count_masked(values) if isinstance(values, np.ma.MaskedArray) else 0
+    if n_masked:
+        raise ValueError(f"{name} has {n_masked} masked values; expected none. Fill them in first.")
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array ({error}); expected rows of equal length.") from error
+    # The text of numpy 2 that knows missing values.
+    return array.astype(object) if array.dtype.kind == "T" else array
+
+
+def _labels(values: ArrayLike, name: str, warn: bool) -> np.ndarray:
+    """Return labels of one axis and a native dtype, none of them missing."""
+    labels = _array(values, name)
+    if labels.dtype.kind in "cV":
+        found = _NO_NUMBERS[labels.dtype.kind]
+        raise ValueError(f"{name} holds {found} ({labels.dtype}); expected labels.")
+    if labels.ndim != 1 and labels.shape[1:] != (1,):
+        raise ValueError(
+            f"{name} should be a 1d array, got an array of shape {labels.shape} instead; expected "
+            "one label for each row."
+        )
+    labels = column_or_1d(labels, input_name=name, warn=warn)
+    if labels.dtype.kind == "f":
+        return to_numbers(labels, name)
+    if labels.dtype.kind in "OMm":
+        for where, label in np.ndenumerate(labels):
+            if _is_missing(label):
+                _refuse_value(name, where, label, "Input {} contains NaN: ", "a label for each row")
+    return labels.astype(labels.dtype.newbyteorder("="), copy=False)
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # of pandas.NA
+        return True
+    except ValueError:  # of an array
+        return False
+
+
+def _to_float(value: Any, where: tuple[int, ...], name: str) -> float:
+    if _is_missing(value):
+        _refuse_value(name, where, value, "Input {} contains NaN: ")
+    if not isinstance(value, _NUMBERS) or _is_time(value):
+        _refuse_value(name, where, value)
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, np.datetime64 | np.timedelta64)
+
+
+def _types(labels: np.ndarray) -> list[str]:
+    return sorted({type(label).__name__ for label in labels})
+
+
+def _refuse_value(
+    name: str, where: tuple, value: Any, what: str = "", expected: str = "finite numbers"
+) -> NoReturn:
+    place = f"[{', '.join(map(str, where))}]" if where else ""
+    # Scalars of numpy name their type in their repr.
+    found = f"{value}" if isinstance(value, np.generic) else repr(value)[:80]
+    raise ValueError(f"{what.format(name)}{name}{place} = {found}; expected {expected}.")
+
+
+def _refuse_column(
+    column: object, name: str, what: str, error: Exception | None = None
+) -> NoReturn:
+    raise ValueError(f"column {column!r} of {name}, of type {what} {_ENCODE}") from error
+
+
+def _column_without_numbers(
+    X: narwhals.DataFrame | np.ndarray, error: Exception
+) -> tuple[object, Any] | None:
+    """Name and type of the first column whose values are not all finite numbers, or None."""
+    if isinstance(X, narwhals.DataFrame):
+        columns = zip(X.columns, map(np.asarray, X.iter_columns()), strict=True)
+    elif isinstance(error, OverflowError | ValueError) and X.ndim == 2:
+        columns = enumerate(X.T)
+    else:
+        columns = ()
+    for column, values in columns:
+        try:
+            if values.dtype.kind == "c" or not np.isfinite(values.astype(np.float64)).all():
+                return column, values.dtype
+        except (OverflowError, TypeError, ValueError):
+            return column, values.dtype
+    return None
