@@ -36,13 +36,13 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.modules import ACTIVATIONS
+from sklearn_probmix.pooling import pool
 from sklearn_probmix.training import (
     METHODS,
     Part,
     natural_parameters,
     new_net,
     out_of_fold,
-    pool_kinds,
     size_to,
     train,
 )
@@ -495,7 +495,7 @@ class BaseProbMixup(BaseEstimator):
         self.oof_scores_ = self._score_predictive(self.oof_predictive_, rows.y, rows.weight)
         if self.calibration_ is not None:
             everyone = [natural_parameters(net, whole.X) for net in self.nets_]
-            self._allow_for_members(judged, pool_kinds(everyone, self.weights_))
+            self._allow_for_members(judged, pool(everyone, torch.tensor(self.weights_).log()))
 
     def _allow_for_members(self, judged, delivered):
         """Correct a calibration for what the mixture of all members adds to the judged one."""
@@ -524,7 +524,7 @@ class BaseProbMixup(BaseEstimator):
             scores = [log_likelihood(self.family_, mixture, points) for mixture in judged]
             scores = torch.stack([score[:, 0, 0] for score in scores], dim=1).double().numpy()
             self.weights_ = stacking_weights(scores, weight)
-        mixture = pool_kinds(judged, self.weights_)
+        mixture = pool(judged, torch.tensor(self.weights_).log())
         if self.calibration != "off":
             self.calibration_ = self._fit_calibration(mixture, part, weight)
         return mixture
@@ -533,7 +533,8 @@ class BaseProbMixup(BaseEstimator):
         """Natural parameters of the predictive mixture of the rows of X."""
         check_is_fitted(self)
         X = self._scale_X(self._validate_X(X, reset=False))
-        return pool_kinds([natural_parameters(net, X) for net in self.nets_], self.weights_)
+        mixtures = [natural_parameters(net, X) for net in self.nets_]
+        return pool(mixtures, torch.tensor(self.weights_).log())
 
 
 def _column_without_numbers(X):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.quasirandom import SobolEngine
 
-from sklearn_probmix.families import Family, Mixture, Normal, get_family, stack_parameters
+from sklearn_probmix.families import Family, Normal, get_family, stack_parameters
+from sklearn_probmix.pooling import Mixture
 
 __all__ = [
     "MLP",
