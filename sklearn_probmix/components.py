@@ -24,6 +24,7 @@ __all__ = [
     "average",
     "components_from_arrays",
     "first_index",
+    "fold_weights",
     "join",
     "mixture_cdf",
     "scipy_components",
@@ -731,6 +732,11 @@ def mixture_cdf(components: Components, weights: Array, x: Array) -> Array:
     """Probability of at most x in the mixture; x and the result have axes (..., n[, outputs])."""
     cdf = average(components.cdf(np.expand_dims(x, 1 - weights.ndim)), weights)
     return np.minimum(cdf, 1.0)
+
+
+def fold_weights(weights: Array, shape: tuple[int, ...]) -> Array:
+    """Weights of what `Components.fold` makes of components of this shape."""
+    return np.moveaxis(np.broadcast_to(weights, shape), 1, -1).reshape(-1, shape[1])
 
 
 def _count(low, high, most):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import elementwise
 
-from sklearn_probmix.components import Array, Components, mixture_cdf
+from sklearn_probmix.components import Array, Components, fold_weights, mixture_cdf
 
 __all__ = ["extremes", "mixture_quantiles"]
 
@@ -37,13 +37,12 @@ def extremes(weights: Array, values: Array) -> tuple[Array, Array]:
 def _solve(components, weights, q, low, high):
     """Solve cdf(x) = q between bounds, where the cdf is continuous."""
     # One cell is one row and output. Solved cells leave the iteration, so it works on flat arrays.
-    n, n_components, *outputs = components.shape
+    n, _, *outputs = components.shape
     cells = np.broadcast_to(
         np.arange(n * np.prod(outputs, dtype=int)).reshape(n, *outputs), q.shape
     )
     folded = components.fold()
-    weights = np.broadcast_to(weights, components.shape)
-    weights = np.moveaxis(weights, 1, -1).reshape(-1, n_components)
+    weights = fold_weights(weights, components.shape)
 
     def excess(x, cell, q):
         x, cell = x.reshape(-1, 1), cell.ravel()

@@ -12,7 +12,6 @@ import sklearn_probmix
 
 PACKAGE = Path(sklearn_probmix.__file__).parent
 FILES = sorted(path.stem for path in PACKAGE.glob("*.py"))
-MAX_LINES = 600
 # Big or optional: whoever does not use them must not wait for them, nor need them.
 ONLY_INSIDE_FUNCTIONS = {"matplotlib", "pynndescent"}
 
@@ -143,17 +142,10 @@ def test_the_wings_meet_in_the_estimators_only():
     for wing, other in [(left, right), (right, left)]:
         for module in wing:
             assert not all_below(module) & other
-    assert not any(
-        "torch" in RULES[module].outside for module in right | {"components", "calibration"}
-    )
+    known_to_both = {"components", "calibration"}
+    assert not any("torch" in RULES[module].outside for module in right | known_to_both)
     # scikit-learn's neighbours are found in the left wing; scores are the right wing's.
     assert not any("scoringrules" in RULES[module].outside for module in left)
-
-
-@pytest.mark.parametrize("module", FILES)
-def test_no_module_is_too_long_to_read(module):
-    n_lines = len((PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines())
-    assert n_lines <= MAX_LINES
 
 
 def test_init_holds_the_public_names_and_nothing_else():
