@@ -102,6 +102,8 @@ _FITTED = {
         "oof_predictive_": _Fitted((np.ndarray,), optional=True),
     },
 }
+# What files of version 0.1 hold.
+_BARE_CALIBRATIONS = {np.ndarray: lambda pair: Spread(*pair.tolist()), float: Temperature}
 # Written in a way of their own, or made anew from what is written.
 _REBUILT = {"scaler_", "nets_", "family_", "_metadata_request"}
 
@@ -385,6 +387,8 @@ def _restore_fitted(est, written, reader):
     for name, (types, optional) in allowed.items():
         if name in written:
             value = decode(written[name], reader)
+            if name == "calibration_" and type(value) in _BARE_CALIBRATIONS:
+                value = _BARE_CALIBRATIONS[type(value)](value)
             check_type(name, value, types)
             setattr(est, name, value)
         elif not optional:
