@@ -36,6 +36,7 @@ from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import fit_scaler, scale_columns, to_columns, to_groups, to_numbers
 from sklearn_probmix.modules import ACTIVATIONS
+from sklearn_probmix.pooling import pool
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.training import (
     METHODS,
@@ -43,7 +44,6 @@ from sklearn_probmix.training import (
     natural_parameters,
     new_net,
     out_of_fold,
-    pool_kinds,
     size_to,
     train,
 )
@@ -504,7 +504,7 @@ class BaseProbMixup(BaseEstimator):
         self.oof_scores_ = self._score_predictive(self.oof_predictive_, rows.y, rows.weight)
         if self.calibration_ is not None:
             everyone = [natural_parameters(net, whole.X) for net in self.nets_]
-            self._allow_for_members(judged, pool_kinds(everyone, self.weights_))
+            self._allow_for_members(judged, pool(everyone, torch.tensor(self.weights_).log()))
 
     def _allow_for_members(self, judged, delivered):
         """Correct a calibration for what the mixture of all members adds to the judged one."""
@@ -533,7 +533,7 @@ class BaseProbMixup(BaseEstimator):
             scores = [log_likelihood(self.family_, mixture, points) for mixture in judged]
             scores = torch.stack([score[:, 0, 0] for score in scores], dim=1).double().numpy()
             self.weights_ = stacking_weights(scores, weight)
-        mixture = pool_kinds(judged, self.weights_)
+        mixture = pool(judged, torch.tensor(self.weights_).log())
         if self.calibration != "off":
             self.calibration_ = self._fit_calibration(mixture, part, weight)
         return mixture
@@ -543,7 +543,8 @@ class BaseProbMixup(BaseEstimator):
         check_is_fitted(self)
         X = to_columns(self, X, reset=False, allow_nd=self.net is not None)
         X = scale_columns(self.scaler_, X)
-        return pool_kinds([natural_parameters(net, X) for net in self.nets_], self.weights_)
+        mixtures = [natural_parameters(net, X) for net in self.nets_]
+        return pool(mixtures, torch.tensor(self.weights_).log())
 
 
 def _check_groups(groups, n_needed, who):

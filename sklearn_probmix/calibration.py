@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 from sklearn.model_selection import KFold
 
-__all__ = ["calibrate", "fit_spread", "fit_temperature", "stacking_weights"]
+__all__ = ["Spread", "Temperature", "calibrate", "stacking_weights"]
+
+Array = NDArray[np.float64]
 
 _N_FOLDS = 5
 # Nats that a factor of e on variances or on logits must gain over all rows to be believed: few rows
@@ -15,7 +22,13 @@ _N_FOLDS = 5
 _PRIOR = 5.0
 
 
-def stacking_weights(log_density, sample_weight=None, shrinkage=0.1, max_iter=1000, tol=1e-10):
+def stacking_weights(
+    log_density: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    shrinkage: float = 0.1,
+    max_iter: int = 1000,
+    tol: float = 1e-10,
+) -> Array:
     """Convex weights that maximise the mean log score of a mixture, by EM.
 
     The weights maximise ``sum_r v_r log sum_k w_k p_k(y_r)`` over the simplex, a concave problem;
@@ -69,107 +82,161 @@ def stacking_weights(log_density, sample_weight=None, shrinkage=0.1, max_iter=10
     return (1 - shrinkage) * weights + shrinkage / n_kinds
 
 
-def fit_spread(y, mean, variance, weights, sample_weight):
-    """Coefficients (a, b) that make variances ``a v + b`` fit best, by NLL of a Normal mixture.
+class _Calibration:
+    """What the calibrations share; the one without arguments changes nothing."""
 
-    A prior draws a towards 1: ``5 log(a)^2`` nats are added to the sum over rows.
+    def to_dict(self) -> dict[str, float]:
+        """Parameters by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Make what `to_dict` described."""
+        return cls(**content)
+
+
+@dataclass(frozen=True)
+class Spread(_Calibration):
+    """Variances v of the components of a Normal mixture become ``a v + b``.
 
     Parameters
     ----------
-    y : array of shape (n, n_outputs)
-    mean, variance : array of shape (n, components, n_outputs)
-    weights : array of shape (n, components)
-        Convex.
-    sample_weight : array of shape (n,)
-
-    Returns
-    -------
-    ndarray of shape (2,)
-        a > 0 without unit, b > 0 in squared units of y.
+    a : float, default=1.0
+        Without unit.
+    b : float, default=0.0
+        In squared units of y.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn_probmix.calibration import fit_spread
+    >>> from sklearn_probmix.calibration import Spread
     >>> y = np.random.default_rng(0).normal(scale=2.0, size=(4000, 1))
     >>> one = np.ones((4000, 1))
-    >>> a, b = fit_spread(y, 0 * one[:, None], one[:, None], one, one[:, 0])
-    >>> bool(3.8 < a + b < 4.2)
+    >>> spread = Spread.fit(y, 0 * one[:, None], one[:, None], one, one[:, 0])
+    >>> bool(3.8 < spread.apply(1.0) < 4.2)
     True
     """
-    typical = float(variance.mean())
 
-    def loss(logs):
-        nll = spread_nll(np.exp(logs), y, mean, variance, weights, sample_weight).mean()
-        return nll + _PRIOR * logs[0] ** 2 / len(y)
+    a: float = 1.0
+    b: float = 0.0
 
-    start = np.log([1.0, 1e-3 * typical])
-    bounds = np.log([[0.05, 50.0], [1e-8 * typical, 10 * typical + 1]])
-    return np.exp(minimize(loss, start, method="L-BFGS-B", bounds=bounds).x)
+    def __post_init__(self) -> None:
+        if not (0 <= self.a < np.inf and 0 <= self.b < np.inf):
+            raise ValueError(f"found {self}; expected finite numbers, at least 0.")
+
+    @classmethod
+    def fit(
+        cls, y: Array, mean: Array, variance: Array, weights: Array, sample_weight: Array
+    ) -> Self:
+        """Fit by the NLL of a Normal mixture, with a prior that draws a towards 1.
+
+        The prior adds ``5 log(a)^2`` nats to the sum over rows.
+
+        Parameters
+        ----------
+        y : array of shape (n, n_outputs)
+        mean, variance : array of shape (n, components, n_outputs)
+        weights : array of shape (n, components)
+            Convex.
+        sample_weight : array of shape (n,)
+        """
+        typical = float(variance.mean())
+
+        def loss(logs):
+            nll = cls(*np.exp(logs)).nll(y, mean, variance, weights, sample_weight).mean()
+            return nll + _PRIOR * logs[0] ** 2 / len(y)
+
+        start = np.log([1.0, 1e-3 * typical])
+        bounds = np.log([[0.05, 50.0], [1e-8 * typical, 10 * typical + 1]])
+        a, b = np.exp(minimize(loss, start, method="L-BFGS-B", bounds=bounds).x)
+        return cls(float(a), float(b))
+
+    def apply(self, variance: Any) -> Any:
+        """Calibrate variances, of numpy or torch."""
+        return self.a * variance + self.b
+
+    def nll(
+        self, y: Array, mean: Array, variance: Array, weights: Array, sample_weight: Array
+    ) -> Array:
+        """Weighted negative log-likelihood of every row, shape (n,); arguments as in `fit`."""
+        scaled = self.apply(variance)
+        squared = (y[:, None] - mean) ** 2 / scaled
+        log_density = -0.5 * (np.log(2 * np.pi * scaled) + squared).sum(-1)
+        return -logsumexp(log_density, axis=1, b=weights) * sample_weight
 
 
-def spread_nll(spread, y, mean, variance, weights, sample_weight):
-    """Weighted negative log-likelihood of every row at variances ``a v + b``, shape (n,)."""
-    a, b = (1.0, 0.0) if spread is None else spread
-    scaled = a * variance + b
-    squared = (y[:, None] - mean) ** 2 / scaled
-    log_density = -0.5 * (np.log(2 * np.pi * scaled) + squared).sum(-1)
-    return -logsumexp(log_density, axis=1, b=weights) * sample_weight
-
-
-def fit_temperature(y, log_p, sample_weight):
-    """Temperature T whose probabilities ``p^(1 / T)``, normalised, have the least log loss.
-
-    A prior draws T towards 1: ``5 log(T)^2`` nats are added to the sum over rows.
+@dataclass(frozen=True)
+class Temperature(_Calibration):
+    """Class probabilities p become ``p^(1 / temperature)``, normalised.
 
     Parameters
     ----------
-    y : array of shape (n,)
-        Codes of classes.
-    log_p : array of shape (n, n_classes)
-    sample_weight : array of shape (n,)
-
-    Returns
-    -------
-    float
-        Between .1 and 10.
+    temperature : float, default=1.0
+        Above 1 makes them less certain.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn_probmix.calibration import fit_temperature
+    >>> from sklearn_probmix.calibration import Temperature
     >>> y = np.tile([0, 0, 0, 1], 10_000)
     >>> log_p = np.log(np.full((40_000, 2), [0.9, 0.1]))
-    >>> round(fit_temperature(y, log_p, np.ones(40_000)), 2)
+    >>> round(Temperature.fit(y, log_p, np.ones(40_000)).temperature, 2)
     2.0
     """
 
-    def loss(log_temperature):
-        log_t = log_temperature[0]
-        nll = temperature_nll(np.exp(log_t), y, log_p, sample_weight).mean()
-        return nll + _PRIOR * log_t**2 / len(y)
+    temperature: float = 1.0
 
-    bounds = np.log([[0.1, 10.0]])
-    return float(np.exp(minimize(loss, [0.0], method="L-BFGS-B", bounds=bounds, tol=1e-12).x[0]))
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < np.inf:
+            raise ValueError(f"found {self}; expected a positive temperature.")
+
+    @classmethod
+    def fit(cls, y: NDArray[np.int64], log_p: Array, sample_weight: Array) -> Self:
+        """Fit by the log loss, between .1 and 10, with a prior that draws it towards 1.
+
+        The prior adds ``5 log(temperature)^2`` nats to the sum over rows.
+
+        Parameters
+        ----------
+        y : array of shape (n,)
+            Codes of classes.
+        log_p : array of shape (n, n_classes)
+        sample_weight : array of shape (n,)
+        """
+
+        def loss(log_temperature):
+            log_t = log_temperature[0]
+            nll = cls(np.exp(log_t)).nll(y, log_p, sample_weight).mean()
+            return nll + _PRIOR * log_t**2 / len(y)
+
+        bounds = np.log([[0.1, 10.0]])
+        best = minimize(loss, [0.0], method="L-BFGS-B", bounds=bounds, tol=1e-12)
+        return cls(float(np.exp(best.x[0])))
+
+    def apply(self, log_p: Array) -> Array:
+        """Calibrate logarithms of probabilities, shape (n, n_classes)."""
+        return log_softmax(log_p / self.temperature, axis=1)
+
+    def nll(self, y: NDArray[np.int64], log_p: Array, sample_weight: Array) -> Array:
+        """Weighted log loss of every row, shape (n,); arguments as in `fit`."""
+        return -self.apply(log_p)[np.arange(len(y)), y] * sample_weight
 
 
-def temperature_nll(temperature, y, log_p, sample_weight):
-    """Weighted log loss of every row at a temperature, shape (n,)."""
-    scaled = log_p / (1.0 if temperature is None else temperature)
-    return -log_softmax(scaled, axis=1)[np.arange(len(y)), y] * sample_weight
-
-
-def calibrate(fit, loss, data, mode="auto", random_state=0):
+def calibrate(
+    calibration: type[Spread] | type[Temperature],
+    data: tuple[NDArray, ...],
+    mode: str = "auto",
+    random_state: int = 0,
+) -> Spread | Temperature | None:
     """Fit a calibration, if it is wanted and worth it.
 
     Parameters
     ----------
-    fit : callable
-        Maps `data` to parameters.
-    loss : callable
-        Maps parameters, None for no calibration, and `data` to the losses of the rows.
+    calibration : class
+        `Spread`, `Temperature` or another with their `fit` and `nll`, and with a form without
+        arguments that changes nothing.
     data : tuple of arrays
-        Rows on the first axis.
+        Arguments of `fit`, with rows on the first axis.
     mode : {"auto", "on"}, default="auto"
         "auto" keeps a calibration only where it lowers the loss of rows that it was not fitted
         on: where the mean gain over nested folds exceeds its standard error.
@@ -178,7 +245,8 @@ def calibrate(fit, loss, data, mode="auto", random_state=0):
 
     Returns
     -------
-    What `fit` returned, or None for no calibration; with "auto" always for fewer than 10 rows.
+    Spread, Temperature or None
+        None for no calibration; with "auto" always for fewer than 10 rows.
     """
     n_rows = len(data[0])
     if mode == "auto":
@@ -187,9 +255,9 @@ def calibrate(fit, loss, data, mode="auto", random_state=0):
         gain = np.empty(n_rows)
         splitter = KFold(_N_FOLDS, shuffle=True, random_state=random_state)
         for train, test in splitter.split(data[0]):
-            parameters = fit(*(values[train] for values in data))
+            fitted = calibration.fit(*(values[train] for values in data))
             held_out = [values[test] for values in data]
-            gain[test] = loss(None, *held_out) - loss(parameters, *held_out)
+            gain[test] = calibration().nll(*held_out) - fitted.nll(*held_out)
         if gain.mean() <= gain.std() / np.sqrt(n_rows):
             return None
-    return fit(*data)
+    return calibration.fit(*data)

@@ -12,14 +12,9 @@ from skorch.callbacks import Callback
 
 from sklearn_probmix.criterion import as_target, log_likelihood, normal_crps, output_shape
 from sklearn_probmix.ensemble import Ensemble
-from sklearn_probmix.families import (
-    Mixture,
-    get_family,
-    linear_pool,
-    log_linear_pool,
-    mix_responses,
-)
+from sklearn_probmix.families import get_family
 from sklearn_probmix.loaders import PairedBatch
+from sklearn_probmix.pooling import Mixture, linear_pool, log_linear_pool, mix_responses
 
 __all__ = ["BestEpoch", "EpochBar", "ProbMixup", "Validation"]
 

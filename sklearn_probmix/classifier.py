@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 
 from sklearn_probmix.base import BaseProbMixup
-from sklearn_probmix.calibration import calibrate, fit_temperature, temperature_nll
+from sklearn_probmix.calibration import calibrate
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import to_labels
-from sklearn_probmix.families import Bernoulli, Categorical, Family, Mixture, get_family
+from sklearn_probmix.families import Bernoulli, Categorical, Family, get_family
+from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
 
 __all__ = ["ProbMixupClassifier"]
@@ -56,8 +56,7 @@ random_state, verbose
     ----------
     classes_ : ndarray of shape (n_classes,)
         Sorted labels.
-    calibration_ : float or None
-        The temperature.
+    calibration_ : Temperature or None
     oof_predictive_ : ndarray of shape (n, n_classes)
         With validation="cv", probabilities of the rows of positive weight by members that did not
         train on the row.
@@ -272,14 +271,12 @@ feature_names_in_
         classes = torch.arange(len(self.classes_)).reshape(1, -1, 1)
         log_p = log_likelihood(self.family_, mixture, classes.expand(len(mixture.eta), -1, -1))
         log_p = log_p[..., 0].numpy()
-        return (
-            log_p if self.calibration_ is None else log_softmax(log_p / self.calibration_, axis=1)
-        )
+        return log_p if self.calibration_ is None else self.calibration_.apply(log_p)
 
     def _fit_calibration(self, mixture, part, weight):
         """Temperature of the calibrated probabilities, or None."""
         data = (part.y[:, 0].long().numpy(), self._log_predictive(mixture), weight)
-        return calibrate(fit_temperature, temperature_nll, data, self.calibration)
+        return calibrate(self.family_.calibration, data, self.calibration)
 
     def _score_predictive(self, p, y, sample_weight):
         return {

@@ -7,8 +7,9 @@ keys. Every other value is an object with a single key, its tag:
 tag                content
 =================  ===================================================================
 ``$array``         name of the tensor that a numpy array is kept as
+``$calibration``   name and parameters of a calibration
 ``$dict``          any other dict, as pairs
-``$distribution``  name, parameters and weights of a predictive distribution
+``$distribution``  components and weights of a predictive distribution
 ``$family``        name and arguments of one of the package's families
 ``$float``         "nan", "inf" or "-inf"
 ``$scalar``        dtype and value of a numpy scalar
@@ -30,12 +31,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from sklearn_probmix.calibration import Spread, Temperature
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.families import FAMILIES
 
 __all__ = ["TensorReader", "decode", "encode"]
 
 _MAX_TEXT = 2**26
+_CALIBRATIONS = {"Spread": Spread, "Temperature": Temperature}
 _FAMILY_NAMES = {family: name for name, family in FAMILIES.items()}
 _NUMBERS = {
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -243,22 +246,17 @@ def _make_family(pair):
     return look_up(FAMILIES, name, "family")(**arguments)
 
 
-def _plain_distribution(dist):
-    return [dist.name, dist.params, dist.weights]
-
-
 def _make_distribution(parts):
-    name, params, weights = parts
-    names = {family.scipy_name for family in FAMILIES.values()}
-    check(name in names, "$distribution", repr(name)[:50], sorted(names))
-    check_type("params of $distribution", params, (dict,))
-    for value in (weights, *params.values()):
-        check_type("a parameter of $distribution", value, (np.ndarray,))
-    dist = PredictiveDistribution(name, params, weights=weights)
-    found, expected = weights.shape, dist.weights.shape
-    check(found == expected, "shape of the weights of $distribution", found, expected)
-    # The constructor divides weights by their sum, which would move the last bit of saved ones.
-    return dist._replace(dist.params, weights)
+    if isinstance(parts, list):
+        # Files of version 0.1 hold the name, parameters and weights of a single family.
+        name, params, weights = parts
+        parts = {"components": ["scipy", {"name": name, **params}], "weights": weights}
+    return PredictiveDistribution.from_dict(parts)
+
+
+def _make_calibration(parts):
+    name, parameters = parts
+    return look_up(_CALIBRATIONS, name, "calibration").from_dict(parameters)
 
 
 _CODECS = {
@@ -281,9 +279,14 @@ _CODECS = {
         lambda value: [_FAMILY_NAMES[type(value)], vars(value)],
         _make_family,
     ),
+    "$calibration": _Codec(
+        lambda value: type(value) in _CALIBRATIONS.values(),
+        lambda value: [type(value).__name__, value.to_dict()],
+        _make_calibration,
+    ),
     "$distribution": _Codec(
         lambda value: type(value) is PredictiveDistribution,
-        _plain_distribution,
+        PredictiveDistribution.to_dict,
         _make_distribution,
     ),
 }

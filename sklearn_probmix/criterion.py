@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sklearn_probmix.families import Family, Mixture, get_family
+from sklearn_probmix.families import Family, get_family
+from sklearn_probmix.pooling import Mixture
 
 __all__ = ["NegativeLogLikelihood", "log_likelihood", "normal_crps"]
 

@@ -119,11 +119,7 @@ class _PredictionDisplay(Display):
         y, dist, _ = check_prediction(y_true, y_pred, None)
         if dist.ndim == 1:
             return [(y, dist)]
-        pairs = []
-        for output, column in enumerate(y.T):
-            params = {key: value[..., output] for key, value in dist.params.items()}
-            pairs.append((column, PredictiveDistribution(dist.name, params, weights=dist.weights)))
-        return pairs
+        return [(column, dist.marginal(output)) for output, column in enumerate(y.T)]
 
     @classmethod
     def _output(cls, y_true, y_pred, output):
@@ -439,8 +435,8 @@ class PITDisplay(_PredictionDisplay):
         """
         y, dist = cls._output(y_true, y_pred, output)
         edges = np.linspace(0, 1, n_bins + 1)
-        # Of a count the part of its PIT interval that lies below an edge, else all or nothing.
-        mass = np.maximum(dist.pdf(y), 1e-300) if dist.is_discrete else 1e-300
+        # Of an atom the part of its PIT interval that lies below an edge, else all or nothing.
+        mass = np.maximum(dist.pmf(y), 1e-300)
         below = np.clip((edges[:, None] - dist.cdf(y)) / mass + 1, 0, 1).mean(axis=1)
         below[0] = 0
         lower, upper = (n_bins * _chance_band(len(y), 1 / n_bins)).tolist()
@@ -478,7 +474,8 @@ class PredictiveDensityDisplay(_PredictionDisplay):
     y_true : ndarray of shape (rows,)
     x, density : lists of ndarrays, one for each row
         In the units of y, and their inverse (probability mass for counts). The x of a row lie
-        between its quantiles 0.001 and 0.999.
+        between its quantiles 0.001 and 0.999. Of a mixture of densities and masses, the
+        probability of narrow cells, divided by their width.
     is_discrete : bool
     shapes_ : list of matplotlib collections or, for counts, BarContainers
     truth_ : LineCollection
@@ -510,10 +507,17 @@ class PredictiveDensityDisplay(_PredictionDisplay):
         rows = np.atleast_1d(np.arange(len(y))[rows])
         shown = dist[rows]
         if dist.is_discrete:
-            low, high = shown.ppf([0.001, 0.999])
-            steps = np.ceil((high - low + 1) / 100)
-            x = [np.arange(*ends) for ends in zip(low, high + 1, steps, strict=True)]
-            density = [shown[r].pdf(x[r][:, None])[:, 0] for r in range(len(rows))]
+            ends = shown.ppf([0.001, 0.999])
+            x = [_atoms(row, *ends[:, [r]]) for r, row in enumerate(shown)]
+            density = [row.pdf(at[:, None])[:, 0] for row, at in zip(shown, x, strict=True)]
+        elif any(block.has_atoms for block in dist.blocks):
+            # The mean density of narrow cells, in which an atom is a spike.
+            x = list(np.linspace(*shown.ppf([0.001, 0.999]), 101).T)
+            widths = [at[1] - at[0] or 1.0 for at in x]
+            density = [
+                np.exp(row.log_probability(at[:, None], width))[:, 0] / width
+                for row, at, width in zip(shown, x, widths, strict=True)
+            ]
         else:
             # Quantiles are dense where a narrow component is, the even grid where the tails are.
             quantiles = shown.ppf(np.linspace(0.001, 0.999, 101))
@@ -532,7 +536,7 @@ class PredictiveDensityDisplay(_PredictionDisplay):
             height = 0.85 * np.minimum(density / density[np.isfinite(density)].max(), 1)
             style = {"color": colors[0], "alpha": 0.5}
             if self.is_discrete:
-                step = x[1] - x[0] if len(x) > 1 else 1
+                step = np.diff(x).min() if len(x) > 1 else 1
                 shape = ax.bar(x, height, 0.8 * step, bottom=bottom, **style)
             else:
                 shape = ax.fill_between(x, bottom, bottom + height, lw=0, **style)
@@ -571,10 +575,15 @@ def get_column(X, feature):
     return check_array(values, ensure_2d=False, dtype=np.float64, input_name=name), name
 
 
+def _atoms(row, low, high):
+    """Atoms of a row between bounds, about 100 of a block of its components."""
+    return np.unique(np.concatenate([block.atoms(low, high, 100) for block in row.blocks]))
+
+
 def _share_inside(y, dist, levels):
     """Return metrics.coverage of all levels, without a search for quantiles."""
     upper = dist.cdf(y)
-    lower = upper - dist.pdf(y) if dist.is_discrete else upper
+    lower = upper - dist.pmf(y)
     return np.array([np.mean((1 - q <= 2 * upper) & (2 * lower <= 1 + q)) for q in levels])
 
 

@@ -5,58 +5,71 @@ mixture. Parameters have shape (n, components) or (n, components, outputs); what
 the shape of y, (n,) or (n, outputs), with any leading axes of his own in front of it.
 """
 
+from __future__ import annotations
+
 import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
-from scipy import special, stats
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
+from sklearn_probmix.components import (
+    Array,
+    Components,
+    average,
+    components_from_arrays,
+    first_index,
+    join,
+    scipy_components,
+)
+from sklearn_probmix.crps import mixture_crps, n_pieces
 from sklearn_probmix.floats import usual_floats_in_methods
 from sklearn_probmix.quantiles import extremes, mixture_quantiles
 
 # Numbers that one temporary array may hold: 16 MB, which still fits most last-level caches.
 _BLOCK = 2_000_000
-_DOMAINS = {
-    "norm": "loc real, scale > 0",
-    "lognorm": "s > 0, scale > 0",
-    "gamma": "a > 0, scale > 0",
-    "beta": "a > 0, b > 0",
-    "poisson": "mu >= 0",
-    "bernoulli": "0 <= p <= 1",
-}
-
-
-def _lognorm_variance(s, scale=1.0, loc=0.0):
-    # scipy computes exp(s^2) - 1 by subtraction: 1e-4 off at s = 1e-6, and 0 at s = 1e-9.
-    return scale**2 * np.exp(s**2) * np.expm1(s**2)
-
-
-_VARIANCES = {"lognorm": _lognorm_variance}
 
 
 @usual_floats_in_methods
 class PredictiveDistribution:
-    r"""Finite weighted mixture of one scipy.stats family, vectorised over rows and outputs.
-
-    .. math:: p(y_r) = \sum_c w_{rc} \prod_o f(y_{ro} \mid \theta_{rco})
+    r"""Finite weighted mixture of components, vectorised over rows and outputs.
 
     One component is the plain case. The mixture is joint over outputs: a component is, say, one
     draw of a latent variable or one member of an ensemble, and speaks for all outputs of its row.
+    Components of one family are the usual case; `mix` puts those of any families together.
+
+    A distribution may have *atoms*, values that have a probability themselves: counts have nothing
+    else, and a mixture of a density and of masses on a lattice has both. Where y is an atom its
+    mass alone counts in `pdf` and `logpdf`, elsewhere the density: these are densities with
+    respect to length plus counting of the atoms. To compare a density with masses, score both by
+    `log_probability`. All other methods mean the same with atoms as without.
+
+    .. math:: p(y_r) = \sum_c w_{rc} \prod_o f(y_{ro} \mid \theta_{rco})
 
     Parameters
     ----------
-    name : str
+    name : str or Components
         Name of the scipy.stats family: "norm", "lognorm", "gamma", "beta", "poisson" and
         "bernoulli" are the ones that this package produces, any other univariate one works too.
+        Or the components themselves.
     params : dict of str to array-like of shape (n, components) or (n, components, outputs)
         The keyword arguments of scipy.stats, in the units of y; ``loc`` and ``scale`` may be left
-        out. All have one shape. Axis 1 is always that of the components.
+        out. All have one shape. Axis 1 is always that of the components. Only with a name.
     weights : array-like of shape (n, components) or (components,), default=None
         Convex weights of the components; None means equal weights.
 
     Attributes
     ----------
-    name, params, weights
-        As given; copies in float64 and read-only, weights of shape (n, components).
+    name : str
+        Of the family, or "norm + gamma" for a mixture of several.
+    params : dict of str to ndarray
+        As given; copies in float64 and read-only. A mixture of several families has none.
+    weights : ndarray of shape (n, components)
+        Read-only.
+    blocks : tuple of Components
+        The components, those of a family together; they are in the order of the weights.
 
     Raises
     ------
@@ -79,37 +92,49 @@ class PredictiveDistribution:
     array([2.])
     """
 
-    def __init__(self, name, params, *, weights=None):
-        family = _scipy_family(name)
-        params = _check_params(name, family, params)
-        n, n_components = next(iter(params.values())).shape[:2]
-        self._assign(name, params, _check_weights(weights, n, n_components))
+    def __init__(
+        self,
+        name: str | Components,
+        params: Mapping[str, ArrayLike] | None = None,
+        *,
+        weights: ArrayLike | None = None,
+    ):
+        if isinstance(name, Components):
+            if params is not None:
+                raise ValueError("params go with the name of a family; components hold their own.")
+            components = name
+        else:
+            components = scipy_components(name, {} if params is None else params)
+        self._assign(components, _check_weights(weights, *components.shape[:2]))
 
-    def _assign(self, name, params, weights):
-        self.name = name
-        self.params = params
+    def _assign(self, components, weights):
+        self._components = components
         self.weights = weights
-        for array in (*params.values(), weights):
-            array.flags.writeable = False
-
-    def _replace(self, params, weights):
-        """Return a distribution of the same family, without checking what is known to be valid."""
-        new = type(self).__new__(type(self))
-        new._assign(self.name, params, weights)
-        return new
-
-    def _take(self, rows):
-        params = {key: value[rows] for key, value in self.params.items()}
-        return self._replace(params, self.weights[rows])
+        weights.flags.writeable = False
 
     @classmethod
-    def concatenate(cls, distributions):
+    def _of(cls, components, weights):
+        """Make a distribution of what is known to be valid."""
+        new = cls.__new__(cls)
+        new._assign(components, weights)
+        return new
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Numpy makes arrays writeable when it copies or unpickles them.
+        self._assign(state["_components"], state["weights"])
+
+    def _take(self, rows):
+        return self._of(self._components.take(rows), self.weights[rows])
+
+    @classmethod
+    def concatenate(cls, distributions: Sequence[Self]) -> Self:
         """Join the rows of distributions, in the order given.
 
         Parameters
         ----------
         distributions : sequence of PredictiveDistribution
-            Of one family, number of components and number of outputs, or a ValueError.
+            Of one family (or the same ones), number of components and number of outputs, or a
+            ValueError.
 
         Examples
         --------
@@ -117,23 +142,21 @@ class PredictiveDistribution:
         >>> PredictiveDistribution.concatenate([dist[:1], dist[1:]]).mean()
         array([1., 2., 3.])
         """
-        distributions = list(distributions)
-        _check_alike(distributions, lambda d: (d.n_components, d.shape[1:]))
-        params = {
-            key: np.concatenate([d.params[key] for d in distributions])
-            for key in distributions[0].params
-        }
-        weights = np.concatenate([d.weights for d in distributions])
-        return distributions[0]._replace(params, weights)
+        first, *others = _check_match(
+            distributions,
+            lambda d: (d._components.alike(), [block.shape[1:] for block in d.blocks]),
+        )
+        components = first._components.concatenate([d._components for d in others], axis=0)
+        return cls._of(components, np.concatenate([d.weights for d in (first, *others)]))
 
     @classmethod
-    def mix(cls, distributions, weights=None):
+    def mix(cls, distributions: Sequence[Self], weights: ArrayLike | None = None) -> Self:
         r"""Pool distributions of the same rows linearly: :math:`\sum_k w_k p_k(y)`.
 
         Parameters
         ----------
         distributions : sequence of k PredictiveDistribution
-            Of one family and one shape, or a ValueError; numbers of components may differ.
+            Of one shape, or a ValueError; families and numbers of components may differ.
         weights : array-like of shape (k,) or (n, k), default=None
             Convex weights; None means equal weights. The share of a distribution is divided among
             its components by its own weights.
@@ -141,6 +164,7 @@ class PredictiveDistribution:
         Returns
         -------
         PredictiveDistribution of the same shape, with all the components
+            In their order, but that those of a family come together, where its first one is.
 
         Examples
         --------
@@ -149,91 +173,149 @@ class PredictiveDistribution:
         >>> both = PredictiveDistribution.mix([left, right])
         >>> both.var(), both.var("aleatoric"), both.var("epistemic")
         (array([2.]), array([1.]), array([1.]))
+        >>> counts = PredictiveDistribution("poisson", {"mu": [[3.0]]})
+        >>> PredictiveDistribution.mix([left, counts, right])
+        PredictiveDistribution('norm + poisson', shape=(1,), n_components=3)
         """
-        distributions = list(distributions)
-        _check_alike(distributions, lambda d: d.shape)
+        distributions = _check_match(distributions, lambda d: d.shape)
         shares = _check_weights(weights, len(distributions[0]), len(distributions))
-        params = {
-            key: np.concatenate([d.params[key] for d in distributions], axis=1)
-            for key in distributions[0].params
-        }
         own = [shares[:, [k]] * d.weights for k, d in enumerate(distributions)]
-        return distributions[0]._replace(params, np.concatenate(own, axis=1))
+        components, order = join([d._components for d in distributions])
+        return cls._of(components, np.concatenate(own, axis=1)[:, order])
 
     @property
-    def shape(self):
+    def name(self) -> str:
+        """Name of the family or, of several, of all."""
+        return self._components.name
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """Parameters of the components by name; an AttributeError for several families."""
+        return self._components.params
+
+    @property
+    def blocks(self) -> tuple[Components, ...]:
+        """Components of one family each, in the order of the weights."""
+        return self._components.blocks
+
+    @property
+    def shape(self) -> tuple[int, ...]:
         """Shape of y, (n,) or (n, outputs)."""
-        n, _, *outputs = next(iter(self.params.values())).shape
+        n, _, *outputs = self._components.shape
         return (n, *outputs)
 
     @property
-    def ndim(self):
+    def ndim(self) -> int:
         """Number of axes of y, 1 or 2."""
         return len(self.shape)
 
     @property
-    def n_components(self):
+    def n_components(self) -> int:
         """Number of components of the mixture."""
         return self.weights.shape[1]
 
     @property
-    def is_discrete(self):
-        """Whether pdf is a probability mass and quantiles are integers."""
-        return isinstance(self._family, stats.rv_discrete)
+    def is_discrete(self) -> bool:
+        """Whether all probability is in atoms, so that pdf is a probability mass."""
+        return self._components.is_discrete
 
     @property
-    def components(self):
+    def components(self) -> tuple[Self, ...]:
         """The components, a tuple of distributions that have one each."""
         certain = np.ones((len(self), 1))
-        return tuple(
-            self._replace({key: value[:, [c]] for key, value in self.params.items()}, certain)
-            for c in range(self.n_components)
-        )
+        return tuple(self._of(self._components.pick(c), certain) for c in range(self.n_components))
 
-    def __len__(self):
+    def marginal(self, output: int) -> Self:
+        """Distribution of one output of a 2-D y, of shape (n,)."""
+        return self._of(self._components.marginal(output), self.weights)
+
+    def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Any) -> Self:
         """Select rows by an int (which keeps one row), a slice, a mask or an array of indices."""
         index = np.atleast_1d(np.arange(len(self))[rows])
         if index.ndim != 1:
             raise IndexError(f"rows are selected by a 1-D index, got one of {index.ndim} axes.")
         return self._take(index)
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
         """Return the mean, the point prediction that numpy and sklearn functions then see."""
         if copy is False:
             raise ValueError("copy=False: the mean is computed, so it is always a new array.")
         return np.asarray(self.mean(), dtype=dtype)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.name!r}, shape={self.shape}, "
             f"n_components={self.n_components})"
         )
 
-    def pdf(self, x):
-        """Density of each output, or probability mass for counts.
+    def pdf(self, x: ArrayLike) -> Array:
+        """Density of each output, or probability mass at an atom.
 
         Parameters
         ----------
         x : array-like, broadcastable to shape or to (...,) + shape
-            In the units of y; infinite values are allowed, NaN is a ValueError.
+            In the units of y; infinite values are allowed, NaN is a ValueError. So is a shape that
+            would pair rows with rows, (n, 1) for y of shape (n,).
 
         Returns
         -------
-        ndarray of shape (...,) + shape, in 1 / units of y
+        ndarray of shape (...,) + shape, in 1 / units of y, without unit at an atom
         """
-        return self._mixed("pmf" if self.is_discrete else "pdf", x)
+        if self._has_both():
+            return np.exp(self.logpdf(x))
+        return self._mixed("density", x)
 
-    def logpdf(self, x):
-        """Logarithm of the density (or mass) of each output, as `pdf`; -inf off the support."""
+    def pmf(self, x: ArrayLike) -> Array:
+        """Probability of x itself, for each output; 0 where x is no atom. x as in `pdf`."""
+        if not self._components.has_atoms:
+            return np.zeros(self._check_x(x).shape)
         return self.map_rows(
-            lambda d, x: special.logsumexp(d._log_density(x), axis=-d.ndim, b=d._weights()),
+            lambda d, x: average(np.exp(d._components.log_mass(d._expand(x))), d._weights()),
             self._check_x(x),
         )
 
-    def joint_logpdf(self, y):
+    def logpdf(self, x: ArrayLike) -> Array:
+        """Logarithm of the density (or mass) of each output, as `pdf`; -inf off the support."""
+        return self.map_rows(lambda d, x: d._log_average(d._log_density(x)), self._check_x(x))
+
+    def log_probability(self, y: ArrayLike, width: ArrayLike) -> Array:
+        """Logarithm of the probability of the cell [y - width / 2, y + width / 2], ends included.
+
+        It is the score by which a density and masses can be compared, where y was measured or
+        rounded in steps of `width`. For a narrow cell without atoms it is
+        ``logpdf(y) + log(width)``.
+
+        Parameters
+        ----------
+        y : array-like, broadcastable to shape or to (...,) + shape
+        width : float or array-like of shape (outputs,)
+            Positive, in the units of y.
+
+        Returns
+        -------
+        ndarray of shape (...,) + shape, for each output
+
+        Examples
+        --------
+        >>> counts = PredictiveDistribution("poisson", {"mu": [[100.0]]})
+        >>> normal = PredictiveDistribution("norm", {"loc": [[100.0]], "scale": [[10.0]]})
+        >>> counts.log_probability([100], 1.0).round(3), normal.log_probability([100], 1.0).round(3)
+        (array([-3.222]), array([-3.222]))
+        """
+        width = np.asarray(width, dtype=float)
+        if not (np.isfinite(width) & (width > 0)).all():
+            raise ValueError(f"width must be positive, got {width}.")
+
+        def cell(d, y):
+            low, high = d._expand(y - width / 2), d._expand(y + width / 2)
+            return d._log_average(d._components.log_probability(low, high))
+
+        return self.map_rows(cell, self._check_x(y))
+
+    def joint_logpdf(self, y: ArrayLike) -> Array:
         r"""Logarithm of the density of the rows, over all outputs together.
 
         .. math:: \log \sum_c w_{rc} \prod_o f(y_{ro} \mid \theta_{rco})
@@ -267,18 +349,18 @@ class PredictiveDistribution:
 
         return self.map_rows(joint, y)[..., 0]
 
-    def cdf(self, x):
+    def cdf(self, x: ArrayLike) -> Array:
         """Probability of a value of at most x, for each output; x and result as in `pdf`."""
         return np.minimum(self._mixed("cdf", x), 1.0)
 
-    def sf(self, x):
+    def sf(self, x: ArrayLike) -> Array:
         """Probability of a value above x, 1 - cdf without loss of digits in the upper tail."""
         return np.minimum(self._mixed("sf", x), 1.0)
 
-    def ppf(self, q):
+    def ppf(self, q: ArrayLike) -> Array:
         """Quantiles of each output, the inverse of `cdf`.
 
-        For counts the smallest integer k with cdf(k) >= q.
+        Where the cdf jumps, the smallest x with cdf(x) >= q: an integer for counts.
 
         Parameters
         ----------
@@ -297,13 +379,13 @@ class PredictiveDistribution:
         """
         q = _check_probability("q", q)
         q = np.broadcast_to(q.reshape(q.shape + (1,) * self.ndim), q.shape + self.shape)
-        return self.map_rows(mixture_quantiles, q)
+        return self.map_rows(lambda d, q: mixture_quantiles(d._components, d._weights(), q), q)
 
-    def median(self):
+    def median(self) -> Array:
         """Median of each output, of y's shape and units."""
         return self.ppf(0.5)
 
-    def interval(self, confidence=0.9):
+    def interval(self, confidence: ArrayLike = 0.9) -> tuple[Array, Array]:
         """Central interval, between the quantiles (1 - confidence) / 2 and (1 + confidence) / 2.
 
         Parameters
@@ -318,17 +400,45 @@ class PredictiveDistribution:
         low, high = self.ppf(np.stack([(1 - confidence) / 2, (1 + confidence) / 2]))
         return low, high
 
-    def support(self):
+    def support(self) -> tuple[Array, Array]:
         """Lowest and highest possible value, a tuple of two arrays of y's shape."""
-        low, high = self._family.support(**self.params)
-        return extremes(self, low)[0], extremes(self, high)[1]
+        low, high = self._components.support()
+        return extremes(self._weights(), low)[0], extremes(self._weights(), high)[1]
 
-    def mean(self):
-        """Mean of each output, of y's shape and units."""
+    def crps(self, y: ArrayLike) -> Array:
+        r"""Continuous ranked probability score of each output.
+
+        .. math:: \int (F(x) - 1\{x \ge y\})^2 dx
+
+        `sklearn_probmix.metrics.crps` averages it, and says how it is computed.
+
+        Parameters
+        ----------
+        y : array-like, broadcastable to shape
+
+        Returns
+        -------
+        ndarray of y's shape and units
+        """
+        y = self._check_x(y)
+        if y.shape != self.shape:
+            raise ValueError(f"y has shape {y.shape}, expected {self.shape}.")
+        # Beyond the support, each unit of distance adds one unit of score.
+        inside = np.clip(y, *self.support())
+        score = self.map_rows(
+            lambda d, y: mixture_crps(d._components, d._weights(), y),
+            inside,
+            cost=n_pieces(self._components),
+        )
+        return score + abs(y - inside)
+
+    def mean(self, **reduction: Any) -> Array:
+        """Mean of each output, of y's shape and units; `np.mean` gives the same."""
+        _check_reduction("mean", reduction)
         with np.errstate(all="ignore"):
-            return self._average(self._family.mean(**self.params))
+            return average(self._components.mean(), self._weights())
 
-    def var(self, kind="total"):
+    def var(self, kind: str = "total", **reduction: Any) -> Array:
         r"""Variance of each output, split by the law of total variance.
 
         .. math:: \underbrace{\sum_c w_c \sigma_c^2}_{\text{aleatoric}} +
@@ -348,16 +458,18 @@ class PredictiveDistribution:
             "epistemic": self._epistemic,
             "total": lambda: self._aleatoric() + self._epistemic(),
         }
+        _check_reduction("var", reduction)
         if kind not in kinds:
             raise ValueError(f"kind must be one of {sorted(kinds)}, got {kind!r}.")
         with np.errstate(all="ignore"):
             return kinds[kind]()
 
-    def std(self):
+    def std(self, **reduction: Any) -> Array:
         """Square root of the total variance of each output, of y's shape and units."""
+        _check_reduction("std", reduction)
         return np.sqrt(self.var())
 
-    def rvs(self, size=None, random_state=None):
+    def rvs(self, size: int | tuple[int, ...] | None = None, random_state: Any = None) -> NDArray:
         """Draw from the joint distribution: one component per row and draw, for all outputs.
 
         Parameters
@@ -380,10 +492,12 @@ class PredictiveDistribution:
         chosen = np.zeros(draws, dtype=int)
         for bound in cumulative.T[:-1]:
             chosen += uniform >= bound
-        params = {key: value[np.arange(len(self)), chosen] for key, value in self.params.items()}
-        return self._family.rvs(**params, size=draws + self.shape[1:], random_state=rng)
+        rows = np.broadcast_to(np.arange(len(self)), draws)
+        return self._components.rvs(rows, chosen, rng)
 
-    def map_rows(self, function, x, *, cost=1):
+    def map_rows(
+        self, function: Callable[[Self, Array], Array], x: Array, *, cost: int = 1
+    ) -> Array:
         """Apply a function to blocks of rows, so that temporary arrays stay small.
 
         Parameters
@@ -416,101 +530,81 @@ class PredictiveDistribution:
             parts.append(function(self._take(rows), x_rows))
         return np.concatenate(parts, axis=-self.ndim)
 
-    @property
-    def _family(self):
-        return getattr(stats, self.name)
-
     def _check_x(self, x):
         x = np.asarray(x, dtype=float)
         if np.isnan(x).any():
-            raise ValueError(f"x or y contains NaN, first at index {_first(np.isnan(x))}.")
+            raise ValueError(f"x or y contains NaN, first at index {first_index(np.isnan(x))}.")
         try:
             shape = np.broadcast_shapes(x.shape, self.shape)
         except ValueError:
             shape = ()
+        expected = f"expected {self.shape}, with or without leading axes"
         if shape[-self.ndim :] != self.shape:
+            raise ValueError(f"x or y has shape {x.shape}, {expected}.")
+        # The same numbers of rows on two axes: as one value for each row it would be broadcast to
+        # all pairs of rows, and it may be meant so or not.
+        n = len(self)
+        pairs_rows = x.shape[-2:] == (n, 1) if self.ndim == 1 else x.shape == (n,)
+        if n > 1 and pairs_rows:
             raise ValueError(
-                f"x or y has shape {x.shape}, expected {self.shape}, with or without leading axes."
+                f"x or y has shape {x.shape}, {expected}: flatten one value for each row, or "
+                "broadcast a grid of values to the rows yourself."
             )
         return np.broadcast_to(x, shape)
 
     def _weights(self):
         return self.weights.reshape(self.weights.shape + (1,) * (self.ndim - 1))
 
-    def _each(self, method, x):
-        """Apply a method of scipy.stats to all components; their axis is number -ndim."""
-        x = np.expand_dims(x, -self.ndim)
-        with np.errstate(all="ignore"):
-            return getattr(self._family, method)(x, **self.params)
-
-    def _log_density(self, x):
-        return self._each("logpmf" if self.is_discrete else "logpdf", x)
-
-    def _average(self, values):
-        if self.n_components == 1:
-            return values.squeeze(-self.ndim)
-        # A component of weight 0 may be infinite.
-        weights = self._weights()
-        return np.where(weights > 0, weights * values, 0.0).sum(axis=-self.ndim)
+    def _expand(self, x):
+        return np.expand_dims(x, -self.ndim)
 
     def _mixed(self, method, x):
-        return self.map_rows(lambda d, x: d._average(d._each(method, x)), self._check_x(x))
+        def mixed(d, x):
+            return average(getattr(d._components, method)(d._expand(x)), d._weights())
+
+        return self.map_rows(mixed, self._check_x(x))
+
+    def _log_average(self, logs):
+        return special.logsumexp(logs, axis=-self.ndim, b=self._weights())
+
+    def _has_both(self):
+        """Whether there are atoms and a density."""
+        return self._components.has_atoms and not self._components.is_discrete
+
+    def _log_density(self, x):
+        """Logarithm of the components' densities with respect to length and atoms of all."""
+        x = self._expand(x)
+        log_density = self._components.log_density(x)
+        if not self._has_both():
+            return log_density
+        log_mass = self._components.log_mass(x)
+        is_possible = (log_mass > -np.inf) & (self._weights() > 0)
+        return np.where(is_possible.any(axis=-self.ndim, keepdims=True), log_mass, log_density)
 
     def _aleatoric(self):
-        variance = _VARIANCES.get(self.name, self._family.var)
-        return self._average(variance(**self.params))
+        return average(self._components.var(), self._weights())
 
     def _epistemic(self):
-        means = self._family.mean(**self.params)
+        means = self._components.mean()
         spread = (means - np.expand_dims(self.mean(), 1)) ** 2
         # Of an infinite mean.
-        return self._average(np.where(np.isnan(spread), np.inf, spread))
+        return average(np.where(np.isnan(spread), np.inf, spread), self._weights())
 
+    def to_dict(self) -> dict[str, Any]:
+        """Components and weights as plain values and arrays."""
+        return {"components": list(self._components.to_arrays()), "weights": self.weights}
 
-def _scipy_family(name):
-    family = getattr(stats, name, None) if isinstance(name, str) else None
-    if not isinstance(family, stats.rv_continuous | stats.rv_discrete):
-        raise ValueError(
-            f"name must be that of a scipy.stats distribution, such as {', '.join(_DOMAINS)}; "
-            f"got {name!r}."
-        )
-    return family
-
-
-def _check_params(name, family, params):
-    required = set(family.shapes.split(", ") if family.shapes else ())
-    allowed = required | ({"loc"} if isinstance(family, stats.rv_discrete) else {"loc", "scale"})
-    if not (params and required <= set(params) <= allowed):
-        raise ValueError(
-            f"params of {name!r} must be {sorted(required)}, of the names {sorted(allowed)}; "
-            f"got {sorted(params)}."
-        )
-    params = {key: np.array(value, dtype=float) for key, value in params.items()}
-    first, *_ = params
-    for key, value in params.items():
-        if value.ndim not in (2, 3) or value.shape[1] == 0:
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Make what `to_dict` described, or raise a ValueError or TypeError."""
+        weights = np.array(content["weights"], dtype=float)
+        checked = cls(components_from_arrays(*content["components"]), weights=weights)
+        if weights.shape != checked.weights.shape:
             raise ValueError(
-                f"params[{key!r}] has shape {value.shape}, expected (n, components) for 1-D y or "
-                "(n, components, outputs) for 2-D y, with at least one component."
+                f"weights have shape {weights.shape}, expected {checked.weights.shape}."
             )
-        if value.shape != params[first].shape:
-            raise ValueError(
-                f"params[{key!r}] has shape {value.shape}, expected that of params[{first!r}], "
-                f"{params[first].shape}."
-            )
-        if not np.isfinite(value).all():
-            where = _first(~np.isfinite(value))
-            raise ValueError(
-                f"params[{key!r}] is {value[where]} at index {where}, expected finite values."
-            )
-    with np.errstate(all="ignore"):
-        is_outside = np.isnan(family.support(**params)[0])
-    if is_outside.any():
-        where = _first(is_outside)
-        found = ", ".join(f"{key}={value[where]}" for key, value in params.items())
-        domain = _DOMAINS.get(name, f"the domain of scipy.stats.{name}")
-        raise ValueError(f"params of {name!r} at index {where}: {found}; expected {domain}.")
-    return params
+        # The constructor divides weights by their sum, which would move the last bit of saved ones.
+        return cls._of(checked._components, weights)
 
 
 def _check_weights(weights, n, n_components):
@@ -531,14 +625,29 @@ def _check_weights(weights, n, n_components):
     return np.broadcast_to(weights / total, (n, n_components)).copy()
 
 
-def _check_alike(distributions, layout):
+def _check_match(distributions, layout):
+    distributions = list(distributions)
     if not distributions:
         raise ValueError("distributions is empty, expected at least one.")
     first, *others = distributions
     for other in others:
-        same_family = other.name == first.name and set(other.params) == set(first.params)
-        if not (same_family and layout(other) == layout(first)):
+        if layout(other) != layout(first):
             raise ValueError(f"distributions do not match: {first!r} and {other!r}.")
+    return distributions
+
+
+def _check_reduction(name, reduction):
+    """Refuse what np.mean and its like would reduce; they pass on what they were not asked."""
+    unknown = set(reduction) - {"axis", "dtype", "out", "ddof"}
+    asked = {key for key, value in reduction.items() if value is not None}
+    if reduction.get("ddof") == 0:
+        asked.remove("ddof")
+    if unknown or asked:
+        raise TypeError(
+            f"{name} of a predictive distribution is that of each row and output; it takes no "
+            f"{sorted(unknown | asked)}. For figures over the rows, reduce "
+            f"np.asarray(dist), the means."
+        )
 
 
 def _check_probability(what, value):
@@ -547,7 +656,3 @@ def _check_probability(what, value):
         hint = "; 90 % is 0.9." if (value > 1).any() else "."
         raise ValueError(f"{what} must lie in [0, 1], got {value}{hint}")
     return value
-
-
-def _first(mask):
-    return tuple(map(int, np.argwhere(mask)[0]))

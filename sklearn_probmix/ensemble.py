@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from sklearn_probmix.families import Mixture
+from sklearn_probmix.pooling import Mixture
 
 __all__ = ["Ensemble"]
 

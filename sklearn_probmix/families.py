@@ -1,4 +1,4 @@
-"""Exponential families on natural parameters, and how their densities and responses are pooled.
+"""Exponential families on natural parameters.
 
 A density of an exponential family reads ``p(y) = h(y) exp(<eta, T(y)> - A(eta))`` with natural
 parameters ``eta``. The normalised product of powers ``p_i^lam p_j^(1 - lam)`` stays in the family
@@ -11,7 +11,7 @@ Conventions for shapes, used throughout the package:
 * ``y``: ``(..., n_outputs)``;
 * a module returns ``eta`` of shape ``(rows, n_outputs, n_params)`` or, for a mixture,
   ``(rows, components, n_outputs, n_params)``; components of unequal weight are a
-  :class:`Mixture`;
+  :class:`~sklearn_probmix.pooling.Mixture`;
 * what a response is mixed to is a weighted set of points, ``points`` of shape
   ``(rows, n_points, n_outputs)`` and ``weights`` of shape ``(rows, n_points)``. The loss of a row
   is ``-sum_a weights[a] log p(points[a])``. For one component log p is linear in T(y), hence any
@@ -22,60 +22,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, logsigmoid, one_hot, softplus
 
-__all__ = ["Family", "Mixture", "get_family", "linear_pool", "log_linear_pool", "mix_responses"]
+from sklearn_probmix.calibration import Spread, Temperature
+from sklearn_probmix.components import Components, scipy_components
+from sklearn_probmix.pooling import log_linear_pool
+
+__all__ = ["Family", "get_family"]
 
 # Keeps a positive parameter away from zero where softplus underflows in float32.
 _TINY = 1e-12
-
-
-class Mixture(NamedTuple):
-    """Natural parameters of a finite mixture whose components have unequal weights."""
-
-    eta: Tensor
-    """Shape (rows, components, n_outputs, n_params)."""
-    log_weights: Tensor
-    """Shape (rows, components); each row's weights sum to one."""
-
-
-def log_linear_pool(eta_i: Tensor, eta_j: Tensor, lam: Tensor) -> Tensor:
-    """Natural parameters of g ∝ p_i^lam p_j^(1 - lam), eq. 18.
-
-    Parameters
-    ----------
-    eta_i, eta_j : Tensor of shape (rows, ...)
-        Natural parameters; also plain activations, whose mixing is the same operation.
-    lam : Tensor of shape (rows,)
-        Mixing coefficients in [0, 1].
-
-    Returns
-    -------
-    Tensor of shape (rows, ...)
-        ``lam * eta_i + (1 - lam) * eta_j``, exactly ``eta_i`` where both agree.
-    """
-    return torch.lerp(eta_j, eta_i, _as_rows(lam, eta_i))
-
-
-def linear_pool(eta_i: Tensor, eta_j: Tensor, lam: Tensor) -> Mixture:
-    """Two-component mixture g = lam p_i + (1 - lam) p_j, eq. 17.
-
-    Parameters
-    ----------
-    eta_i, eta_j : Tensor of shape (rows, [members,] n_outputs, n_params)
-    lam : Tensor of shape (rows,)
-
-    Returns
-    -------
-    Mixture of two components, for each member if there are members
-    """
-    lam = _as_rows(lam, eta_i[..., 0, 0]).expand(eta_i.shape[:-2])
-    weights = torch.stack([lam, 1 - lam], dim=-1)
-    return Mixture(torch.stack([eta_i, eta_j], dim=-3), weights.log())
 
 
 def stack_parameters(*parameters: Tensor) -> Tensor:
@@ -88,21 +47,20 @@ def _exp(x: Tensor) -> Tensor:
     return x.clamp(-700, 700).exp()
 
 
-def _as_rows(lam: Tensor, like: Tensor) -> Tensor:
-    return lam.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
-
-
 class Family(ABC):
     """An exponential family: the minimum that a subclass supplies, and what follows from it.
 
-    Subclasses define :meth:`natural`, :meth:`log_prob` and :meth:`scipy_parameters`; those of a
-    bounded or discrete response override :meth:`in_support`, and those whose response can be
-    smoothed or rescaled :meth:`kernel`, :meth:`pooled_kernel`, :meth:`scaling` or
+    Subclasses define :meth:`natural` and :meth:`log_prob`, and what is predicted: a density that
+    scipy.stats has by `scipy_name` and :meth:`scipy_parameters`, another by :meth:`components`.
+    Those of a bounded or discrete response override :meth:`in_support`, and those whose response
+    can be smoothed or rescaled :meth:`kernel`, :meth:`pooled_kernel`, :meth:`scaling` or
     :meth:`standardise`.
     """
 
     #: Name in scipy.stats of the distribution, its parameters come from `scipy_parameters`.
     scipy_name: str
+    #: What calibrates its mixtures, if anything does.
+    calibration: type[Spread] | type[Temperature] | None = None
     #: Last axis of raw outputs and natural parameters.
     n_params: int = 2
     #: How many of the raw outputs, counted from the last, do not depend on x.
@@ -122,7 +80,24 @@ class Family(ABC):
     def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         """Log-density of y (..., n_outputs) at eta (..., n_outputs, n_params), in nats."""
 
-    @abstractmethod
+    def components(
+        self, eta: Tensor, shift: Tensor | float = 0.0, scale: Tensor | float = 1.0
+    ) -> Components:
+        """Predictive densities or masses of y in its original units.
+
+        Parameters
+        ----------
+        eta : Tensor of shape (rows, components, n_outputs, n_params)
+        shift, scale : Tensor of shape (n_outputs,) or float
+            What :meth:`standardise` removed from y.
+
+        Returns
+        -------
+        Components of shape (rows, components, n_outputs)
+        """
+        params = self.scipy_parameters(eta, shift, scale)
+        return scipy_components(self.scipy_name, {k: v.numpy() for k, v in params.items()})
+
     def scipy_parameters(
         self, eta: Tensor, shift: Tensor | float = 0.0, scale: Tensor | float = 1.0
     ) -> dict[str, Tensor]:
@@ -138,6 +113,9 @@ class Family(ABC):
         -------
         dict of str to float64 Tensor of shape (..., n_outputs)
         """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no scipy_name and scipy_parameters, and no components."
+        )
 
     def in_support(self, y: Tensor) -> Tensor:
         """Boolean mask, True where a finite y has positive density."""
@@ -215,6 +193,7 @@ class Normal(Family):
     """
 
     scipy_name = "norm"
+    calibration = Spread
     default_response = "pooled"
 
     def __init__(self, variance_floor: float = 1e-6):
@@ -231,12 +210,15 @@ class Normal(Family):
         variance = -0.5 / eta[..., 1]
         return eta[..., 0] * variance, variance
 
-    @staticmethod
-    def widen(eta: Tensor, a: float, b: float) -> Tensor:
-        """Natural parameters of the same mean and the variance ``a v + b``."""
-        mean, variance = Normal.moments(eta.double())
-        precision = 1 / (a * variance + b)
+    def calibrated(self, eta: Tensor, spread: Spread) -> Tensor:
+        """Natural parameters of the same mean and the variance that the spread gives."""
+        mean, variance = self.moments(eta.double())
+        precision = 1 / spread.apply(variance)
         return stack_parameters(mean * precision, -0.5 * precision)
+
+    def to_normal(self, y: Tensor) -> Tensor:
+        """Transform y to what is Normal."""
+        return y
 
     def log_prob(self, eta, y):
         # With the precision w: -(w y - w mu)^2 / (2 w) + log(w / (2 pi)) / 2. In float32 the
@@ -300,6 +282,9 @@ class LogNormal(Normal):
 
     def in_support(self, y):
         return y > 0
+
+    def to_normal(self, y):
+        return y.log()
 
     def log_prob(self, eta, y):
         log_y = y.double().log()
@@ -416,6 +401,7 @@ class _Classes(Family):
     """What the categorical and the Bernoulli family share: kernels on a finite set of classes."""
 
     n_classes: int
+    calibration = Temperature
 
     def kernel(self, y, beta, noise=None):
         if beta == 0:
@@ -454,7 +440,6 @@ class Categorical(_Classes):
         At least 2; y holds the codes 0, ..., n_classes - 1.
     """
 
-    scipy_name = "multinomial"
     dtype = torch.int64
 
     def __init__(self, n_classes: int = 2):
@@ -480,9 +465,6 @@ class Categorical(_Classes):
         shape = torch.broadcast_shapes(code.shape[:-1], eta.shape[:-1])
         log_p = log_p.expand(*shape, self.n_classes)
         return log_p.gather(-1, code.expand(*shape, 1)).squeeze(-1)
-
-    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
-        return {"p": eta.double().softmax(-1)}
 
 
 class Bernoulli(_Classes):
@@ -553,47 +535,3 @@ def get_family(family: str | Family, **parameters) -> Family:
     if family not in FAMILIES:
         raise ValueError(f"family={family!r} is unknown; expected one of {sorted(FAMILIES)}.")
     return FAMILIES[family](**parameters)
-
-
-def mix_responses(
-    family: Family,
-    y_i: Tensor,
-    y_j: Tensor,
-    lam: Tensor,
-    *,
-    response: str,
-    beta: float = 0.0,
-    noise: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Density g_y of the latent response y~ as weighted points, eq. 14.
-
-    Parameters
-    ----------
-    family : Family
-    y_i, y_j : Tensor of shape (rows, n_outputs)
-    lam : Tensor of shape (rows,)
-    response : {"pooled", "expected"}
-        Pool the kernels around y_i and y_j log-linearly, or linearly (Assumption 4.2 at
-        beta = 0: the loss is ``lam NLL(y_i) + (1 - lam) NLL(y_j)``).
-    beta, noise
-        As in :meth:`Family.kernel`.
-
-    Returns
-    -------
-    points : Tensor of shape (rows, n_points, n_outputs)
-    weights : Tensor of shape (rows, n_points)
-
-    Raises
-    ------
-    ValueError
-        If the family has no such kernel, or "pooled" class labels have beta = 0.
-    """
-    if response == "pooled":
-        return family.pooled_kernel(y_i, y_j, lam, beta, noise)
-    points_i, weights_i = family.kernel(y_i, beta, noise)
-    points_j, weights_j = family.kernel(y_j, beta, noise)
-    lam = _as_rows(lam, weights_i)
-    return (
-        torch.cat([points_i, points_j], dim=1),
-        torch.cat([lam * weights_i, (1 - lam) * weights_j], dim=1),
-    )

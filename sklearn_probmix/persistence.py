@@ -31,6 +31,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
 
 from sklearn_probmix.base import BaseProbMixup
+from sklearn_probmix.calibration import Spread, Temperature
 from sklearn_probmix.classifier import ProbMixupClassifier
 from sklearn_probmix.codec import (
     TensorReader,
@@ -93,16 +94,18 @@ _FITTED = {
     ProbMixupRegressor: _COMMON
     | {
         "_y_ndim": _INTEGER,
-        "calibration_": _Fitted((np.ndarray, type(None))),
+        "calibration_": _Fitted((Spread, type(None))),
         "oof_predictive_": _Fitted((PredictiveDistribution,), optional=True),
     },
     ProbMixupClassifier: _COMMON
     | {
         "classes_": _ARRAY,
-        "calibration_": _Fitted((float, np.float64, type(None))),
+        "calibration_": _Fitted((Temperature, type(None))),
         "oof_predictive_": _Fitted((np.ndarray,), optional=True),
     },
 }
+# What files of version 0.1 hold.
+_BARE_CALIBRATIONS = {np.ndarray: lambda pair: Spread(*pair.tolist()), float: Temperature}
 # Written in a way of their own, or made anew from what is written.
 _REBUILT = {"scaler_", "nets_", "family_", "_metadata_request"}
 
@@ -388,6 +391,8 @@ def _restore_fitted(est, written, reader):
     for name, (types, optional) in allowed.items():
         if name in written:
             value = decode(written[name], reader)
+            if name == "calibration_" and type(value) in _BARE_CALIBRATIONS:
+                value = _BARE_CALIBRATIONS[type(value)](value)
             check_type(name, value, types)
             setattr(est, name, value)
         elif not optional:
@@ -426,14 +431,6 @@ def _check_fitted(est):
         check(est._y_ndim in (1, 2), "_y_ndim", est._y_ndim, "1 or 2")
         single = est._y_ndim == 2 or est.n_outputs_ == 1
         check(single, "n_outputs_", est.n_outputs_, "1 for y of one axis")
-        if est.calibration_ is not None:
-            _check_array("calibration_", est.calibration_, (2,), lambda value: value >= 0)
-        oof = getattr(est, "oof_predictive_", None)
-        if oof is not None:
-            expected = est.family_.scipy_name
-            check(oof.name == expected, "family of oof_predictive_", oof.name, expected)
-    elif est.calibration_ is not None:
-        check(est.calibration_ > 0, "calibration_", est.calibration_, "a positive temperature")
     for epoch in est.history_:
         check_type("an epoch of history_", epoch, (dict,))
         kind = epoch.get("kind")

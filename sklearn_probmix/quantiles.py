@@ -1,65 +1,52 @@
 """Quantiles of a mixture: each lies between the lowest and the highest of its components.
 
-Shapes as in `sklearn_probmix.distributions`; q has the shape of y behind any leading axes.
+Shapes as in `sklearn_probmix.components`; q has the shape of y behind any leading axes, and weights
+have shape (n, components) or (n, components, 1).
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
-from scipy import special, stats
 from scipy.optimize import elementwise
+
+from sklearn_probmix.components import Array, Components, fold_weights, mixture_cdf
 
 __all__ = ["extremes", "mixture_quantiles"]
 
-# Poisson means from which scipy's quantiles go wrong, and Cornish-Fisher's expansion to the second
-# order is exact to 1e-4 counts.
-_LARGE_COUNT = 1e9
+
+def mixture_quantiles(components: Components, weights: Array, q: Array) -> Array:
+    """Smallest x with cdf(x) >= q, for each row and output of a mixture."""
+    axis = 1 - weights.ndim
+    quantiles = components.ppf(np.expand_dims(q, axis))
+    if weights.shape[1] == 1:
+        return quantiles.squeeze(axis)
+    solve = _bisect if components.has_atoms else _solve
+    return solve(components, weights, q, *extremes(weights, quantiles))
 
 
-def mixture_quantiles(dist, q):
-    """Smallest x with cdf(x) >= q, for each row and output of a PredictiveDistribution."""
-    quantiles = _component_quantiles(dist, np.expand_dims(q, -dist.ndim))
-    if dist.n_components == 1:
-        return quantiles.squeeze(-dist.ndim)
-    solve = _integer_quantiles if dist.is_discrete else _real_quantiles
-    return solve(dist, q, *extremes(dist, quantiles))
-
-
-def extremes(dist, values):
+def extremes(weights: Array, values: Array) -> tuple[Array, Array]:
     """Lowest and highest of the components' values; a component of weight 0 has no say."""
-    used = dist.weights.reshape(dist.weights.shape + (1,) * (dist.ndim - 1)) > 0
-    low = np.where(used, values, np.inf).min(axis=-dist.ndim)
-    return low, np.where(used, values, -np.inf).max(axis=-dist.ndim)
+    used, axis = weights > 0, 1 - weights.ndim
+    low = np.where(used, values, np.inf).min(axis=axis)
+    return low, np.where(used, values, -np.inf).max(axis=axis)
 
 
-def _component_quantiles(dist, q):
-    """Quantiles of every component by scipy, mended where these are wrong or NaN."""
-    family = getattr(stats, dist.name)
-    with np.errstate(all="ignore"):
-        values = family.ppf(q, **dist.params)
-        if dist.name == "poisson":
-            mu, z = dist.params["mu"], special.ndtri(q)
-            expansion = np.ceil(mu + np.sqrt(mu) * z + (z**2 - 1) / 6 - 0.5)
-            values = np.where((mu > _LARGE_COUNT) & np.isfinite(z), expansion, values)
-        elif np.isnan(values).any():
-            # Of a beta or gamma quantile that underflows; it is at that end of the support.
-            low, high = family.support(**dist.params)
-            values = np.where(np.isnan(values), np.where(q < 0.5, low, high), values)
-    return values
-
-
-def _real_quantiles(dist, q, low, high):
-    """Solve cdf(x) = q between bounds."""
+def _solve(components, weights, q, low, high):
+    """Solve cdf(x) = q between bounds, where the cdf is continuous."""
     # One cell is one row and output. Solved cells leave the iteration, so it works on flat arrays.
-    cells = np.broadcast_to(np.arange(np.prod(dist.shape)).reshape(dist.shape), q.shape)
-    components_last = {
-        key: np.moveaxis(value, 1, -1).reshape(-1, dist.n_components)
-        for key, value in dist.params.items()
-    }
-    weights = np.repeat(dist.weights, dist.shape[1] if dist.ndim == 2 else 1, axis=0)
-    cdf = getattr(stats, dist.name).cdf
+    n, _, *outputs = components.shape
+    cells = np.broadcast_to(
+        np.arange(n * np.prod(outputs, dtype=int)).reshape(n, *outputs), q.shape
+    )
+    folded = components.fold()
+    weights = fold_weights(weights, components.shape)
 
     def excess(x, cell, q):
-        params = {key: value[cell] for key, value in components_last.items()}
-        return (weights[cell] * cdf(x[..., None], **params)).sum(axis=-1) - q
+        x, cell = x.reshape(-1, 1), cell.ravel()
+        return (weights[cell] * folded.take(cell).cdf(x)).sum(axis=-1).reshape(q.shape) - q
 
     with np.errstate(all="ignore"):
         result = elementwise.find_root(excess, (low, high), args=(cells, q))
@@ -69,16 +56,43 @@ def _real_quantiles(dist, q, low, high):
     return np.where(result.success, result.x, nearer)
 
 
-def _integer_quantiles(dist, q, low, high):
-    """Bisect for the smallest integer with cdf >= q between bounds."""
+class _Grid(NamedTuple):
+    """Numbers among which a quantile is searched."""
+
+    middle: Callable[[Array, Array], Array]
+    after: Callable[[Array], Array]
+
+
+def _bisect(components, weights, q, low, high):
+    """Bisect for the smallest number with cdf >= q between bounds, where the cdf jumps."""
+    grid = _INTEGERS if components.is_integer else _FLOATS
     low, high = np.where(q == 1, high, low), np.where(q == 0, low, high)
     while True:
-        middle = np.floor((low + high) / 2)
+        middle = grid.middle(low, high)
         # Above 2^53 the middle of two neighbours may round to the upper one.
         is_open = (low < high) & (middle < high)
         if not is_open.any():
             return high
-        is_enough = dist.cdf(middle) >= q
-        above = np.maximum(middle + 1, np.nextafter(middle, np.inf))
-        low = np.where(is_open & ~is_enough, above, low)
+        is_enough = mixture_cdf(components, weights, middle) >= q
+        low = np.where(is_open & ~is_enough, grid.after(middle), low)
         high = np.where(is_open & is_enough, middle, high)
+
+
+def _place(x):
+    """Return the numbers of floats in their order; both zeros have the same."""
+    bits = (x + 0.0).view(np.int64)
+    return np.where(bits < 0, np.iinfo(np.int64).min - bits, bits)
+
+
+def _middle_float(low, high):
+    # Half of the floats between two bounds, not of the distance, so that 64 halvings suffice.
+    low, high = _place(low), _place(high)
+    place = (low >> 1) + (high >> 1) + (low & high & 1)
+    return np.where(place < 0, np.iinfo(np.int64).min - place, place).view(np.float64)
+
+
+_INTEGERS = _Grid(
+    lambda low, high: np.floor((low + high) / 2),
+    lambda x: np.maximum(x + 1, np.nextafter(x, np.inf)),
+)
+_FLOATS = _Grid(_middle_float, lambda x: np.nextafter(x, np.inf))

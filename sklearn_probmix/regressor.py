@@ -10,7 +10,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklearn_probmix.base import BaseProbMixup
-from sklearn_probmix.calibration import calibrate, fit_spread, spread_nll
+from sklearn_probmix.calibration import Spread, calibrate
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import to_response
 from sklearn_probmix.families import (
@@ -76,7 +76,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     calibration : {"auto", "on", "off"}, default="auto"
         Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that
         the networks did not train on, if there are any. "auto" does so where nested folds say that
-        it lowers the negative log-likelihood. Normal and log-normal only.
+        it lowers the negative log-likelihood. Normal and log-normal only: "on" is an error for
+        other families.
     hidden_layer_sizes : sequence of int, default=(128, 64)
     activation : {"relu", "silu", "gelu", "elu", "tanh"}, default="relu"
     n_knots : int or None, default=None
@@ -148,9 +149,10 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         What `method` says of every kind.
     weights_ : ndarray of shape (n_kinds,)
         Their weights in the mixture.
-    calibration_ : ndarray (a, b) or None
-        With variances in units of the transformed y. With validation="cv" both are lowered by the
-        share of the variance that the disagreement of further members adds, by half at the most.
+    calibration_ : Spread or None
+        Its `a` and `b`, with variances in units of the transformed y. With validation="cv" both are
+        lowered by the share of the variance that the disagreement of further members adds, by half
+        at the most.
     oof_predictive_ : PredictiveDistribution
         With validation="cv", the distribution of every training row of positive weight by the
         member of each kind that did not train on it. These rows also chose the members' best
@@ -375,7 +377,12 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
             raise ValueError(f"family={self.family!r} is the classifier's; expected another.")
         has_floor = self.family in ("normal", "homoscedastic-normal", "lognormal")
         floor = {"variance_floor": float(self.variance_floor)} if has_floor else {}
-        return get_family(self.family, **floor)
+        family = get_family(self.family, **floor)
+        if self.calibration == "on" and family.calibration is None:
+            raise ValueError(
+                f"calibration='on': {family!r} has no calibration; expected 'auto' or 'off'."
+            )
+        return family
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -409,34 +416,31 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     def _predictive(self, mixture):
         eta, log_weights = mixture
         if self.calibration_ is not None:
-            eta = self.family_.widen(eta, *self.calibration_)
-        parameters = self.family_.scipy_parameters(eta, *self._y_scaling())
-        if self._y_ndim == 1:
-            parameters = {name: value.squeeze(-1) for name, value in parameters.items()}
+            eta = self.family_.calibrated(eta, self.calibration_)
+        components = self.family_.components(eta, *self._y_scaling())
         return PredictiveDistribution(
-            self.family_.scipy_name,
-            {name: value.numpy() for name, value in parameters.items()},
+            components.marginal(0) if self._y_ndim == 1 else components,
             weights=log_weights.double().softmax(-1).numpy() if eta.shape[1] > 1 else None,
         )
 
     def _fit_calibration(self, mixture, part, weight):
-        """Coefficients (a, b) of the calibrated variance ``a v + b``, or None."""
-        if not isinstance(self.family_, Normal):
+        """Calibration of the variances, or None."""
+        if self.family_.calibration is None:
             return None
-        y = part.y.log() if isinstance(self.family_, LogNormal) else part.y
+        y = self.family_.to_normal(part.y).double()
         moments = self.family_.moments(mixture.eta.double())
-        tensors = (y.double(), *moments, mixture.log_weights.double().softmax(-1))
+        tensors = (y, *moments, mixture.log_weights.double().softmax(-1))
         data = (*(tensor.numpy() for tensor in tensors), weight)
-        return calibrate(fit_spread, spread_nll, data, self.calibration)
+        return calibrate(self.family_.calibration, data, self.calibration)
 
     def _allow_for_members(self, judged, delivered):
         # An out-of-fold row has one member of each kind; the means of the others differ from its,
         # and that spread must not come on top of the fitted one, so this is shrunk by its share.
-        a, b = self.calibration_
+        spread = self.calibration_
         within, between = self._parts_of_variance(judged)
         added = self._parts_of_variance(delivered)[1] - between
-        kept = 1 - max(added, 0.0) / (a * within + b)
-        self.calibration_ = max(kept, 0.5) * self.calibration_
+        kept = max(1 - max(added, 0.0) / spread.apply(within), 0.5)
+        self.calibration_ = Spread(kept * spread.a, kept * spread.b)
 
     def _parts_of_variance(self, mixture):
         """Variance within and between the components, averaged over rows and outputs."""

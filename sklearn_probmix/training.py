@@ -24,9 +24,10 @@ from torch.utils.data import DataLoader
 from sklearn_probmix.callbacks import BestEpoch, EpochBar, ProbMixup, Validation
 from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.ensemble import Ensemble
-from sklearn_probmix.families import Family, Mixture
+from sklearn_probmix.families import Family
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
 from sklearn_probmix.modules import MLP, knots_of_a_column, quantile_knots, use_generator
+from sklearn_probmix.pooling import Mixture
 
 __all__ = ["METHODS", "Method", "Part", "Trained", "natural_parameters", "train"]
 
@@ -418,27 +419,6 @@ def out_of_fold(net: NeuralNet, part: Part, folds: list[np.ndarray]) -> Mixture:
     positions = torch.cat([torch.arange(len(fold)) for fold in folds])
     inverse = rows.argsort()
     return Mixture(*(value[positions[inverse], members[inverse]] for value in whole))
-
-
-def pool_kinds(mixtures: list[Mixture], weights: np.ndarray) -> Mixture:
-    """Linear pool of mixtures of the same rows, eq. 17 for more than two.
-
-    Parameters
-    ----------
-    mixtures : list of Mixture
-    weights : array of shape (n_kinds,)
-        Convex.
-
-    Returns
-    -------
-    Mixture
-        The components of all, in order.
-    """
-    logs = torch.tensor(weights).log()
-    return Mixture(
-        torch.cat([eta for eta, _ in mixtures], dim=1),
-        torch.cat([log_w + log for (_, log_w), log in zip(mixtures, logs, strict=True)], dim=1),
-    )
 
 
 def as_mixture(output: torch.Tensor | Mixture) -> Mixture:

@@ -12,7 +12,6 @@ import sklearn_probmix
 
 PACKAGE = Path(sklearn_probmix.__file__).parent
 FILES = sorted(path.stem for path in PACKAGE.glob("*.py"))
-MAX_LINES = 600
 # Big or optional: whoever does not use them must not wait for them, nor need them.
 ONLY_INSIDE_FUNCTIONS = {"matplotlib", "pynndescent"}
 
@@ -25,21 +24,25 @@ class Rule(NamedTuple):
 
 
 RULES = {
+    # What is predicted, which both wings know.
+    "components": Rule(set(), {"numpy", "scipy", "scoringrules"}),
+    "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
     # The left wing trains.
-    "families": Rule(set(), {"torch"}),
+    "pooling": Rule(set(), {"torch"}),
+    "families": Rule({"pooling", "components", "calibration"}, {"torch"}),
     "loaders": Rule(set(), {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
     "criterion": Rule({"families"}, {"torch"}),
     "modules": Rule({"families"}, {"torch"}),
-    "ensemble": Rule({"families"}, {"torch"}),
+    "ensemble": Rule({"pooling"}, {"torch"}),
     "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "training": Rule({"callbacks", "modules"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
     "floats": Rule(set(), {"numpy"}),
-    "quantiles": Rule(set(), {"numpy", "scipy"}),
-    "distributions": Rule({"floats", "quantiles"}, {"numpy", "scipy"}),
+    "quantiles": Rule({"components"}, {"numpy", "scipy"}),
+    "crps": Rule({"components"}, {"numpy", "scipy"}),
+    "distributions": Rule({"floats", "quantiles", "crps"}, {"numpy", "scipy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
     "scorers": Rule({"metrics"}, {"numpy", "sklearn"}),
-    "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
     "displays": Rule({"metrics"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
     "training_displays": Rule({"displays"}, {"matplotlib", "numpy", "sklearn"}),
     "datasets": Rule(set(), {"numpy", "sklearn"}),
@@ -50,7 +53,7 @@ RULES = {
         {"training", "calibration", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
     ),
     "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "torch"}),
-    "classifier": Rule({"base"}, {"numpy", "scipy", "sklearn", "torch"}),
+    "classifier": Rule({"base"}, {"numpy", "sklearn", "torch"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
     "codec": Rule({"families", "distributions"}, {"numpy", "torch"}),
     "persistence": Rule(
@@ -132,29 +135,24 @@ def test_modules_import_only_what_lies_below(module):
 
 
 def test_the_wings_meet_in_the_estimators_only():
-    left = {"families", "loaders", "modules", "callbacks"}
+    left = {"families", "pooling", "loaders", "modules", "callbacks"}
     right = {
         "floats",
         "quantiles",
+        "crps",
         "distributions",
         "metrics",
         "scorers",
-        "calibration",
         "displays",
         "training_displays",
     }
     for wing, other in [(left, right), (right, left)]:
         for module in wing:
             assert not all_below(module) & other
-    assert not any("torch" in RULES[module].outside for module in right)
+    known_to_both = {"components", "calibration"}
+    assert not any("torch" in RULES[module].outside for module in right | known_to_both)
     # scikit-learn's neighbours are found in the left wing; scores are the right wing's.
     assert not any("scoringrules" in RULES[module].outside for module in left)
-
-
-@pytest.mark.parametrize("module", FILES)
-def test_no_module_is_too_long_to_read(module):
-    n_lines = len((PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines())
-    assert n_lines <= MAX_LINES
 
 
 def test_init_holds_the_public_names_and_nothing_else():

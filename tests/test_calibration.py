@@ -5,14 +5,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from sklearn_probmix.calibration import (
-    calibrate,
-    fit_spread,
-    fit_temperature,
-    spread_nll,
-    stacking_weights,
-    temperature_nll,
-)
+from sklearn_probmix.calibration import Spread, Temperature, calibrate, stacking_weights
 
 
 def test_stacking_weights_maximise_the_log_score():
@@ -55,8 +48,7 @@ def normal_rows(n=20_000, sd=1.0, seed=0):
 @pytest.mark.parametrize("sd", [0.7, 1.0, 3.0])
 def test_spread_of_one_normal_is_the_mean_square(sd):
     y, *rest = normal_rows(sd=sd)
-    a, b = fit_spread(y, *rest)
-    assert a + b == pytest.approx(np.mean(y**2), rel=1e-2)
+    assert Spread.fit(y, *rest).apply(1.0) == pytest.approx(np.mean(y**2), rel=1e-2)
 
 
 def test_spread_separates_scale_and_offset():
@@ -64,9 +56,9 @@ def test_spread_separates_scale_and_offset():
     variance = rng.uniform(0.1, 4.0, size=(50_000, 1, 1))
     y = rng.normal(size=(50_000, 1)) * np.sqrt(2 * variance[:, 0] + 0.5)
     one = np.ones((50_000, 1))
-    a, b = fit_spread(y, np.zeros_like(variance), variance, one, one[:, 0])
-    assert a == pytest.approx(2.0, rel=0.05)
-    assert b == pytest.approx(0.5, rel=0.1)
+    spread = Spread.fit(y, np.zeros_like(variance), variance, one, one[:, 0])
+    assert spread.a == pytest.approx(2.0, rel=0.05)
+    assert spread.b == pytest.approx(0.5, rel=0.1)
 
 
 def test_spread_nll_of_a_mixture_by_hand():
@@ -75,7 +67,7 @@ def test_spread_nll_of_a_mixture_by_hand():
     scaled = [3.0, 9.0]
     density = [np.exp(-0.5 / v) / np.sqrt(2 * np.pi * v) for v in scaled]
     expected = -2.0 * np.log(0.25 * density[0] + 0.75 * density[1])
-    found = spread_nll((2.0, 1.0), y, mean, variance, weights, np.array([2.0]))
+    found = Spread(2.0, 1.0).nll(y, mean, variance, weights, np.array([2.0]))
     np.testing.assert_allclose(found, [expected], rtol=1e-12)
 
 
@@ -83,29 +75,58 @@ def test_temperature_undoes_overconfidence():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(50_000, 3))
     y = np.array([rng.choice(3, p=p) for p in softmax(logits[:5000], axis=1)])
-    found = fit_temperature(y, 2.5 * logits[:5000], np.ones(5000))
-    assert found == pytest.approx(2.5, rel=0.1)
+    found = Temperature.fit(y, 2.5 * logits[:5000], np.ones(5000))
+    assert found.temperature == pytest.approx(2.5, rel=0.1)
 
 
 def test_few_rows_without_a_mistake_do_not_ask_for_certainty():
     log_p = np.log(np.full((60, 2), [0.97, 0.03]))
-    assert fit_temperature(np.zeros(60, dtype=int), log_p, np.ones(60)) > 0.7
+    assert Temperature.fit(np.zeros(60, dtype=int), log_p, np.ones(60)).temperature > 0.7
 
 
 def test_temperature_nll_by_hand():
     p = np.array([[0.2, 0.8]])
     powers = p**0.5
     expected = -3 * np.log(powers[0, 0] / powers.sum())
-    found = temperature_nll(2.0, np.array([0]), np.log(p), np.array([3.0]))
+    found = Temperature(2.0).nll(np.array([0]), np.log(p), np.array([3.0]))
     np.testing.assert_allclose(found, [expected], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("sd", "worth"), [(1.0, False), (2.0, True)])
 def test_calibration_is_kept_only_where_held_out_rows_gain(sd, worth):
     data = normal_rows(n=300, sd=sd)
-    assert (calibrate(fit_spread, spread_nll, data) is not None) == worth
-    assert calibrate(fit_spread, spread_nll, data, mode="on") is not None
+    assert (calibrate(Spread, data) is not None) == worth
+    assert calibrate(Spread, data, mode="on") is not None
 
 
 def test_too_few_rows_are_not_calibrated():
-    assert calibrate(fit_spread, spread_nll, normal_rows(n=9, sd=5.0)) is None
+    assert calibrate(Spread, normal_rows(n=9, sd=5.0)) is None
+
+
+@pytest.mark.parametrize("calibration", [Spread(2.5, 0.125), Temperature(0.75)])
+def test_calibrations_are_values(calibration):
+    again = type(calibration).from_dict(calibration.to_dict())
+    assert again == calibration
+    assert hash(again) == hash(calibration)
+    assert again != type(calibration)()
+    assert all(f"{name}={value}" in repr(again) for name, value in again.to_dict().items())
+
+
+def test_calibrations_without_arguments_change_nothing():
+    log_p = np.log([[0.2, 0.8], [0.5, 0.5]])
+    np.testing.assert_array_equal(Spread().apply(np.array([0.3, 7.0])), [0.3, 7.0])
+    np.testing.assert_allclose(Temperature().apply(log_p), log_p, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "content", "message"),
+    [
+        (Spread, {"a": -1.0, "b": 0.0}, r"a=-1.0.*at least 0"),
+        (Spread, {"a": 1.0, "b": np.inf}, r"b=inf.*at least 0"),
+        (Temperature, {"temperature": 0.0}, r"temperature=0.0.*positive"),
+        (Temperature, {"temperature": np.nan}, r"temperature=nan.*positive"),
+    ],
+)
+def test_impossible_calibrations_are_refused(calibration, content, message):
+    with pytest.raises(ValueError, match=message):
+        calibration.from_dict(content)

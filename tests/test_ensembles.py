@@ -20,10 +20,11 @@ from sklearn_probmix import (
 )
 from sklearn_probmix.criterion import log_likelihood, normal_crps
 from sklearn_probmix.encoding import scale_columns
-from sklearn_probmix.families import Mixture, Normal, get_family
-from sklearn_probmix.metrics import crps, nll
 from sklearn_probmix.ensemble import Ensemble
+from sklearn_probmix.families import Normal, get_family
+from sklearn_probmix.metrics import crps, nll
 from sklearn_probmix.modules import MLP
+from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.training import Part, as_mixture, natural_parameters, out_of_fold
 
 SMALL = ONE_NETWORK | {"hidden_layer_sizes": (16, 8), "n_draws": 4, "random_state": 0}
@@ -349,7 +350,7 @@ def test_out_of_fold_probabilities_of_a_classifier(table):
     truth = np.searchsorted(est.classes_, labels)
     assert est.oof_scores_["nll"] == pytest.approx(-np.log(p[np.arange(60), truth]).mean())
     assert est.oof_scores_["accuracy"] > 0.8
-    assert est.calibration_ > 0
+    assert est.calibration_.temperature > 0
 
 
 def test_calibration_repairs_a_spread_that_is_too_small(table):
@@ -360,10 +361,10 @@ def test_calibration_repairs_a_spread_that_is_too_small(table):
     raw = regressor(method=[kind], calibration="off", **arguments).fit(X, y)
     repaired = regressor(method=[kind], calibration="on", **arguments).fit(X, y)
     assert repaired.oof_scores_["nll"] < raw.oof_scores_["nll"]
-    a, b = repaired.calibration_
+    spread = repaired.calibration_
     dists = [est.predict_proba(X[:4]) for est in (raw, repaired)]
     variance = [(dist.params["scale"] / raw.y_scale_.item()) ** 2 for dist in dists]
-    np.testing.assert_allclose(variance[1], a * variance[0] + b, rtol=1e-5)
+    np.testing.assert_allclose(variance[1], spread.apply(variance[0]), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -528,7 +529,7 @@ def test_calibration_leaves_room_for_the_spread_between_members(table):
     whole = est._part(X, y, None)
     held_out = out_of_fold(est.net_, whole, [np.flatnonzero(f) for f in fold_of_rows(est, X, y)])
     v_oof = est.family_.moments(held_out.eta.double())[1].numpy()[:, 0, 0]
-    a, b = est.calibration_ / kept
-    np.testing.assert_allclose(a * v_oof + b, oof.params["scale"][:, 0] ** 2 / est.y_scale_**2)
-    expected = (est.calibration_[0] * v + est.calibration_[1]) * est.y_scale_**2
+    fitted = est.calibration_.apply(v_oof) / kept
+    np.testing.assert_allclose(fitted, oof.params["scale"][:, 0] ** 2 / est.y_scale_**2)
+    expected = est.calibration_.apply(v) * est.y_scale_**2
     np.testing.assert_allclose(est.predict_proba(X).params["scale"] ** 2, expected, rtol=1e-6)

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from sklearn_probmix import get_family
-from sklearn_probmix.families import FAMILIES
 from sklearn_probmix.ensemble import Ensemble
+from sklearn_probmix.families import FAMILIES
 from sklearn_probmix.modules import (
     MLP,
     GaussianSampler,

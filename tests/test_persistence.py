@@ -29,8 +29,8 @@ from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor, get_family
 from sklearn_probmix.codec import TensorReader, decode, encode
 from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.families import Normal
 from sklearn_probmix.ensemble import Ensemble
+from sklearn_probmix.families import Normal
 from sklearn_probmix.persistence import load_model, save_model
 
 SMALL = ONE_NETWORK | {
@@ -120,7 +120,7 @@ def assert_same(a, b, where="value"):
         for index, pair in enumerate(zip(a, b, strict=True)):
             assert_same(*pair, f"{where}[{index}]")
     elif isinstance(a, PredictiveDistribution):
-        assert_same(vars(a), vars(b), where)
+        assert_same(a.to_dict(), b.to_dict(), where)
     elif isinstance(a, float):
         assert struct.pack("d", a) == struct.pack("d", b), where
     else:
@@ -689,7 +689,14 @@ TAMPERED = {
         "text: found width 1000000000000",
     ),
     "more classes": (put("fitted", "classes_", {"$text": [5, ["a", "b", "c"]]}), "head\\.0"),
-    "calibration": (put("fitted", "calibration_", -1.0), "calibration_: found -1.0"),
+    "calibration": (
+        put("fitted", "calibration_", {"$calibration": ["Temperature", {"temperature": -1.0}]}),
+        "temperature=-1.0.*expected a positive",
+    ),
+    "kind of calibration": (
+        put("fitted", "calibration_", {"$calibration": ["Spread", {"a": 1.0, "b": 0.0}]}),
+        "calibration_: found a Spread",
+    ),
     "history": (put("fitted", "history_", [{"kind": 7}]), "kind in history_: found 7"),
     "history of no dicts": (put("fitted", "history_", [1]), "an epoch of history_: found a int"),
     "columns": (put("fitted", "n_features_in_", 5), "n_features_in_: found 5; expected 3"),
@@ -778,11 +785,12 @@ def test_deep_values_are_refused(folds, tmp_path):
 def test_tampered_predictions_are_refused(tmp_path):
     est = regressor(hidden_layer_sizes=(8,), n_members=2, validation="cv").fit(X, Y)
     for change, message in [
-        (lambda d: d.__setitem__(0, "os"), "distribution: found 'os'; expected"),
-        (lambda d: d.__setitem__(0, "gamma"), "params of 'gamma'"),
-        (lambda d: d.__setitem__(1, []), "params of .distribution: found a list"),
-        (lambda d: d[1].__setitem__("loc", "a"), "a parameter of .distribution: found a str"),
-        (lambda d: d.pop(), "not enough values"),
+        (lambda d: d["components"].__setitem__(0, "os"), "components are one of .*found 'os'"),
+        (lambda d: d["components"][1].__setitem__("name", "os"), "name must be that of a scipy"),
+        (lambda d: d["components"][1].__setitem__("name", "gamma"), "params of 'gamma'"),
+        (lambda d: d["components"].__setitem__(1, []), "mapping"),
+        (lambda d: d["components"][1].__setitem__("loc", "a"), "could not convert string"),
+        (lambda d: d.pop("weights"), "weights"),
     ]:
         parts = taken_apart(est, tmp_path)
         change(parts.document["fitted"]["oof_predictive_"]["$distribution"])

@@ -16,9 +16,9 @@ from sklearn_probmix import (
 from sklearn_probmix.callbacks import BestEpoch
 from sklearn_probmix.criterion import log_likelihood, normal_crps
 from sklearn_probmix.datasets import make_rings
+from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.families import get_family
 from sklearn_probmix.loaders import nearest_neighbors
-from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.modules import MLP
 from sklearn_probmix.training import Part
 

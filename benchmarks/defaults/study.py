@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.data import load_uci_split
 from benchmarks.scores import regression_scores
 from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor
-from sklearn_probmix.calibration import calibrate, fit_spread, spread_nll, stacking_weights
+from sklearn_probmix.calibration import Spread, calibrate, stacking_weights
 from sklearn_probmix.metrics import nll
 
 __all__ = ["COMMON", "DATASETS", "KINDS", "fit_kind", "fit_stack", "report"]
@@ -125,9 +125,9 @@ def stack(y, kinds, *, weighting="stacked", calibration="auto", shrinkage=0.1):
         share = np.broadcast_to(oof.weights, oof.params["loc"].shape)
         columns = (oof.params["loc"] / scale, (oof.params["scale"] / scale) ** 2)
         rows = (y[:, None] / scale, *(value[..., None] for value in columns), share, one)
-        spread = calibrate(fit_spread, spread_nll, rows, calibration)
+        spread = calibrate(Spread, rows, calibration)
         if spread is not None:
-            a, b = spread[0], spread[1] * scale**2
+            a, b = spread.a, spread.b * scale**2
             oof, test = (
                 PredictiveDistribution(
                     "norm",
