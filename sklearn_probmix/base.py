@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
-import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
-from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import (
@@ -22,60 +21,60 @@ from sklearn.model_selection import (
     ShuffleSplit,
     StratifiedKFold,
     StratifiedShuffleSplit,
+    check_cv,
 )
 from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils._param_validation import (
-    HasMethods,
-    Interval,
-    StrOptions,
-    validate_parameter_constraints,
-)
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from sklearn_probmix.calibration import stacking_weights
+from sklearn_probmix.calibration import Spread, Temperature, stacking_weights
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import fit_scaler, scale_columns, to_columns, to_groups, to_numbers
-from sklearn_probmix.modules import ACTIVATIONS
-from sklearn_probmix.pooling import pool
+from sklearn_probmix.kinds import METHODS, Kind, as_kinds
+from sklearn_probmix.pooling import Mixture, pool
 from sklearn_probmix.settings import neutral_settings
+from sklearn_probmix.table import Division, Table
 from sklearn_probmix.training import (
-    METHODS,
-    Part,
+    Common,
+    Trained,
+    by_holders,
+    check_unchanged,
     natural_parameters,
-    new_net,
-    out_of_fold,
-    size_to,
+    refuse_change,
     train,
 )
+from sklearn_probmix.warn import warn
 
-MIN_ROWS_TO_VALIDATE = 10
+__all__ = ["BaseProbMixup"]
+
+# Fewer rows are not divided unless they are told to be.
+_LEAST_ROWS_TO_DIVIDE = 10
+_HELD_OUT = 0.2
 # Of standardised responses: the gradients of what is farther away overflow.
 _FARTHEST_Y = {torch.float32: 1e15}
 # Relative to the mean; in float32 rows of less may all vanish together.
 _LEAST_WEIGHT = 1e-30
-# What the kinds of network have in common, because their rows, members and family are the same.
-_COMMON = {
-    *("family", "variance_floor", "n_members", "weighting", "calibration", "class_weight"),
-    *("validation", "validation_fraction", "warm_start", "random_state"),
-}
+# Parameters of an estimator that mean "what the kind says" when None.
+_OF_KINDS = (
+    *("alpha", "n_neighbors", "pooling", "hidden_layer_sizes", "activation", "n_knots"),
+    *("lr", "weight_decay", "batch_size", "max_epochs"),
+)
 
 
-class _Rows(NamedTuple):
-    """The n rows of a table that have weight, and what of the table as it was given is needed."""
+class Rows(NamedTuple):
+    """Rows of weight of a fit, and what of the data as given is needed to divide them."""
 
-    X: np.ndarray
-    """Shape (n, ...), as are y, weight and groups."""
+    table: Table
     y: np.ndarray
-    weight: np.ndarray | None
+    """In the original units; shape (n, ...)."""
     groups: np.ndarray | None
-    part: Part
-    kept: np.ndarray
-    """Places of these rows in the given table, shape (n,)."""
+    kept: NDArray[np.intp]
+    """Places of these rows in the given data, shape (n,)."""
     given: tuple
-    """X, y and groups of the given table."""
+    """X, y and groups as they were given."""
 
-    def position(self, places):
-        """Positions among these rows of those that are at these places of the given table."""
+    def position(self, places: ArrayLike) -> NDArray[np.intp]:
+        """Positions among these rows of those that are at these places of the given data."""
         position = np.full(len(self.given[1]), -1)
         position[self.kept] = np.arange(len(self.kept))
         found = position[np.asarray(places)] if len(places) else position[:0]
@@ -98,38 +97,24 @@ class BaseProbMixup(BaseEstimator):
     }
     __metadata_request__partial_fit = {"sample_weight": True}
 
-    #: Kinds of network that method="auto" trains: overrides of the estimator's parameters.
-    _auto_kinds: tuple[dict, ...]
+    #: Kinds of network that method="auto" trains.
+    _auto_kinds: ClassVar[Sequence[Kind]]
 
     _parameter_constraints = {
-        "method": [StrOptions({"auto", *METHODS}), list],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "beta": [Interval(Real, 0, None, closed="left")],
-        "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
-        "pooling": [StrOptions({"log-linear", "linear"})],
-        "response": [StrOptions({"pooled", "expected"}), None],
-        "n_mixes": [Interval(Integral, 1, None, closed="left")],
-        "objective": [StrOptions({"expected-log", "log-expected"})],
+        "method": [StrOptions({"auto", *METHODS}), Kind, list, tuple],
+        **{name: [*Kind._parameter_constraints[name], None] for name in _OF_KINDS},
         "n_members": [Interval(Integral, 1, None, closed="left")],
         "weighting": [StrOptions({"stacked", "uniform"})],
         "calibration": [StrOptions({"auto", "on", "off"})],
-        "hidden_layer_sizes": ["array-like"],
-        "activation": [StrOptions(set(ACTIVATIONS))],
-        "n_knots": [Interval(Integral, 2, None, closed="left"), None],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "mixing_layer": [Interval(Integral, 0, None, closed="left")],
-        "embedding_variance": [StrOptions({"shared", "separate"})],
-        "n_draws": [Interval(Integral, 1, None, closed="left")],
-        "n_train_draws": [Interval(Integral, 1, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "lr_schedule": [StrOptions({"constant", "cosine"})],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"}), None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "validation": [StrOptions({"auto", "holdout", "cv"}), HasMethods(["split"]), None],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "early_stopping": ["boolean"],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "validation": [
+            StrOptions({"auto", "holdout", "cv"}),
+            Interval(Real, 0, 1, closed="neither"),
+            Interval(Integral, 2, None, closed="left"),
+            HasMethods(["split"]),
+            list,
+            tuple,
+            None,
+        ],
         "net": [HasMethods(["fit", "get_params"]), None],
         "callbacks": [list, None],
         "warm_start": ["boolean"],
@@ -139,7 +124,16 @@ class BaseProbMixup(BaseEstimator):
     }
 
     @neutral_settings
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, groups=None):
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
         """Train the networks, keep their best epochs, and weigh and calibrate their mixture.
 
         Parameters
@@ -170,19 +164,16 @@ class BaseProbMixup(BaseEstimator):
             nets = getattr(self, "nets_", None) if self.warm_start else None
             rows = self._prepare(X, y, sample_weight, groups, reset=nets is None)
             rng = check_random_state(self.random_state)
-            if X_val is not None:
-                X_val, y_val = self._validate_rows(X_val, y_val, reset=False, suffix="_val")
-                valid = self._part(X_val, y_val, None, name="y_val")
-                self._fit_holdout(rows.part, valid, rng, nets)
-            elif isinstance(self.validation, str) and len(rows.y) < MIN_ROWS_TO_VALIDATE:
-                self._warn(
-                    f"{len(rows.y)} rows are too few to hold some out; the last epoch is kept."
-                )
-                self._fit_holdout(rows.part, None, rng, nets)
-            elif self.validation == "cv" or (self.validation == "auto" and self.n_members > 1):
-                self._fit_folds(rows, self._folds(rows, rng), rng, nets)
+            if X_val is None:
+                table, division = rows.table, self._divide(rows, rng)
             else:
-                self._fit_holdout(*self._split(rows, rng), rng, nets)
+                X_val, y_val = self._validate_rows(X_val, y_val, reset=False, suffix="_val")
+                valid = self._table(X_val, y_val, None, name="y_val")
+                table = Table.concatenate([rows.table, valid])
+                places = np.arange(len(table.y))
+                division = Division.holdout(*np.split(places, [len(rows.y)]))
+            self._train(table, division, rng, nets)
+            self._judge(table, division, rows.y)
         return self
 
     @neutral_settings
@@ -191,18 +182,18 @@ class BaseProbMixup(BaseEstimator):
             nets = getattr(self, "nets_", None)
             rows = self._prepare(X, y, sample_weight, reset=nets is None, **kwargs)
             rng = check_random_state(self.random_state)
-            self._train(rows.part, None, rng, nets, max_epochs=1)
+            division = Division.holdout(np.arange(len(rows.y)), None)
+            self._train(rows.table, division, rng, nets, max_epochs=1)
             # An interruption may leave fewer kinds than were weighed.
             if nets is None or len(self.nets_) < len(nets):
-                self.weights_ = np.full(len(self.nets_), 1 / len(self.nets_))
-                self.calibration_ = None
+                self._weigh_evenly()
         return self
 
-    def _prepare(self, X, y, sample_weight=None, groups=None, *, reset=True, **kwargs):
+    def _prepare(self, X, y, sample_weight=None, groups=None, *, reset=True, **kwargs) -> Rows:
         """Check everything, and learn the scaling from rows of weight if this is a new fit."""
         self._check_parameters()
         X, y = self._validate_rows(X, y, reset=reset, **kwargs)
-        weight = self._weigh(X, y, sample_weight)
+        weight = self._row_weight(X, y, sample_weight)
         if groups is not None:
             groups = to_groups(groups)
             check_consistent_length(X, groups)
@@ -214,7 +205,7 @@ class BaseProbMixup(BaseEstimator):
             groups = None if groups is None else groups[kept]
         if reset:
             self._fit_scaling(X, y, weight)
-        return _Rows(X, y, weight, groups, self._part(X, y, weight), kept, given)
+        return Rows(self._table(X, y, weight), y, groups, kept, given)
 
     @property
     def net_(self):
@@ -230,7 +221,7 @@ class BaseProbMixup(BaseEstimator):
         return tags
 
     @contextmanager
-    def _unchanged_on_error(self):
+    def _unchanged_on_error(self) -> Iterator[None]:
         before = vars(self).copy()
         try:
             yield
@@ -241,12 +232,11 @@ class BaseProbMixup(BaseEstimator):
 
     def _check_parameters(self):
         self._validate_params()
-        _check_sizes(self.hidden_layer_sizes)
         # A string has a method split too.
         if isinstance(self.validation, str) and self.validation not in ("auto", "holdout", "cv"):
             raise ValueError(
-                f"validation={self.validation!r}; expected 'auto', 'holdout', 'cv', a splitter "
-                "or None."
+                f"validation={self.validation!r}; expected 'auto', 'holdout', 'cv', a share, a "
+                "number of folds, a splitter, a list of pairs, or None."
             )
         try:
             torch.device(self.device)
@@ -271,7 +261,7 @@ class BaseProbMixup(BaseEstimator):
         check_consistent_length(X, y)
         return X, y
 
-    def _weigh(self, X, y, sample_weight):
+    def _row_weight(self, X, y, sample_weight):
         """Weights of rows, of mean 1 where they are not 0, or None where all are equal."""
         if sample_weight is not None:
             # Indexed, an array without axes becomes the number that scikit-learn expects.
@@ -302,7 +292,7 @@ class BaseProbMixup(BaseEstimator):
     def _y_scaling(self):
         return torch.from_numpy(self.y_shift_), torch.from_numpy(self.y_scale_)
 
-    def _part(self, X, y, weight, name="y"):
+    def _table(self, X, y, weight, name="y"):
         y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
         scaled = self.family_.standardise(y, *self._y_scaling())
         dtype = self.family_.dtype
@@ -316,46 +306,67 @@ class BaseProbMixup(BaseEstimator):
                 f"(standardised {scaled[row, output]:.3g}); expected responses like theirs."
             )
         weight = None if weight is None else torch.tensor(weight, dtype=torch.float32)
-        return Part(scale_columns(self.scaler_, X), scaled.to(dtype), weight)
+        return Table(scale_columns(self.scaler_, X), scaled.to(dtype), weight)
 
-    def _split(self, rows, rng):
-        """Divide rows into a training and a validation part, the latter perhaps None."""
-        splitter, n_rows = self.validation, len(rows.y)
-        if splitter is None:
-            return rows.part, None
-        if isinstance(splitter, str):
-            _check_groups(rows.groups, 2, "the hold-out")
-            n_valid = math.ceil(self.validation_fraction * n_rows)
-            kinds = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
-            kind = self._kind_of_split(kinds, rows, min(n_valid, n_rows - n_valid), 2)
-            splitter = kind(1, test_size=self.validation_fraction, random_state=rng.randint(2**31))
-            train, valid = next(splitter.split(rows.X, rows.y, rows.groups))
-        else:
-            # It may know the rows by their places, so it sees those of no weight too.
-            parts = next(iter(splitter.split(*rows.given)), ([], []))
-            train, valid = map(rows.position, parts)
+    def _divide(self, rows: Rows, rng: np.random.RandomState) -> Division:
+        """Decide who trains and who is held out, by `validation`."""
+        how, n_rows = self.validation, len(rows.y)
+        if how == "auto":
+            how = "cv" if self.n_members > 1 else "holdout"
+        if isinstance(how, str | float) and n_rows < _LEAST_ROWS_TO_DIVIDE:
+            warn(f"{n_rows} rows are too few to hold some out; the last epoch is kept.")
+            how = None
+        if how is None:
+            return Division.holdout(np.arange(n_rows), None)
+        if how == "cv" or isinstance(how, Integral):
+            return self._folds(rows, rng, self.n_members if how == "cv" else int(how))
+        share = _HELD_OUT if how == "holdout" else how
+        train, valid = self._hold_out(rows, rng, share)
         if not (len(train) and len(valid)):
             raise ValueError(
                 f"validation={self.validation!r} gives {len(train)} training and {len(valid)} "
                 f"validation rows of {n_rows}; expected some of each."
             )
-        return rows.part.take(train), rows.part.take(valid)
+        return Division.holdout(train, valid)
 
-    def _folds(self, rows, rng):
-        """Rows that each member holds out."""
-        n_folds, n_rows = self.n_members, len(rows.y)
-        if not 2 <= n_folds <= n_rows:
+    def _hold_out(self, rows, rng, how):
+        """Training and validation rows by a share, or by the first split of a splitter."""
+        n_rows = len(rows.y)
+        if isinstance(how, Real):
+            _check_groups(rows.groups, 2, "the hold-out")
+            n_valid = math.ceil(how * n_rows)
+            splitters = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
+            splitter = self._choose(splitters, rows, min(n_valid, n_rows - n_valid), 2)
+            splitter = splitter(1, test_size=how, random_state=rng.randint(2**31))
+            return next(splitter.split(rows.y, rows.y, rows.groups))
+        # It may know the rows by their places, so it sees those of no weight too.
+        parts = next(iter(check_cv(how).split(*rows.given)), ([], []))
+        train, valid = map(rows.position, parts)
+        n_used = len(np.union1d(train, valid))
+        if n_used < n_rows and len(train) and len(valid):
+            warn(
+                f"The first split of validation={how!r} has {len(train)} training and "
+                f"{len(valid)} validation rows; {n_rows - n_used} of {n_rows} rows are not used."
+            )
+        return train, valid
+
+    def _folds(self, rows, rng, n_folds):
+        """Folds that are held out, each by one member or by as many as there are to a fold."""
+        n_rows = len(rows.y)
+        if not 2 <= n_folds <= n_rows or self.n_members % n_folds:
             raise ValueError(
-                f"n_members={n_folds!r}: with validation='cv' each member holds out a fold of its "
-                f"own; expected at least 2 and at most the number of rows, {n_rows}."
+                f"n_members={self.n_members!r}, validation={self.validation!r}: each member holds "
+                f"out one of {n_folds} folds of {n_rows} rows; expected at least 2 folds, at most "
+                "as many as rows, and members for all of them alike."
             )
         _check_groups(rows.groups, n_folds, f"each of n_members={n_folds}")
-        kind = self._kind_of_split((KFold, StratifiedKFold, GroupKFold), rows, n_rows, n_folds)
-        splitter = kind(n_folds, shuffle=True, random_state=rng.randint(2**31))
-        return [held_out for _, held_out in splitter.split(rows.X, rows.y, rows.groups)]
+        splitter = self._choose((KFold, StratifiedKFold, GroupKFold), rows, n_rows, n_folds)
+        splitter = splitter(n_folds, shuffle=True, random_state=rng.randint(2**31))
+        held_out = [fold for _, fold in splitter.split(rows.y, rows.y, rows.groups)]
+        return Division.folds(held_out, self.n_members)
 
-    def _kind_of_split(self, kinds, rows, n_rows, n_parts):
-        plain, stratified, grouped = kinds
+    def _choose(self, splitters, rows, n_rows, n_parts):
+        plain, stratified, grouped = splitters
         if rows.groups is not None:
             return grouped
         return stratified if self._can_stratify(rows.y, n_rows, n_parts) else plain
@@ -363,66 +374,47 @@ class BaseProbMixup(BaseEstimator):
     def _can_stratify(self, y, n_rows, n_parts):
         return False
 
-    @staticmethod
-    def _warn(message, category=UserWarning):
-        """Warn at the line of the caller that is not ours."""
-        frame, level = inspect.currentframe(), 0
-        while frame.f_back and frame.f_globals["__name__"].startswith("sklearn_probmix."):
-            frame, level = frame.f_back, level + 1
-        warnings.warn(message, category, stacklevel=level + 1)
-
-    def _kinds(self):
-        """Parameters of every kind of network that is to be trained."""
-        common = self._kind_defaults() | self.get_params(deep=False)
-        common["hidden_layer_sizes"] = _check_sizes(self.hidden_layer_sizes)
+    def _kinds(self) -> list[Kind]:
+        """Every kind of network that is to be trained, whole."""
+        values = {name: getattr(self, name) for name in _OF_KINDS}
+        overrides = {name: value for name, value in values.items() if value is not None}
+        auto = self._auto_kinds if self.net is None else (Kind("erm"), Kind("probmix"))
         if self.net is not None:
-            common["max_epochs"] = self.net.max_epochs
-        specs = self.method if isinstance(self.method, list) else [self.method]
+            overrides["max_epochs"] = self.net.max_epochs
+        kinds = as_kinds(self.method, auto, overrides)
         if self.method == "auto":
-            specs = self._auto_kinds if self.net is None else ["erm", "probmix"]
-        specs = [dict(spec) if isinstance(spec, dict) else {"method": spec} for spec in specs]
-        if self.method == "auto":
-            # What the user says of all kinds goes before what is ours to choose.
-            ours = inspect.signature(type(self)).parameters
-            specs = [
-                {k: v for k, v in spec.items() if k == "method" or common[k] == ours[k].default}
-                for spec in specs
-            ]
-        if not specs:
-            raise ValueError("method=[] names no kind of network; expected at least one.")
-        free = set(self.get_params(deep=False)) - _COMMON
-        for spec in specs:
-            if set(spec) - free or str(spec.get("method")) not in METHODS:
-                raise ValueError(
-                    f"method={spec!r} describes no kind of network; expected one of "
-                    f"{sorted(METHODS)}, or a dict of it and other parameters of this estimator "
-                    f"but {sorted(_COMMON)}, which all kinds share."
-                )
-            validate_parameter_constraints(self._parameter_constraints, spec, type(self).__name__)
-            if "hidden_layer_sizes" in spec:
-                spec["hidden_layer_sizes"] = _check_sizes(spec["hidden_layer_sizes"])
-        return [SimpleNamespace(**(common | spec), overrides=spec) for spec in specs]
+            kinds = [kind.suited(self.family_) for kind in kinds]
+        for kind in kinds:
+            kind.check(self.family_)
+        return kinds
 
-    def _kind_defaults(self):
-        return {"monitor": "nll", "variance_weighting": 0.0}
+    def _common(self) -> Common:
+        return Common(
+            self.family_,
+            n_features=len(self.scaler_.mean_),
+            n_outputs=len(self.y_shift_),
+            n_members=self.n_members,
+            net=self.net,
+            device=self.device,
+            callbacks=tuple(self.callbacks or ()),
+            verbose=int(self.verbose),
+        )
 
-    def _train(self, part, validation, rng, nets=None, mask=None, max_epochs=None):
+    def _train(self, table, division, rng, nets=None, max_epochs=None):
         """Train every kind, or continue its net."""
-        kinds = self._kinds()
+        kinds = [kind.sized(len(division.train)) for kind in self._kinds()]
         if nets is not None:
             self._check_unchanged()
         seeds = rng.randint(2**31, size=len(kinds))
         trained = []
         # Shorter than the kinds where an earlier fit was interrupted.
         for kind, seed, net in zip(kinds, seeds, nets or [None] * len(kinds), strict=False):
-            size_to(kind, len(part.y))
-            if max_epochs is not None:
-                kind.max_epochs = max_epochs
-            new = train(kind, self.family_, part, validation, seed=int(seed), mask=mask, net=net)
-            if not self._check_outcome(*new, is_first=not trained):
+            own = kind if max_epochs is None else kind.updated(max_epochs=max_epochs)
+            new = train(own, self._common(), table, division, seed=int(seed), net=net)
+            if not self._check_outcome(new, kind, is_first=not trained):
                 break
             trained.append(new)
-            if new.best.stop_reason_ == "interruption":
+            if new.stop_reason == "interruption":
                 break
         self._keep(trained, kinds)
 
@@ -431,28 +423,20 @@ class BaseProbMixup(BaseEstimator):
         asked = copy.copy(self)
         asked.family_ = self._make_family()
         kinds = asked._kinds()[: len(self.nets_)]
-        overrides = [kind.overrides for kind in kinds]
-        if self.kinds_ != overrides:
-            _refuse("kinds", self.kinds_, overrides)
+        old, new = ([kind.method for kind in each] for each in (self.kinds_, kinds))
+        if old != new:
+            refuse_change("method", old, new)
         for kind, net in zip(kinds, self.nets_, strict=True):
-            fresh = new_net(kind, asked.family_, *self._sizes())
-            old, new = _arguments(net), _arguments(fresh)
-            for name in old | new:
-                if _differ(old.get(name), new.get(name)):
-                    _refuse(name, old.get(name), new.get(name))
+            check_unchanged(net, kind, asked._common())
 
-    def _sizes(self):
-        """Return the number of features and of outputs of the networks."""
-        return len(self.scaler_.mean_), len(self.y_shift_)
-
-    def _keep(self, trained, kinds):
+    def _keep(self, trained: list[Trained], kinds: list[Kind]) -> None:
         """Make trained networks of these kinds, or of the first of them, the fitted ones."""
         for stale in ("oof_predictive_", "oof_scores_"):
             vars(self).pop(stale, None)
-        self.nets_ = [net for net, _, _ in trained]
-        self.kinds_ = [kind.overrides for kind in kinds[: len(trained)]]
-        self.n_iter_ = max(n_epochs for _, _, n_epochs in trained)
-        best = np.stack([best.best_epoch_ for _, best, _ in trained])
+        self.nets_ = [new.net for new in trained]
+        self.kinds_ = kinds[: len(trained)]
+        self.n_iter_ = max(new.n_epochs for new in trained)
+        best = np.stack([new.best_epoch for new in trained])
         self.best_epoch_ = int(best[0, 0]) if best.size == 1 else best
         kept = ("epoch", "train_loss", "valid_loss", "valid_crps", "dur")
         self.history_ = [
@@ -461,90 +445,78 @@ class BaseProbMixup(BaseEstimator):
             for epoch in net.history
         ]
 
-    def _check_outcome(self, net, best, n_epochs, is_first):
+    def _check_outcome(self, new: Trained, kind: Kind, is_first: bool) -> bool:
         """Say how training ended where it did not end well; whether there are weights to keep."""
-        has_weights = best.best_epoch_.all()
-        kept = f"Kept the weights of epoch {max(best.best_epoch_)}."
-        if best.stop_reason_ == "divergence":
-            cause = f"the loss is not finite in epoch {n_epochs}; lower lr (now {net.lr})"
-            if not has_weights:
-                remedy = " or raise variance_floor"
+        kept = f"Kept the weights of epoch {max(new.best_epoch)}."
+        if new.stop_reason == "divergence":
+            lr = kind.lr if self.net is None else self.net.lr
+            cause = f"the loss is not finite in epoch {new.n_epochs}; lower lr (now {lr})"
+            if not new.is_kept:
+                remedy = " or raise the variance_floor of the family"
                 if self.net is not None:
                     remedy += ", and see that the module returns natural parameters, as those "
                     remedy += "of family.natural(raw) are"
                 raise ValueError(f"Training diverged: {cause}{remedy}.")
-            self._warn(f"Training diverged: {cause}. {kept}", ConvergenceWarning)
-        elif best.stop_reason_ == "interruption":
-            if not has_weights and is_first:
+            warn(f"Training diverged: {cause}. {kept}", ConvergenceWarning)
+        elif new.stop_reason == "interruption":
+            if not new.is_kept and is_first:
                 raise KeyboardInterrupt
-            done = kept if has_weights else "Kept the kinds of network that were trained before."
-            self._warn(f"Training was interrupted in epoch {n_epochs + 1}. {done}")
-        return has_weights
+            done = kept if new.is_kept else "Kept the kinds of network that were trained before."
+            warn(f"Training was interrupted in epoch {new.n_epochs + 1}. {done}")
+        return new.is_kept
 
-    def _fit_holdout(self, train_part, valid, rng, nets):
-        self._train(train_part, None if valid is None else valid.validation(), rng, nets)
-        self._judge(valid)
+    def _weigh_evenly(self):
+        self.weights_ = np.full(len(self.nets_), 1 / len(self.nets_))
+        self.calibration_: Spread | Temperature | None = None
 
-    def _judge(self, valid):
-        """Weigh and calibrate the trained networks by held-out rows, if there are any."""
-        judged = None
-        if valid is not None and (len(self.nets_) > 1 or self.calibration != "off"):
-            judged = [natural_parameters(net, valid.X) for net in self.nets_]
-        self._combine(judged, valid)
+    def _judge(self, table: Table, division: Division, y: np.ndarray) -> None:
+        """Weigh and calibrate the trained networks by rows that they did not train on.
 
-    def _fit_folds(self, rows, folds, rng, nets):
-        whole = rows.part
-        mask = torch.ones(len(whole.y), len(folds), dtype=torch.float32)
-        for member, fold in enumerate(folds):
-            mask[fold, member] = 0
-        held_out = Part.side_by_side([whole.take(fold) for fold in folds])
-        self._train(whole, held_out.validation(), rng, nets, mask)
-        judged = self._combine([out_of_fold(net, whole, folds) for net in self.nets_], whole)
-        self.oof_predictive_ = self._predictive(judged)
-        self.oof_scores_ = self._score_predictive(self.oof_predictive_, rows.y, rows.weight)
-        if self.calibration_ is not None:
-            everyone = [natural_parameters(net, whole.X) for net in self.nets_]
-            self._allow_for_members(judged, pool(everyone, torch.tensor(self.weights_).log()))
+        Parameters
+        ----------
+        table, division
+            Of the fit.
+        y : array of shape (n, ...)
+            Responses of the table in their original units; used with folds.
+        """
+        self._weigh_evenly()
+        if division.valid is None:
+            return
+        of_folds = division.valid.ndim == 2
+        held_out = table if of_folds else table.take(division.valid)
+        everyone = [natural_parameters(net, held_out.X) for net in self.nets_]
+        judged = everyone
+        if of_folds:
+            holders = division.holders(len(table.y))
+            judged = [by_holders(mixture, holders, self.n_members) for mixture in everyone]
+        weight = held_out.row_weight().double().numpy()
+        if len(self.nets_) > 1 and self.weighting == "stacked":
+            points = held_out.y[:, None, None]
+            scores = [log_likelihood(self.family_, mixture, points) for mixture in judged]
+            scores = torch.stack([score[:, 0, 0] for score in scores], dim=1).double().numpy()
+            self.weights_ = stacking_weights(scores, weight)
+        mixture = self._pool(judged)
+        if self.calibration != "off":
+            self.calibration_ = self._fit_calibration(mixture, held_out, weight)
+        if of_folds:
+            self.oof_predictive_ = self._predictive(mixture)
+            weight = None if table.weight is None else weight
+            self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, weight)
+            if self.calibration_ is not None:
+                self._allow_for_members(mixture, self._pool(everyone))
 
     def _allow_for_members(self, judged, delivered):
         """Correct a calibration for what the mixture of all members adds to the judged one."""
 
-    def _combine(self, judged, part):
-        """Weigh the kinds, and calibrate their mixture, by rows that they did not train on.
+    def _pool(self, mixtures):
+        return pool(mixtures, torch.tensor(self.weights_).log())
 
-        Parameters
-        ----------
-        judged : list of Mixture or None
-            Natural parameters of these rows by every kind; None without such rows.
-        part : Part
-
-        Returns
-        -------
-        Mixture
-        """
-        n_kinds = len(self.nets_)
-        self.weights_ = np.full(n_kinds, 1 / n_kinds)
-        self.calibration_ = None
-        if judged is None:
-            return None
-        points = part.y.unsqueeze(1)
-        weight = part.row_weight().double().numpy()
-        if n_kinds > 1 and self.weighting == "stacked":
-            scores = [log_likelihood(self.family_, mixture, points) for mixture in judged]
-            scores = torch.stack([score[:, 0, 0] for score in scores], dim=1).double().numpy()
-            self.weights_ = stacking_weights(scores, weight)
-        mixture = pool(judged, torch.tensor(self.weights_).log())
-        if self.calibration != "off":
-            self.calibration_ = self._fit_calibration(mixture, part, weight)
-        return mixture
-
-    def _mixture(self, X):
+    def _mixture(self, X: Any) -> Mixture:
         """Natural parameters of the predictive mixture of the rows of X."""
         check_is_fitted(self)
         X = to_columns(self, X, reset=False, allow_nd=self.net is not None)
         X = scale_columns(self.scaler_, X)
-        mixtures = [natural_parameters(net, X) for net in self.nets_]
-        return pool(mixtures, torch.tensor(self.weights_).log())
+        return self._pool([natural_parameters(net, X) for net in self.nets_])
 
 
 def _check_groups(groups, n_needed, who):
@@ -554,34 +526,3 @@ def _check_groups(groups, n_needed, who):
             f"groups holds {n_groups} different groups; expected at least {n_needed}, since {who} "
             "holds out whole groups."
         )
-
-
-def _check_sizes(sizes):
-    """Return hidden_layer_sizes as a tuple."""
-    sizes = tuple(sizes)
-    proper = all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes)
-    if not (proper and min(sizes, default=1) >= 1):
-        raise ValueError(f"hidden_layer_sizes={sizes}; expected integers, at least 1.")
-    return tuple(map(int, sizes))
-
-
-def _arguments(net):
-    """Return what a net is made of; of an ensemble, `module` is that of the members."""
-    made = {"optimizer": net.optimizer, "module": net.module}
-    return made | net.get_params_for("criterion") | net.get_params_for("module")
-
-
-def _differ(old, new):
-    """Compare arguments; of arrays, which a module keeps as it keeps weights, the shapes."""
-    arrays = (torch.Tensor, np.ndarray)
-    old, new = (each.shape if isinstance(each, arrays) else each for each in (old, new))
-    if isinstance(old, torch.nn.Module):
-        return type(old) is not type(new)
-    return old != new
-
-
-def _refuse(name, old, new):
-    raise ValueError(
-        f"the parameters were changed since fit: they ask for networks of {name}={new!r}, the "
-        f"fitted ones have {old!r}. Set it back, or fit anew."
-    )

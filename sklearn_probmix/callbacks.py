@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback
 
-from sklearn_probmix.criterion import as_target, log_likelihood, normal_crps, output_shape
+from sklearn_probmix.criterion import log_likelihood, normal_crps, output_shape
 from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.families import get_family
 from sklearn_probmix.loaders import PairedBatch
-from sklearn_probmix.pooling import Mixture, linear_pool, log_linear_pool, mix_responses
+from sklearn_probmix.mixing import Mixer, as_target
 
-__all__ = ["BestEpoch", "EpochBar", "ProbMixup", "Validation"]
+__all__ = ["BestEpoch", "EpochBar", "ProbMixup"]
 
 _VALIDATION_CHUNK = 4096
 
@@ -64,11 +63,11 @@ class ProbMixup(Callback):
 
     Attributes
     ----------
-    lam_ : Tensor of shape (n_mixes * rows,)
-        Mixing coefficients of the last batch.
-    partner_ : Tensor of shape (n_mixes * rows,)
-        Index in the batch of every row's partner.
-    target_ : dict of Tensor
+    mixer_ : Mixer
+    draw_ : Draw
+        `lam` and `partner`, the index in the batch of every row's partner, of the last batch;
+        shape (n_mixes * rows,).
+    target_ : Target
         The mixed target of the last batch, as the criterion gets it.
 
     Examples
@@ -117,9 +116,18 @@ class ProbMixup(Callback):
         _check_option("objective", self.objective, ("expected-log", "log-expected"))
         if self.n_mixes < 1:
             raise ValueError(f"n_mixes={self.n_mixes!r}; expected at least 1.")
+        family = get_family(self.family)
         self.rng_ = np.random.default_rng(self.random_state)
-        self.family_ = get_family(self.family)
-        self.response_ = self.response or self.family_.default_response
+        self.mixer_ = Mixer(
+            family,
+            alpha=self.alpha,
+            beta=self.beta,
+            pooling=self.pooling,
+            response=self.response or family.default_response,
+            n_mixes=self.n_mixes,
+            objective=self.objective,
+            may_have_components=self.pooling == "linear" or self.site not in ("input", "output"),
+        )
         self.armed_ = False
         return self
 
@@ -131,7 +139,7 @@ class ProbMixup(Callback):
         if type(net.criterion_).__module__.startswith("torch.nn."):
             raise TypeError(
                 f"criterion={type(net.criterion_).__name__} takes no mixed responses; expected "
-                "NegativeLogLikelihood, or a criterion that takes a dict of weighted points."
+                "NegativeLogLikelihood, or a criterion that takes a Target of weighted points."
             )
         if self.site == "input":
             return
@@ -162,15 +170,16 @@ class ProbMixup(Callback):
                 f"{type(batch).__name__}. Let iterator_train yield lists."
             )
         X, y = batch[0], as_target(batch[1])
-        self._draw(batch, len(y["points"]))
-        batch[1] = self.target_ = self._mix_target(y)
+        partner = batch.partner if isinstance(batch, PairedBatch) else None
+        self.draw_ = self.mixer_.draw(self.rng_, len(y.points), partner)
+        batch[1] = self.target_ = self.mixer_.target(y, self.draw_, self.rng_)
         if self.site == "input":
             if not isinstance(X, torch.Tensor) or not X.is_floating_point():
                 raise TypeError(
                     "site='input' mixes one tensor of floats; found "
                     f"{getattr(X, 'dtype', type(X))}. Choose the name of a submodule as the site."
                 )
-            batch[0] = self._mix(X)
+            batch[0] = self.mixer_.tensor(X, self.draw_, densities=False)
         self.armed_ = True
 
     def on_batch_end(self, net, **kwargs):
@@ -179,7 +188,7 @@ class ProbMixup(Callback):
 
     def __getstate__(self):
         # A hook belongs to one module of one process, and a batch to one step.
-        passing = {"handle_", "lam_", "partner_", "own_is_chosen_", "target_"}
+        passing = {"handle_", "draw_", "target_"}
         return {key: value for key, value in vars(self).items() if key not in passing}
 
     def _remove_hook(self):
@@ -188,107 +197,26 @@ class ProbMixup(Callback):
             self.handle_.remove()
             del self.handle_
 
-    def _draw(self, batch, n_rows):
-        partner = (
-            batch.partner
-            if isinstance(batch, PairedBatch)
-            else torch.from_numpy(self.rng_.permutation(n_rows))
-        )
-        lam = self.rng_.beta(self.alpha, self.alpha, size=self.n_mixes * n_rows)
-        self.lam_ = torch.from_numpy(lam)
-        self.partner_ = partner if self.n_mixes == 1 else partner.repeat(self.n_mixes)
-        if self.pooling == "linear":
-            # Not in the hook, which runs once for each member of a looped ensemble.
-            self.own_is_chosen_ = torch.from_numpy(self.rng_.random(len(lam)) < lam)
-
-    def _mix_target(self, target):
-        lam = self.lam_.to(target["points"].device)
-        y = target["points"][:, 0]
-        y_i, y_j = self._own(y), self._partners(y)
-        log_expected = self.objective == "log-expected"
-        noise = None
-        if self.beta > 0 and (log_expected or self._may_have_components()):
-            noise = torch.from_numpy(self.rng_.standard_normal(tuple(y_i.shape))).to(y_i)
-        points, weights = mix_responses(
-            self.family_, y_i, y_j, lam, response=self.response_, beta=self.beta, noise=noise
-        )
-        mixed = {"points": points}
-        if log_expected:
-            mixed["points"] = self._sample_point(points, weights)
-            mixed["draws"] = torch.tensor(self.n_mixes)
-        elif points.shape[1] > 1:
-            mixed["weights"] = weights
-        if "row_weight" in target:
-            weight = target["row_weight"]
-            mixed["row_weight"] = log_linear_pool(
-                self._own(weight), self._partners(weight), lam.to(weight.dtype)
-            )
-        if "mask" in target:
-            # A pair counts for a member only where neither of its rows is held out from it.
-            mixed["mask"] = self._own(target["mask"]) * self._partners(target["mask"])
-        return mixed
-
-    def _may_have_components(self):
-        """Whether the output may be a mixture, for which log p is not linear in T(y)."""
-        return self.pooling == "linear" or self.site not in ("input", "output")
-
-    def _sample_point(self, points, weights):
-        uniform = torch.from_numpy(self.rng_.random((len(points), 1))).to(weights)
-        index = (weights.cumsum(1) < uniform).sum(1).clamp(max=weights.shape[1] - 1)
-        rows = torch.arange(len(points), device=points.device)
-        return points[rows, index].unsqueeze(1)
-
     def _mix_output(self, module, args, output):
         # A batch that failed leaves the hook armed; prediction must not be mixed all the same.
         if not (self.armed_ and module.training):
             return None
-        shape, rows = output_shape(output), len(self.partner_) // self.n_mixes
+        shape, rows = output_shape(output), len(self.draw_.lam) // self.n_mixes
         if shape[0] != rows:
             raise ValueError(
                 f"site={self.site!r} returned a tensor of shape {tuple(shape)} for a batch of "
                 f"{rows} rows; expected the rows on the first axis."
             )
-        n_params = self.family_.n_params
+        family = self.mixer_.family
         if self.site == "output" and (
-            isinstance(output, Mixture) or len(shape) != self.n_axes_ or shape[-1] != n_params
+            isinstance(output, tuple) or len(shape) != self.n_axes_ or shape[-1] != family.n_params
         ):
             raise ValueError(
                 f"the module returned natural parameters of shape {tuple(shape)}; pooling at the "
-                f"output expects one density per row, (rows, n_outputs, {n_params}) for "
-                f"{self.family_!r}."
+                f"output expects one density per row, (rows, n_outputs, {family.n_params}) for "
+                f"{family!r}."
             )
-        return self._mix(output)
-
-    def _mix(self, tensor):
-        own, partners, lam = self._own(tensor), self._partners(tensor), self.lam_.to(tensor)
-        if self.pooling == "log-linear":
-            return log_linear_pool(own, partners, lam)
-        if self.site == "output":
-            return linear_pool(own, partners, lam)
-        chosen = self.own_is_chosen_.to(tensor.device)
-        return torch.where(chosen.reshape(-1, *[1] * (own.ndim - 1)), own, partners)
-
-    def _own(self, tensor):
-        return (
-            tensor if self.n_mixes == 1 else tensor.repeat(self.n_mixes, *[1] * (tensor.ndim - 1))
-        )
-
-    def _partners(self, tensor):
-        return tensor.index_select(0, self.partner_.to(tensor.device))
-
-
-class Validation(NamedTuple):
-    """Rows that choose the best epoch: the same for all members, or each member's own.
-
-    A member's own rows of weight 0 are padding.
-    """
-
-    X: torch.Tensor
-    """Shape (rows, [n_members,] ...)."""
-    y: torch.Tensor
-    """Shape (rows, [n_members,] n_outputs)."""
-    weight: torch.Tensor
-    """Shape (rows, n_members), or (rows, 1) where members share the rows."""
+        return self.mixer_.tensor(output, self.draw_, densities=self.site == "output")
 
 
 class BestEpoch(Callback):
@@ -303,14 +231,17 @@ class BestEpoch(Callback):
     ----------
     patience : int or None, default=None
         Number of epochs in which no member improves after which training stops; None never stops.
-    validation : Validation or None, default=None
+    table : Table or None, default=None
+        Holds the validation rows.
+    valid : Tensor of shape (rows,) or (rows, n_members), default=None
+        Index of the validation rows in the table, of all members or of each its own, with -1 below
+        the last.
     monitor : {"nll", "crps"}, default="nll"
         The score whose minimum is the best epoch; CRPS for Normal families only.
     family : str or Family, default="normal"
-    n_members : int, default=1
-    apart : bool, default=False
-        Whether members are fits of their own: each stops when its own patience is over, and
-        none stops because another diverges.
+    fits : sequence of int, default=(1,)
+        Number of members of each fit that is trained side by side: a fit stops when its own
+        patience is over, and of several none stops because another diverges.
 
     Attributes
     ----------
@@ -327,24 +258,27 @@ class BestEpoch(Callback):
     def __init__(
         self,
         patience=None,
-        validation=None,
+        table=None,
+        valid=None,
         monitor="nll",
         family="normal",
-        n_members=1,
-        apart=False,
+        fits=(1,),
     ):
         self.patience = patience
-        self.validation = validation
+        self.table = table
+        self.valid = valid
         self.monitor = monitor
         self.family = family
-        self.n_members = n_members
-        self.apart = apart
+        self.fits = fits
 
     def on_train_begin(self, net, **kwargs):
         """Forget an earlier fit."""
+        self.n_members = sum(self.fits)
+        self.fit_of_member = np.repeat(np.arange(len(self.fits)), self.fits)
         self.best_epoch_ = np.zeros(self.n_members, dtype=int)
         self.best_score_ = np.full(self.n_members, np.inf)
         self.n_epochs_, self.in_epoch_, self.losses_ = 0, True, []
+        self.epochs_before_ = len(net.history)
         self.stop_reason_, self.weights_, self.unproven_ = None, None, None
 
     def on_epoch_begin(self, net, **kwargs):
@@ -359,31 +293,33 @@ class BestEpoch(Callback):
                 "perhaps); expected at least one."
             )
         net.history.record("train_loss", net.history[-1, "train_loss"] / self.n_members)
-        score = None if self.validation is None else self._validate(net)
+        score = None if self.valid is None else self._validate(net)
         self.in_epoch_ = False
         self.n_epochs_ += 1
         losses = [net.history[-1, "train_loss"], *([] if score is None else score)]
-        if not (self.apart or np.isfinite(losses).all()):
+        if len(self.fits) == 1 and not np.isfinite(losses).all():
             self._stop("divergence")
         epoch = len(net.history)
         if score is None:
             self._prove()
             self.unproven_ = epoch, _copy(net.module_.state_dict())
             return
-        better = self.improves(score, epoch)
+        better = score < self.best_score_
+        if self.patience is not None:
+            # Of several fits, one may be over.
+            better &= epoch <= self.last_epoch()
         net.history.record("valid_loss_best", bool(better.any()))
         if better.any():
             self._keep(net.module_.state_dict(), better)
             self.best_epoch_[better], self.best_score_[better] = epoch, score[better]
-        elif self.patience is not None and epoch - self.best_epoch_.max() >= self.patience:
+        if self.patience is not None and (epoch >= self.last_epoch()).all():
             self._stop("patience")
 
-    def improves(self, score, epoch):
-        """Which members have a better score than ever, in time; boolean, shape (n_members,)."""
-        better = score < self.best_score_
-        if self.apart and self.patience is not None:
-            better &= epoch - self.best_epoch_ <= self.patience
-        return better
+    def last_epoch(self):
+        """Epoch in which the patience of every member's fit is over; shape (n_members,)."""
+        best = np.full(len(self.fits), self.epochs_before_)
+        np.maximum.at(best, self.fit_of_member, self.best_epoch_)
+        return best[self.fit_of_member] + self.patience
 
     def on_train_end(self, net, **kwargs):
         """Put the best weights back."""
@@ -410,22 +346,21 @@ class BestEpoch(Callback):
         """Score the validation rows and record the scores; shape (n_members,)."""
         scores = {"nll": lambda *args: -log_likelihood(*args), "crps": normal_crps}
         names = ["nll"] if self.monitor == "nll" else ["nll", "crps"]
-        family, (X, y, weight) = get_family(self.family), self.validation
-        forward = net.module_.each if y.ndim == 3 else net.infer
-        points = y.reshape(len(y), 1, -1)
-        totals = dict.fromkeys(names, 0.0)
+        family, own = get_family(self.family), self.valid.ndim == 2
+        forward = net.module_.each if own else net.infer
+        totals, weights = dict.fromkeys(names, 0.0), 0.0
         net.module_.eval()
         with torch.no_grad():
-            for start in range(0, len(points), _VALIDATION_CHUNK):
-                rows = slice(start, start + _VALIDATION_CHUNK)
-                output = forward(X[rows].to(net.device))
+            for rows in self.valid.split(_VALIDATION_CHUNK):
+                part = self.table.take(rows)
+                y, weight = part.y, part.row_weight()
+                y, weight = (y, weight * (rows >= 0)) if own else (y.unsqueeze(1), weight[:, None])
+                output, points = forward(part.X.to(net.device)), y.unsqueeze(2).to(net.device)
+                weights = weights + weight.sum(0)
                 for name in names:
-                    score = scores[name](
-                        family, output, points[rows].to(net.device), self.n_members
-                    )
-                    score = score[:, 0].cpu().double() * weight[rows]
-                    totals[name] = totals[name] + score.sum(0)
-        means = {name: (total / weight.sum(0)).numpy() for name, total in totals.items()}
+                    score = scores[name](family, output, points, self.n_members)
+                    totals[name] = totals[name] + (score[..., 0].cpu().double() * weight).sum(0)
+        means = {name: (total / weights).numpy() for name, total in totals.items()}
         self.losses_.append(means["nll"])
         net.history.record("valid_loss", float(means["nll"].mean()))
         if "crps" in means:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Self
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
+from skorch import NeuralNet
+from skorch.callbacks import Callback
 
 from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import calibrate
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import to_labels
 from sklearn_probmix.families import Bernoulli, Categorical, Family, get_family
+from sklearn_probmix.kinds import CLASSIFICATION, Kind
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
+from sklearn_probmix.warn import warn
 
 __all__ = ["ProbMixupClassifier"]
 
@@ -86,59 +94,39 @@ feature_names_in_
         "family": [StrOptions({"categorical", "bernoulli"}), Family],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
-    _auto_kinds = (
-        {"method": "erm", "activation": "silu", "hidden_layer_sizes": (128, 128, 64)},
-        {"method": "probmix", "hidden_layer_sizes": (256, 256)},
-    )
+    _auto_kinds = CLASSIFICATION
 
     def __init__(
         self,
         *,
-        method="auto",
-        alpha=0.2,
-        beta=0.0,
-        n_neighbors=None,
-        pooling="log-linear",
-        response=None,
-        n_mixes=1,
-        objective="expected-log",
-        family="categorical",
-        n_members=5,
-        weighting="stacked",
-        calibration="auto",
-        hidden_layer_sizes=(128, 64),
-        activation="relu",
-        n_knots=None,
-        dropout=0.0,
-        mixing_layer=1,
-        embedding_variance="shared",
-        n_draws=16,
-        n_train_draws=1,
-        lr=0.003,
-        lr_schedule="cosine",
-        weight_decay=0.1,
-        batch_size="auto",
-        max_epochs="auto",
-        validation="auto",
-        validation_fraction=0.2,
-        early_stopping=True,
-        n_iter_no_change=50,
-        class_weight=None,
-        net=None,
-        callbacks=None,
-        warm_start=False,
-        device="cpu",
-        random_state=None,
-        verbose=0,
+        method: str | Kind | Sequence[str | Kind] = "auto",
+        alpha: float | None = None,
+        n_neighbors: int | None = None,
+        pooling: str | None = None,
+        family: str | Family = "categorical",
+        n_members: int = 5,
+        weighting: str = "stacked",
+        calibration: str = "auto",
+        hidden_layer_sizes: Sequence[int] | None = None,
+        activation: str | None = None,
+        n_knots: int | None = None,
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        batch_size: int | str | None = None,
+        max_epochs: int | str | None = None,
+        validation: Any = "auto",
+        class_weight: dict | str | None = None,
+        net: NeuralNet | None = None,
+        callbacks: list[Callback] | None = None,
+        warm_start: bool = False,
+        device: str = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ):
         self.method = method
         self.alpha = alpha
-        self.beta = beta
         self.n_neighbors = n_neighbors
         self.pooling = pooling
-        self.response = response
-        self.n_mixes = n_mixes
-        self.objective = objective
         self.family = family
         self.n_members = n_members
         self.weighting = weighting
@@ -146,20 +134,11 @@ feature_names_in_
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.n_knots = n_knots
-        self.dropout = dropout
-        self.mixing_layer = mixing_layer
-        self.embedding_variance = embedding_variance
-        self.n_draws = n_draws
-        self.n_train_draws = n_train_draws
         self.lr = lr
-        self.lr_schedule = lr_schedule
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.validation = validation
-        self.validation_fraction = validation_fraction
-        self.early_stopping = early_stopping
-        self.n_iter_no_change = n_iter_no_change
         self.class_weight = class_weight
         self.net = net
         self.callbacks = callbacks
@@ -168,7 +147,13 @@ feature_names_in_
         self.random_state = random_state
         self.verbose = verbose
 
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Make one pass over the rows, without validation, from the current weights.
 
         Parameters
@@ -187,7 +172,7 @@ feature_names_in_
         return self._partial_fit(X, y, sample_weight, classes=classes)
 
     @neutral_settings
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Class probabilities.
 
         Parameters
@@ -203,11 +188,11 @@ feature_names_in_
         return self._predictive(self._mixture(X))
 
     @neutral_settings
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Logarithm of :meth:`predict_proba`, shape (n, n_classes)."""
         return self._log_predictive(self._mixture(X))
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Most probable class.
 
         Parameters
@@ -268,14 +253,14 @@ feature_names_in_
     def _log_predictive(self, mixture):
         """Logarithm of the class probabilities of a mixture, (n, n_classes)."""
         mixture = Mixture(mixture.eta.double(), mixture.log_weights.double().log_softmax(-1))
-        classes = torch.arange(len(self.classes_)).reshape(1, -1, 1)
-        log_p = log_likelihood(self.family_, mixture, classes.expand(len(mixture.eta), -1, -1))
-        log_p = log_p[..., 0].numpy()
+        classes = torch.arange(len(self.classes_)).reshape(1, 1, -1, 1)
+        points = classes.expand(len(mixture.eta), -1, -1, -1)
+        log_p = log_likelihood(self.family_, mixture, points)[:, 0].numpy()
         return log_p if self.calibration_ is None else self.calibration_.apply(log_p)
 
-    def _fit_calibration(self, mixture, part, weight):
+    def _fit_calibration(self, mixture, held_out, weight):
         """Temperature of the calibrated probabilities, or None."""
-        data = (part.y[:, 0].long().numpy(), self._log_predictive(mixture), weight)
+        data = (held_out.y[:, 0].long().numpy(), self._log_predictive(mixture), weight)
         return calibrate(self.family_.calibration, data, self.calibration)
 
     def _score_predictive(self, p, y, sample_weight):
@@ -287,7 +272,7 @@ feature_names_in_
     def _can_stratify(self, y, n_rows, n_parts):
         smallest, n_classes = np.bincount(y, minlength=len(self.classes_)).min(), len(self.classes_)
         if smallest < n_parts or n_rows < n_classes:
-            self._warn(
+            warn(
                 f"The held-out rows are not stratified: the smallest of {n_classes} classes has "
                 f"{smallest} of {len(y)} rows."
             )

@@ -1,13 +1,15 @@
-"""The loss: negative log-likelihood of raw or mixed responses, for one network or several."""
+"""The negative log-likelihood of mixed and unmixed responses, as a criterion for skorch nets."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_probmix.families import Family, get_family
+from sklearn_probmix.mixing import Target, as_target
 from sklearn_probmix.pooling import Mixture
 
 __all__ = ["NegativeLogLikelihood", "log_likelihood", "normal_crps"]
@@ -24,59 +26,30 @@ def log_likelihood(
     output : Tensor or Mixture
         Natural parameters (rows, [components,] n_outputs, n_params). The components fall into
         `n_members` groups of equal size; each group is a mixture of its own.
-    points : Tensor of shape (rows, n_points, n_outputs)
-        The same for all members, or (rows, n_points, n_members * n_outputs), each member's own
-        one after another.
+    points : Tensor of shape (rows, members, n_points, n_outputs)
+        With one for all members, or each member's own.
     n_members : int, default=1
 
     Returns
     -------
-    Tensor of shape (rows, n_points, n_members), in nats
+    Tensor of shape (rows, n_members, n_points), in nats
     """
     eta, log_weights = output if isinstance(output, tuple) else (output, None)
-    if eta.ndim == 3:
-        log_p = family.log_prob(eta.unsqueeze(1), points)
-        return log_p if log_p.shape[-1] == 1 else log_p.sum(-1, keepdim=True)
-    eta = eta.unflatten(1, (n_members, -1)).unsqueeze(1)
-    log_p = family.log_prob(eta, _by_member(points, eta).unsqueeze(3)).sum(-1)
+    eta = _by_member(eta, n_members)
+    log_p = family.log_prob(eta.unsqueeze(3), points.unsqueeze(2))
+    # A sum over a single output would copy.
+    log_p = log_p.squeeze(-1) if log_p.shape[-1] == 1 else log_p.sum(-1)
     if log_weights is not None:
-        log_weights = log_weights.unflatten(1, (n_members, -1)).unsqueeze(1)
-        return (log_p + log_weights).logsumexp(-1) + math.log(n_members)
-    if log_p.shape[-1] == 1:
-        return log_p.squeeze(-1)
-    return log_p.logsumexp(-1) - math.log(log_p.shape[-1])
+        log_weights = log_weights.unflatten(1, (n_members, -1)).unsqueeze(-1)
+        return (log_p + log_weights).logsumexp(2) + math.log(n_members)
+    if log_p.shape[2] == 1:
+        return log_p.squeeze(2)
+    return log_p.logsumexp(2) - math.log(log_p.shape[2])
 
 
-def _by_member(points, eta):
-    """Give points an axis of members, of length 1 where they share them."""
-    return points.unflatten(-1, (-1, eta.shape[-2]))
-
-
-def as_target(target: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
-    """Express raw responses as weighted points; a mixed target passes through.
-
-    Parameters
-    ----------
-    target : Tensor or dict of Tensor
-        Raw responses of shape (rows,) or (rows, n_outputs), or a dict of these as `y`, with
-        `weight` (rows,) or `mask` (rows, n_members) or both; or a mixed target, whose keys are
-        those returned.
-
-    Returns
-    -------
-    dict of Tensor
-        `points` (rows, n_points, n_outputs) and, where they say more than one, `weights` (rows,
-        n_points) and `draws`, the number of consecutive blocks of rows whose likelihoods are
-        averaged before the logarithm (Appendix B); where given, `row_weight` (rows,) and `mask`
-        (rows, n_members), 1 where a row counts for a member and 0 elsewhere.
-    """
-    if not isinstance(target, dict):
-        return {"points": target.reshape(len(target), 1, -1)}
-    if "points" in target:
-        return target
-    renamed = {"weight": "row_weight", "mask": "mask"}
-    kept = {new: target[old] for old, new in renamed.items() if old in target}
-    return as_target(target["y"]) | kept
+def _by_member(eta, n_members):
+    """Give eta axes of members and components, (rows, members, components, ...)."""
+    return eta.reshape(len(eta), n_members, -1, *eta.shape[-2:])
 
 
 class NegativeLogLikelihood(nn.Module):
@@ -87,7 +60,7 @@ class NegativeLogLikelihood(nn.Module):
     family : str or Family, default="normal"
         What the module's outputs are natural parameters of.
     n_members : int, default=1
-        Number of networks in an :class:`~sklearn_probmix.modules.Ensemble`. The loss is the sum of
+        Number of networks in an :class:`~sklearn_probmix.ensemble.Ensemble`. The loss is the sum of
         the members' losses, so that each trains as it would alone.
     variance_weighting : float, default=0.0
         In training, the loss of a row is multiplied by its predicted variance to this power,
@@ -111,15 +84,17 @@ class NegativeLogLikelihood(nn.Module):
         self.n_members = n_members
         self.variance_weighting = variance_weighting
 
-    def forward(self, output: Tensor | Mixture, target: Tensor | dict[str, Tensor]) -> Tensor:
+    def forward(
+        self, output: Tensor | Mixture, target: Target | Mapping[str, Tensor] | Tensor
+    ) -> Tensor:
         """Compute the loss.
 
         Parameters
         ----------
         output : Tensor or Mixture
             Natural parameters, (rows, [components,] n_outputs, n_params).
-        target : Tensor or dict of Tensor
-            Raw responses or a mixed target, see :func:`as_target`.
+        target : Target, mapping or Tensor
+            Raw responses or a mixed target, see :func:`.mixing.as_target`.
 
         Returns
         -------
@@ -131,25 +106,19 @@ class NegativeLogLikelihood(nn.Module):
             If rows, outputs or parameters of output and target do not match.
         """
         target = as_target(target)
-        self._check_shape(output, target["points"])
-        score = log_likelihood(self.family, output, target["points"], self.n_members)
-        if target.keys() == {"points"} and not self.variance_weighting:
-            return score.sum() / -len(score)
-        if "weights" in target:
-            score = (target["weights"].unsqueeze(-1) * score).sum(1)
-        else:
-            score = score.squeeze(1)
+        self._check_shape(output, target.points)
+        score = log_likelihood(self.family, output, target.points, self.n_members)
+        weights = target.weights
+        score = score.squeeze(2) if weights is None else (weights * score).sum(2)
         if self.training and self.variance_weighting:
             score = score * self._variance(output) ** self.variance_weighting
-        draws = int(target.get("draws", 1))
-        if draws > 1:
-            score = score.unflatten(0, (draws, -1)).logsumexp(0) - math.log(draws)
-        if "row_weight" in target:
-            weight = target["row_weight"].unflatten(0, (draws, -1)).mean(0)
-            score = score * weight.unsqueeze(-1)
-        if "mask" not in target:
+        if target.draws > 1:
+            score = score.unflatten(0, (target.draws, -1)).logsumexp(0) - math.log(target.draws)
+        if target.row_weight is not None:
+            score = score * target.row_weight.unflatten(0, (target.draws, -1)).mean(0)
+        if target.mask is None:
             return score.sum() / -len(score)
-        mask = target["mask"][: len(score)]
+        mask = target.mask[: len(score)]
         return -((score * mask).sum(0) / mask.sum(0).clamp(min=1)).sum()
 
     def _variance(self, output):
@@ -160,13 +129,15 @@ class NegativeLogLikelihood(nn.Module):
 
     def _check_shape(self, output, points):
         shape = output_shape(output)
-        expected = (points.shape[0], points.shape[2], self.family.n_params)
-        own = (points.shape[0], points.shape[2] // self.n_members, self.family.n_params)
-        if len(shape) not in (3, 4) or (shape[0], *shape[-2:]) not in (expected, own):
+        expected = (len(points), points.shape[-1], self.family.n_params)
+        components = shape[1] if len(shape) == 4 else 1
+        fits = len(shape) in (3, 4) and (shape[0], *shape[-2:]) == expected
+        if not fits or components % self.n_members:
+            members = f" {self.n_members} members," if self.n_members > 1 else ""
             raise ValueError(
                 f"the module returned natural parameters of shape {tuple(shape)}; "
                 f"expected (rows, n_outputs, n_params) = {expected} for y of "
-                f"{expected[0]} rows and {expected[1]} outputs and {self.family!r}."
+                f"{expected[0]} rows and {expected[1]} outputs,{members} and {self.family!r}."
             )
 
 
@@ -183,20 +154,19 @@ def normal_crps(
     family : Normal or HomoscedasticNormal
     output : Tensor or Mixture
         Components of equal weight, in `n_members` groups.
-    points : Tensor of shape (rows, n_points, n_outputs)
-        Or each member's own, as in :func:`log_likelihood`.
+    points : Tensor of shape (rows, members, n_points, n_outputs)
+        As in :func:`log_likelihood`.
     n_members : int, default=1
 
     Returns
     -------
-    Tensor of shape (rows, n_points, n_members), in units of the points
+    Tensor of shape (rows, n_members, n_points), in units of the points
     """
-    eta = output[0] if isinstance(output, tuple) else output
-    eta = eta.reshape(len(eta), n_members, -1, *eta.shape[-2:])
+    eta = _by_member(output[0] if isinstance(output, tuple) else output, n_members)
     means, variances = family.moments(eta)
     mean = means.mean(2)
-    sd = (variances.mean(2) + (means - mean.unsqueeze(2)).square().mean(2)).sqrt().unsqueeze(1)
-    z = (_by_member(points, eta) - mean.unsqueeze(1)) / sd
+    sd = (variances.mean(2) + (means - mean.unsqueeze(2)).square().mean(2)).sqrt().unsqueeze(2)
+    z = (points - mean.unsqueeze(2)) / sd
     density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
     score = z * (2 * torch.special.ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi)
     return (sd * score).sum(-1)

@@ -16,6 +16,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,6 @@ class Ensemble(nn.Module):
     module : callable
         Makes one member.
     n_members : int
-    own_rows : bool, default=False
-        Whether every member has rows of its own: x is then (rows, n_members, ...).
     **kwargs
         Arguments of `module`.
 
@@ -47,6 +46,8 @@ class Ensemble(nn.Module):
         Holds the stacked weights.
     template : Module
         What runs in training, whose submodules may be hooked.
+    own_rows : bool
+        Whether x is (rows, n_members, ...) in training, each member's own.
     vectorised : bool or None
         Whether members run in one pass; None before the first.
 
@@ -59,12 +60,11 @@ class Ensemble(nn.Module):
     torch.Size([10, 5, 1, 2])
     """
 
-    def __init__(
-        self, module: Callable[..., nn.Module], n_members: int, own_rows: bool = False, **kwargs
-    ):
+    own_rows = False
+
+    def __init__(self, module: Callable[..., nn.Module], n_members: int, **kwargs: Any):
         super().__init__()
         self.n_members = n_members
-        self.own_rows = own_rows
         members = [module(**kwargs) for _ in range(n_members)]
         first = members[0]
         parameters, buffers = stack_module_state(members)
@@ -109,16 +109,16 @@ class Ensemble(nn.Module):
 
         The components of a member are consecutive.
         """
-        return self._flatten(self._map(X, 1 if self.own_rows else None))
+        return self._flatten(self._map(X, 1 if self.own_rows and self.training else None))
 
     def each(self, X: Tensor) -> Tensor | Mixture:
         """Map every member's own x (rows, members, ...); the result is as of `forward`."""
         return self._flatten(self._map(X, 1))
 
-    def member_state(self, member: int) -> dict[str, Tensor]:
-        """Return what `load_state_dict` of the same module outside of an ensemble takes."""
-        state = self.members.state_dict()
-        return {name: state[name][member] for name in self._names if name in state}
+    def state_of(self, members: int | slice) -> dict[str, Tensor]:
+        """Return what `load_state_dict` of one member's module, or of a smaller ensemble, takes."""
+        state, prefix = self.members.state_dict(), "" if isinstance(members, int) else "members."
+        return {prefix + name: state[name][members] for name in self._names if name in state}
 
     def __getstate__(self):
         return vars(self) | ({} if self.stacks else {"_idle": deque()})

@@ -61,6 +61,8 @@ class Family(ABC):
     scipy_name: str
     #: What calibrates its mixtures, if anything does.
     calibration: type[Spread] | type[Temperature] | None = None
+    #: Whether y itself is Normal, so that `moments` are those of y.
+    is_normal: bool = False
     #: Last axis of raw outputs and natural parameters.
     n_params: int = 2
     #: How many of the raw outputs, counted from the last, do not depend on x.
@@ -194,6 +196,7 @@ class Normal(Family):
 
     scipy_name = "norm"
     calibration = Spread
+    is_normal = True
     default_response = "pooled"
 
     def __init__(self, variance_floor: float = 1e-6):
@@ -277,6 +280,7 @@ class LogNormal(Normal):
     """
 
     scipy_name = "lognorm"
+    is_normal = False
     dtype = torch.float64  # an outlier among many equal rows is beyond exp in float32
     support = "the positive numbers"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from skorch.utils import to_tensor
 from torch.utils.data import Dataset, default_collate
+
+from sklearn_probmix.table import DividedRows
 
 __all__ = ["NeighborLoader", "TensorLoader"]
 
@@ -54,26 +57,29 @@ class TensorLoader:
     [[0.0, 1.0], [2.0, 3.0], [4.0]]
     """
 
-    def __init__(self, dataset, batch_size=256, shuffle=False, random_state=None):
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int = 256,
+        shuffle: bool = False,
+        random_state: int | np.random.Generator | None = None,
+    ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}; expected at least 1.")
-        self.X, self.y = _whole(dataset)
+        self.data = dataset if isinstance(dataset, DividedRows) else _WholeRows(dataset)
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.n_rows = len(_leaf(self.X))
         self.rng = np.random.default_rng(random_state)
 
-    def __len__(self):
-        return math.ceil(self.n_rows / self.batch_size)
+    def __len__(self) -> int:
+        return math.ceil(len(self.data.rows) / self.batch_size)
 
-    def __iter__(self):
-        X, y = self.X, self.y
+    def __iter__(self) -> Iterator[list]:
+        rows = self.data.rows
         if self.shuffle:
-            order = torch.from_numpy(self.rng.permutation(self.n_rows))
-            X, y = _take(X, order), _take(y, order)
-        for start in range(0, self.n_rows, self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            yield [_take(X, rows), _take(y, rows)]
+            rows = _shuffled(rows, self.rng)
+        for start in range(0, len(rows), self.batch_size):
+            yield [*self.data.batch(rows[start : start + self.batch_size])]
 
 
 class NeighborLoader(TensorLoader):
@@ -94,9 +100,6 @@ class NeighborLoader(TensorLoader):
     n_neighbors : int, default=5
         K, less than the number of rows. Neighbours are found once, by Euclidean distance between
         standardised, flattened rows of X.
-    own_rows : sequence of int or None, default=None
-        Where X and y are of shape (rows, n_members, ...), a table for every member of an ensemble,
-        the number of rows of each; those below repeat the table and are nobody's neighbours.
 
     Yields
     ------
@@ -116,46 +119,54 @@ class NeighborLoader(TensorLoader):
 
     def __init__(
         self,
-        dataset,
-        batch_size=256,
-        shuffle=True,
-        random_state=None,
-        n_neighbors=5,
-        own_rows=None,
+        dataset: Dataset,
+        batch_size: int = 256,
+        shuffle: bool = True,
+        random_state: int | np.random.Generator | None = None,
+        n_neighbors: int = 5,
     ):
         super().__init__(dataset, batch_size, True, random_state)
-        if not isinstance(self.X, torch.Tensor):
+        X = self.data.X
+        if not isinstance(X, torch.Tensor):
             raise TypeError(
-                f"NeighborLoader needs one array X to find neighbours in; found {type(self.X)}."
+                f"NeighborLoader needs one array X to find neighbours in; found {type(X)}."
             )
-        if own_rows is None:
-            self.neighbors = nearest_neighbors(self.X, n_neighbors)
-        else:
-            tables = [X[:n] for X, n in zip(self.X.unbind(1), own_rows, strict=True)]
-            found = [nearest_neighbors(table, n_neighbors) for table in tables]
-            rows = [np.arange(self.n_rows) % len(table) for table in tables]
-            found = [one[index] for one, index in zip(found, rows, strict=True)]
-            self.neighbors = np.stack(found, axis=-1)
+        self.neighbors = [
+            rows[nearest_neighbors(X[rows], n_neighbors)] for rows in _members(self.data.rows)
+        ]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[PairedBatch]:
         # Every batch is full, so that no edge is favoured by a short one.
-        half = max(1, min(self.batch_size, self.n_rows) // 2)
+        half = max(1, min(self.batch_size, len(self.data.rows)) // 2)
         n_origins = half * len(self)
-        rounds = math.ceil(n_origins / self.n_rows)
-        orders = [self.rng.permutation(self.n_rows) for _ in range(rounds)]
-        origins = np.concatenate(orders)[:n_origins]
-        picks = self.rng.integers(self.neighbors.shape[1], size=n_origins)
-        partners = self.neighbors[origins, picks]
-        origins = np.broadcast_to(origins.reshape(-1, *[1] * (partners.ndim - 1)), partners.shape)
-        ends = np.stack([origins, partners])
-        members = ends.shape[2:]
+        ends = []
+        for rows, neighbors in zip(_members(self.data.rows), self.neighbors, strict=True):
+            rounds = math.ceil(n_origins / len(rows))
+            orders = [self.rng.permutation(len(rows)) for _ in range(rounds)]
+            origins = np.concatenate(orders)[:n_origins]
+            picks = self.rng.integers(neighbors.shape[1], size=n_origins)
+            ends.append(torch.stack([rows[origins], neighbors[origins, picks]]))
         # Batch by batch: the origins of its edges, then their partners.
-        ends = ends.reshape(2, -1, half, *members).swapaxes(0, 1).reshape(-1, *members)
-        rows = torch.from_numpy(ends)
-        X, y = _take(self.X, rows), _take(self.y, rows)
-        for start in range(0, len(rows), 2 * half):
-            batch = slice(start, start + 2 * half)
-            yield PairedBatch([_take(X, batch), _take(y, batch)])
+        joint = torch.stack(ends, dim=-1) if self.data.rows.ndim == 2 else ends[0]
+        joint = joint.unflatten(1, (-1, half)).transpose(0, 1).flatten(1, 2)
+        for rows in joint:
+            yield PairedBatch(self.data.batch(rows))
+
+
+def _members(rows):
+    """Split an index (rows,) or (rows, members), which ends in -1, into those of each member."""
+    columns = rows.T if rows.ndim == 2 else rows.unsqueeze(0)
+    return [column[column >= 0] for column in columns]
+
+
+def _shuffled(rows, rng):
+    """Put the rows of every member into an order of its own."""
+    if rows.ndim == 1:
+        return rows[torch.from_numpy(rng.permutation(len(rows)))]
+    shuffled = torch.full_like(rows, -1)
+    for member, column in enumerate(_members(rows)):
+        shuffled[: len(column), member] = column[torch.from_numpy(rng.permutation(len(column)))]
+    return shuffled
 
 
 def nearest_neighbors(X: torch.Tensor | np.ndarray, n_neighbors: int) -> np.ndarray:
@@ -187,8 +198,7 @@ def nearest_neighbors(X: torch.Tensor | np.ndarray, n_neighbors: int) -> np.ndar
             "expected at least 1 and fewer than the training rows."
         )
     flat = np.asarray(X, dtype=np.float64).reshape(n_rows, -1)
-    scaler = StandardScaler().set_output(transform="default")
-    flat = scaler.fit_transform(flat).astype(np.float32)
+    flat = StandardScaler().fit_transform(flat).astype(np.float32)
     descent = _import_pynndescent() if flat.size > 1_000_000 else None
     if descent is None:
         search = NearestNeighbors(n_neighbors=n_neighbors).fit(flat)
@@ -209,12 +219,19 @@ def _import_pynndescent():
     return pynndescent
 
 
-def _whole(dataset: Dataset):
-    """X and y of a whole dataset as tensors."""
-    if hasattr(dataset, "X") and getattr(dataset, "y", None) is not None:
-        return to_tensor(dataset.X, device="cpu"), to_tensor(dataset.y, device="cpu")
-    X, y = default_collate([dataset[i] for i in range(len(dataset))])
-    return X, y
+class _WholeRows:
+    """Any dataset as whole tensors, with the interface of :class:`.table.DividedRows`."""
+
+    def __init__(self, dataset: Dataset):
+        if hasattr(dataset, "X") and getattr(dataset, "y", None) is not None:
+            self.X, self.y = (to_tensor(part, device="cpu") for part in (dataset.X, dataset.y))
+        else:
+            self.X, self.y = default_collate([dataset[i] for i in range(len(dataset))])
+        self.rows = torch.arange(len(_leaf(self.X)))
+
+    def batch(self, rows: torch.Tensor) -> tuple:
+        """Take rows of x and of y."""
+        return _take(self.X, rows), _take(self.y, rows)
 
 
 def _take(data, rows):
@@ -222,10 +239,6 @@ def _take(data, rows):
         return {key: _take(value, rows) for key, value in data.items()}
     if isinstance(data, list):
         return [_take(value, rows) for value in data]
-    if isinstance(rows, slice):
-        return data[rows]
-    if rows.ndim == 2:
-        return data[rows, torch.arange(rows.shape[1])]
     # index_select is several times quicker than indexing by a tensor.
     return data.index_select(0, rows)
 

@@ -46,10 +46,11 @@ from sklearn_probmix.codec import (
 )
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.ensemble import Ensemble
+from sklearn_probmix.kinds import METHODS
 from sklearn_probmix.modules import knots_of_a_column
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.settings import neutral_settings
-from sklearn_probmix.training import METHODS, new_net, own_generator
+from sklearn_probmix.training import new_net, own_generator
 
 __all__ = ["load_model", "save_model"]
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
+from skorch import NeuralNet
+from skorch.callbacks import Callback
 
 from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import Spread, calibrate
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import to_response
-from sklearn_probmix.families import (
-    FAMILIES,
-    Categorical,
-    Family,
-    LogNormal,
-    Normal,
-    get_family,
-)
+from sklearn_probmix.families import FAMILIES, Categorical, Family, get_family
+from sklearn_probmix.kinds import REGRESSION, Kind
 from sklearn_probmix.metrics import coverage, crps, nll
 from sklearn_probmix.settings import neutral_settings
 
 __all__ = ["ProbMixupRegressor"]
+
+# Smallest variance of a component, in units of the transformed y.
+_FLOOR = 1e-4
 
 
 class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
@@ -194,79 +195,39 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     _parameter_constraints = {
         **BaseProbMixup._parameter_constraints,
         "family": [StrOptions(set(FAMILIES) - {"categorical"}), Family],
-        "variance_floor": [Interval(Real, 0, None, closed="neither")],
-        "variance_weighting": [Interval(Real, 0, 1, closed="both")],
-        "monitor": [StrOptions({"nll", "crps"})],
     }
-    _auto_kinds = (
-        {"method": "erm", "activation": "silu", "hidden_layer_sizes": (128, 128, 64)},
-        {
-            "method": "probmix",
-            "n_knots": 9,
-            "hidden_layer_sizes": (256, 256),
-            "variance_weighting": 0.5,
-            "monitor": "crps",
-        },
-        {
-            "method": "erm",
-            "activation": "silu",
-            "n_knots": 65,
-            "hidden_layer_sizes": (128, 128, 64),
-            "variance_weighting": 0.5,
-            "monitor": "crps",
-        },
-    )
+    _auto_kinds = REGRESSION
 
     def __init__(
         self,
         *,
-        method="auto",
-        alpha=0.2,
-        beta=0.0,
-        n_neighbors=None,
-        pooling="log-linear",
-        response=None,
-        n_mixes=1,
-        objective="expected-log",
-        family="normal",
-        n_members=5,
-        weighting="stacked",
-        calibration="auto",
-        hidden_layer_sizes=(128, 64),
-        activation="relu",
-        n_knots=None,
-        dropout=0.0,
-        mixing_layer=1,
-        embedding_variance="shared",
-        n_draws=16,
-        n_train_draws=1,
-        variance_floor=1e-4,
-        variance_weighting=0.0,
-        lr=0.003,
-        lr_schedule="cosine",
-        weight_decay=0.1,
-        batch_size="auto",
-        max_epochs="auto",
-        validation="auto",
-        validation_fraction=0.2,
-        monitor="nll",
-        early_stopping=True,
-        n_iter_no_change=50,
-        net=None,
-        callbacks=None,
-        warm_start=False,
-        device="cpu",
-        random_state=None,
-        verbose=0,
+        method: str | Kind | Sequence[str | Kind] = "auto",
+        alpha: float | None = None,
+        n_neighbors: int | None = None,
+        pooling: str | None = None,
+        family: str | Family = "normal",
+        n_members: int = 5,
+        weighting: str = "stacked",
+        calibration: str = "auto",
+        hidden_layer_sizes: Sequence[int] | None = None,
+        activation: str | None = None,
+        n_knots: int | None = None,
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        batch_size: int | str | None = None,
+        max_epochs: int | str | None = None,
+        validation: Any = "auto",
+        net: NeuralNet | None = None,
+        callbacks: list[Callback] | None = None,
+        warm_start: bool = False,
+        device: str = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ):
         self.method = method
         self.alpha = alpha
-        self.beta = beta
         self.n_neighbors = n_neighbors
         self.pooling = pooling
-        self.response = response
-        self.n_mixes = n_mixes
-        self.objective = objective
         self.family = family
         self.n_members = n_members
         self.weighting = weighting
@@ -274,23 +235,11 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.n_knots = n_knots
-        self.dropout = dropout
-        self.mixing_layer = mixing_layer
-        self.embedding_variance = embedding_variance
-        self.n_draws = n_draws
-        self.n_train_draws = n_train_draws
-        self.variance_floor = variance_floor
-        self.variance_weighting = variance_weighting
         self.lr = lr
-        self.lr_schedule = lr_schedule
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.validation = validation
-        self.validation_fraction = validation_fraction
-        self.monitor = monitor
-        self.early_stopping = early_stopping
-        self.n_iter_no_change = n_iter_no_change
         self.net = net
         self.callbacks = callbacks
         self.warm_start = warm_start
@@ -298,7 +247,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         self.random_state = random_state
         self.verbose = verbose
 
-    def partial_fit(self, X, y, sample_weight=None):
+    def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Make one pass over the rows, without validation, from the current weights.
 
         Parameters
@@ -315,7 +264,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         return self._partial_fit(X, y, sample_weight)
 
     @neutral_settings
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> PredictiveDistribution:
         """Predictive distribution of y for each row of X.
 
         Parameters
@@ -330,7 +279,9 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         return self._predictive(self._mixture(X))
 
     @neutral_settings
-    def predict(self, X, return_std=False, quantiles=None):
+    def predict(
+        self, X: Any, return_std: bool = False, quantiles: ArrayLike | None = None
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Mean of the predictive distribution.
 
         Parameters
@@ -376,8 +327,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         if isinstance(self.family, Categorical):
             raise ValueError(f"family={self.family!r} is the classifier's; expected another.")
         has_floor = self.family in ("normal", "homoscedastic-normal", "lognormal")
-        floor = {"variance_floor": float(self.variance_floor)} if has_floor else {}
-        family = get_family(self.family, **floor)
+        family = get_family(self.family, **{"variance_floor": _FLOOR} if has_floor else {})
         if self.calibration == "on" and family.calibration is None:
             raise ValueError(
                 f"calibration='on': {family!r} has no calibration; expected 'auto' or 'off'."
@@ -389,30 +339,6 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         tags.target_tags.multi_output = True
         return tags
 
-    def _kinds(self):
-        kinds = super()._kinds()
-        if self.method == "auto":
-            for kind in kinds:
-                if not self._is_plain_normal():
-                    kind.monitor = self.monitor
-                if not self._is_plain_normal() or self.objective == "log-expected":
-                    kind.variance_weighting = self.variance_weighting
-        if self.objective == "log-expected" and any(kind.variance_weighting for kind in kinds):
-            raise ValueError(
-                "objective='log-expected' averages likelihoods, which variance_weighting > 0 does "
-                "not keep; choose one of the two."
-            )
-        plain = [kind for kind in kinds if kind.variance_weighting or kind.monitor == "crps"]
-        if plain and not self._is_plain_normal():
-            raise ValueError(
-                "variance_weighting > 0 and monitor='crps' need family='normal' or "
-                f"'homoscedastic-normal'; found {self.family_!r}."
-            )
-        return kinds
-
-    def _is_plain_normal(self):
-        return isinstance(self.family_, Normal) and not isinstance(self.family_, LogNormal)
-
     def _predictive(self, mixture):
         eta, log_weights = mixture
         if self.calibration_ is not None:
@@ -423,11 +349,11 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
             weights=log_weights.double().softmax(-1).numpy() if eta.shape[1] > 1 else None,
         )
 
-    def _fit_calibration(self, mixture, part, weight):
+    def _fit_calibration(self, mixture, held_out, weight):
         """Calibration of the variances, or None."""
         if self.family_.calibration is None:
             return None
-        y = self.family_.to_normal(part.y).double()
+        y = self.family_.to_normal(held_out.y).double()
         moments = self.family_.moments(mixture.eta.double())
         tensors = (y, *moments, mixture.log_weights.double().softmax(-1))
         data = (*(tensor.numpy() for tensor in tensors), weight)

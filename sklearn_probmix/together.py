@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_probmix.base import MIN_ROWS_TO_VALIDATE
+from sklearn_probmix.base import BaseProbMixup, Rows
+from sklearn_probmix.kinds import Kind
 from sklearn_probmix.settings import neutral_settings
-from sklearn_probmix.training import size_to, train_apart
+from sklearn_probmix.table import Division, Table
+from sklearn_probmix.training import apart, train
 
 __all__ = ["fit_together"]
 
+Estimator = TypeVar("Estimator", bound=BaseProbMixup)
+
+
+class _Prepared(NamedTuple):
+    """An estimator whose rows are scaled and divided."""
+
+    est: BaseProbMixup
+    rows: Rows
+    division: Division
+    kinds: list[Kind]
+    rng: np.random.RandomState
+
 
 @neutral_settings
-def fit_together(estimators, tables):
+def fit_together(
+    estimators: Sequence[Estimator], tables: Sequence[tuple[Any, ...]]
+) -> list[Estimator]:
     """Fit estimators that differ in `random_state` only, each to a table of its own, in one pass.
 
     The networks are stacked, as the members of an ensemble are, and every step updates them all;
     twenty small networks cost about as much as four. Each estimator scales its own rows, holds
-    out its own, keeps its own best epoch and ends as if it had been fitted alone, but for the
-    draws: lam and the positions of partners in a batch are common to all.
+    out its own, keeps its own best epochs and ends as if it had been fitted alone, but for the
+    draws: lam and the positions of partners in a batch are common to all. Tables that make
+    different numbers of steps in an epoch are fitted in passes of their own.
 
     Parameters
     ----------
     estimators : list of ProbMixupRegressor or of ProbMixupClassifier
-        Of equal parameters but `random_state`: one method, ``n_members=1``, and a hold-out.
-    tables : list of (X, y)
-        One for each estimator; with the same number of columns, of outputs or of classes. Of
-        tables that differ in length the shorter are padded by rows that count for nothing: their
-        batches hold fewer rows of their own, and lengths should be alike within a factor of 2.
+        Of equal parameters but `random_state`, with rows held out.
+    tables : list of (X, y) or (X, y, sample_weight)
+        One for each estimator; with the same number of columns, of outputs or of classes.
 
     Returns
     -------
@@ -41,8 +58,7 @@ def fit_together(estimators, tables):
     ------
     ValueError
         If the estimators or the shapes of the tables differ, or data are not as `fit` expects them;
-        all estimators are then as they were before. Class labels are mixed by
-        ``response="expected"`` only.
+        all estimators are then as they were before.
 
     Examples
     --------
@@ -62,46 +78,63 @@ def fit_together(estimators, tables):
     estimators, tables = list(estimators), list(tables)
     _check_alike(estimators, tables)
     with ExitStack() as all_or_none:
-        prepared = []
-        for est, (X, y) in zip(estimators, tables, strict=True):
+        passes: dict[str, list[_Prepared]] = {}
+        first = None
+        for position, (est, table) in enumerate(zip(estimators, tables, strict=True)):
             all_or_none.enter_context(est._unchanged_on_error())
-            prepared.append(_prepare(est, X, y))
-        parts, validations, kinds, seeds = zip(*prepared, strict=True)
-        _check_shapes(estimators, parts)
-        lengths = [len(part.y) for part in parts]
-        if max(lengths) > 2 * min(lengths):
-            estimators[0]._warn(
-                f"The tables train on {min(lengths)} to {max(lengths)} rows: the short ones have "
-                "few rows in a batch, and learn less than they would alone."
-            )
-        size_to(kinds[0], max(lengths))
-        seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
-        trained = train_apart(kinds[0], estimators[0].family_, parts, validations, seed=seed)
-        for est, outcome, kind, valid in zip(estimators, trained, kinds, validations, strict=True):
-            if not est._check_outcome(*outcome, is_first=True):
-                raise KeyboardInterrupt
-            est._keep([outcome], [kind])
-            est._judge(valid)
+            rows = est._prepare(*table)
+            shape = est.family_, rows.table.X.shape[1:], rows.table.y.shape[1:]
+            first = first or shape
+            _check_shape(position, shape, first)
+            rng = check_random_state(est.random_state)
+            division = est._divide(rows, rng)
+            if division.valid is None:
+                raise ValueError(
+                    f"table {position} of {len(rows.y)} rows holds none out with validation="
+                    f"{est.validation!r}; expected held-out rows of every table."
+                )
+            n_rows = len(division.train)
+            kinds = [kind.sized(n_rows) for kind in est._kinds()]
+            n_steps = [1 if k.batch_size == "full" else -(-n_rows // k.batch_size) for k in kinds]
+            new = _Prepared(est, rows, division, kinds, rng)
+            passes.setdefault(repr((n_steps, kinds)), []).append(new)
+        for members in passes.values():
+            _fit(members)
+        for prepared in (each for members in passes.values() for each in members):
+            prepared.est._judge(prepared.rows.table, prepared.division, prepared.rows.y)
     return estimators
 
 
-def _prepare(est, X, y):
-    """Scale and divide the rows of one estimator; its parts, its kind of network and its seed."""
-    rows = est._prepare(X, y)
-    if isinstance(est.validation, str) and len(rows.y) < MIN_ROWS_TO_VALIDATE:
-        raise ValueError(
-            f"a table has {len(rows.y)} rows, too few to hold some out; expected at least "
-            f"{MIN_ROWS_TO_VALIDATE}."
-        )
-    rng = check_random_state(est.random_state)
-    part, valid = est._split(rows, rng)
-    kinds = est._kinds()
-    if len(kinds) > 1 or valid is None:
-        raise ValueError(
-            f"method={est.method!r} and validation={est.validation!r}; expected one method and "
-            "a hold-out of estimators that are fitted together."
-        )
-    return part, valid, kinds[0], int(rng.randint(2**31))
+def _fit(prepared):
+    """Train the networks of these estimators in one pass for each kind."""
+    if len(prepared) == 1:
+        (only,) = prepared
+        only.est._train(only.rows.table, only.division, only.rng)
+        return
+    common = prepared[0].est._common()
+    tables = [each.rows.table for each in prepared]
+    divisions = [each.division for each in prepared]
+    lengths = [len(table.y) for table in tables]
+    joint = Division.side_by_side(divisions, common.n_members, lengths)
+    together = common._replace(n_members=len(prepared) * common.n_members)
+    kinds = prepared[0].kinds
+    seeds = [each.rng.randint(2**31, size=len(kinds)) for each in prepared]
+    outcomes = []
+    for kind, own in zip(kinds, np.transpose(seeds), strict=True):
+        seed = int(np.random.SeedSequence(own.tolist()).generate_state(1)[0])
+        trained = train(kind, together, Table.concatenate(tables), joint, seed=seed)
+        news = apart(trained, kind, common, joint)
+        kept = [
+            each.est._check_outcome(new, kind, is_first=not outcomes)
+            for each, new in zip(prepared, news, strict=True)
+        ]
+        if not all(kept):
+            break
+        outcomes.append(news)
+        if trained.stop_reason == "interruption":
+            break
+    for each, news in zip(prepared, zip(*outcomes, strict=True), strict=True):
+        each.est._keep(list(news), kinds)
 
 
 def _check_alike(estimators, tables):
@@ -112,18 +145,8 @@ def _check_alike(estimators, tables):
     first = estimators[0]
     if len({id(est) for est in estimators}) < len(estimators):
         raise ValueError("an estimator is listed twice; expected one for each table.")
-    if getattr(first, "class_weight", None) is not None:
-        raise ValueError(
-            f"class_weight={first.class_weight!r}; expected None, since rows that are fitted "
-            "together weigh the same."
-        )
-    if first.n_members != 1 or first.validation == "cv" or first.warm_start:
-        raise ValueError(
-            f"n_members={first.n_members!r}, validation={first.validation!r}, "
-            f"warm_start={first.warm_start!r}; expected one network each, a hold-out, a new fit."
-        )
-    if first.net is not None:
-        raise ValueError("net= is one's own; expected None of estimators that are fitted together.")
+    if first.warm_start:
+        raise ValueError("warm_start=True; expected new fits of estimators fitted together.")
     expected = first.get_params(deep=False) | {"random_state": None}
     for position, est in enumerate(estimators):
         found = est.get_params(deep=False) | {"random_state": None}
@@ -135,13 +158,10 @@ def _check_alike(estimators, tables):
             )
 
 
-def _check_shapes(estimators, parts):
-    first = estimators[0].family_, parts[0].X.shape[1:], parts[0].y.shape[1:]
-    for position, (est, part) in enumerate(zip(estimators, parts, strict=True)):
-        found = est.family_, part.X.shape[1:], part.y.shape[1:]
-        if found != first:
-            raise ValueError(
-                f"table {position} has {found[0]!r}, x of shape {tuple(found[1])} and y of shape "
-                f"{tuple(found[2])}; expected those of the first, {first[0]!r}, "
-                f"{tuple(first[1])} and {tuple(first[2])}."
-            )
+def _check_shape(position, found, first):
+    if found != first:
+        raise ValueError(
+            f"table {position} has {found[0]!r}, x of shape {tuple(found[1])} and y of shape "
+            f"{tuple(found[2])}; expected those of the first, {first[0]!r}, "
+            f"{tuple(first[1])} and {tuple(first[2])}."
+        )

@@ -1,108 +1,69 @@
-"""Training of one kind of network: which rows it sees, and the skorch net that sees them."""
+"""Training of one kind of network on a table and its division, by a skorch net."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-import math
 import os
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler
-from skorch.dataset import Dataset
 from skorch.history import History
 from skorch.utils import TeeGenerator
 from torch.utils.data import DataLoader
 
-from sklearn_probmix.callbacks import BestEpoch, EpochBar, ProbMixup, Validation
+from sklearn_probmix.callbacks import BestEpoch, EpochBar, ProbMixup
 from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.families import Family
+from sklearn_probmix.kinds import METHODS, Kind
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
 from sklearn_probmix.modules import MLP, knots_of_a_column, quantile_knots, use_generator
 from sklearn_probmix.pooling import Mixture
+from sklearn_probmix.table import DividedRows, Division, Table
 
-__all__ = ["METHODS", "Method", "Part", "Trained", "natural_parameters", "train"]
+__all__ = ["Common", "Trained", "natural_parameters", "new_net", "train"]
 
 # Rows of one forward pass in prediction. The last chunk is padded, to a multiple of what our own
 # module says and otherwise to this number, so that a row's bits do not depend on other rows.
 _CHUNK = 256
-# How "auto" sizes batches and epochs.
-AUTO_SIZES = {
-    "batch_size": 64,
-    "batch_size_of_many_rows": 256,
-    "many_rows": 4000,
-    "n_steps": 3000,
-    "least_and_most_epochs": (100, 600),
-}
 
 
-class Method(NamedTuple):
-    """Where a method mixes, and whether what it mixes are densities."""
+class Common(NamedTuple):
+    """What all kinds of network of a fit share."""
 
-    site: str | None
-    probabilistic: bool = False
-    random_embedding: bool = False
-
-
-METHODS = {
-    "erm": Method(None),
-    "mixup": Method("input"),
-    "manifold-mixup": Method("embedding"),
-    "m-probmix": Method("embedding", probabilistic=True, random_embedding=True),
-    "probmix": Method("output", probabilistic=True),
-}
+    family: Family
+    n_features: int
+    n_outputs: int
+    n_members: int = 1
+    net: NeuralNet | None = None
+    """One's own, unfitted."""
+    device: str = "cpu"
+    callbacks: Sequence[Callback] = ()
+    verbose: int = 0
 
 
-class Part(NamedTuple):
-    """Rows of a table in the units in which the network sees them."""
+class Trained(NamedTuple):
+    """A net, and how its training went."""
 
-    X: torch.Tensor
-    """Shape (rows, ...), or (rows, members, ...) where every member has rows of its own."""
-    y: torch.Tensor
-    """Shape (rows, [members,] n_outputs)."""
-    weight: torch.Tensor | None = None
-    """Shape (rows,), of mean 1, or (rows, members)."""
+    net: NeuralNet
+    n_epochs: int
+    best_epoch: np.ndarray
+    """Number, from 1, of the epoch that was kept of each member; 0 where there is none."""
+    stop_reason: str | None
+    """One of "patience", "divergence", "interruption", or None after the last epoch."""
 
-    def take(self, rows) -> Part:
-        """Rows by index."""
-        rows = torch.as_tensor(rows)
-        return Part(*(None if value is None else value[rows] for value in self))
-
-    def dataset(self, mask: torch.Tensor | None = None) -> Dataset:
-        """Wrap for skorch; `mask` (rows, n_members) says which rows train which member."""
-        y = {"y": self.y, "weight": self.weight, "mask": mask}
-        y = {name: value for name, value in y.items() if value is not None}
-        return Dataset(self.X, self.y if len(y) == 1 else y)
-
-    def validation(self) -> Validation:
-        """Make these rows the validation data of all members, or of each its own."""
-        weight = self.row_weight()
-        return Validation(self.X, self.y, weight.unsqueeze(1) if weight.ndim == 1 else weight)
-
-    @classmethod
-    def side_by_side(cls, parts: list[Part]) -> Part:
-        """Rows of member m from `parts[m]`; shorter parts are padded by rows of weight 0."""
-        longest = max(len(part.y) for part in parts)
-        rows = [torch.arange(longest) % len(part.y) for part in parts]
-        padded = [part.take(index) for part, index in zip(parts, rows, strict=True)]
-        weights = [
-            part.row_weight().where(torch.arange(longest) < len(own.y), 0.0)
-            for part, own in zip(padded, parts, strict=True)
-        ]
-        X, y = ([getattr(part, name) for part in padded] for name in ("X", "y"))
-        return cls(*(torch.stack(values, dim=1) for values in (X, y, weights)))
-
-    def row_weight(self) -> torch.Tensor:
-        """Weights (rows,), ones if there are none."""
-        return torch.ones(len(self.y), dtype=torch.float32) if self.weight is None else self.weight
+    @property
+    def is_kept(self) -> bool:
+        """Whether every member has weights to keep."""
+        return bool(self.best_epoch.all())
 
 
 class TabularNet(NeuralNet):
@@ -116,7 +77,7 @@ class TabularNet(NeuralNet):
 
     generator: torch.Generator | None = None
 
-    def initialize_module(self):
+    def initialize_module(self) -> TabularNet:
         """Make the module; its source of draws is no parameter, since it is used up."""
         parameters = self.get_params_for("module") | {"generator": self.generator}
         self.module_ = self.initialized_instance(self.module, parameters)
@@ -125,24 +86,22 @@ class TabularNet(NeuralNet):
     def __getstate__(self):
         return super().__getstate__() | {"generator": None}
 
-    def get_default_callbacks(self):
+    def get_default_callbacks(self) -> list[tuple[str, Callback]]:
         """Leave out the log that is not printed and the loss that another callback records."""
         unused = {"valid_loss"} if self.verbose else {"valid_loss", "print_log"}
         return [named for named in super().get_default_callbacks() if named[0] not in unused]
 
-    def infer(self, x, **fit_params):
+    def infer(self, x: torch.Tensor, **fit_params: Any) -> torch.Tensor | Mixture:
         """Run the module; the loaders yield tensors already."""
         return self.module_(x.to(self.device))
 
-    def get_loss(self, y_pred, y_true, X=None, training=False):
-        """Compute the loss of a batch, whose target is a tensor or a dict of tensors."""
-        if isinstance(y_true, dict):
-            y_true = {name: value.to(self.device) for name, value in y_true.items()}
-        else:
-            y_true = y_true.to(self.device)
+    def get_loss(
+        self, y_pred: Any, y_true: Any, X: Any = None, training: bool = False
+    ) -> torch.Tensor:
+        """Compute the loss of a batch."""
         return self.criterion_(y_pred, y_true)
 
-    def train_step(self, batch, **fit_params):
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Make one step of an optimiser that evaluates the loss once, unlike LBFGS."""
         self._zero_grad_optimizer()
         step = self.train_step_single(batch, **fit_params)
@@ -174,7 +133,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def own_generator(seed: int = 0, device: str | torch.device | None = "cpu"):
+def own_generator(seed: int = 0, device: str | torch.device | None = "cpu") -> Iterator[None]:
     """Seed torch's global generators for a while, and leave them as they were."""
     kind = torch.device(device or "cpu").type
     devices = range(torch.cuda.device_count()) if kind == "cuda" else []
@@ -185,59 +144,30 @@ def own_generator(seed: int = 0, device: str | torch.device | None = "cpu"):
         yield
 
 
-def _copy_of(net):
-    """Copy what training changes."""
-    if not isinstance(net, TabularNet):
-        return copy.deepcopy(net)
-    # Many times quicker than a deep copy, for which skorch writes all to a temporary file.
-    new = object.__new__(type(net))
-    vars(new).update(vars(net) | {"history_": History(net.history)})
-    new.module_ = copy.deepcopy(net.module_)
-    new.initialize_optimizer()
-    new.optimizer_.load_state_dict(copy.deepcopy(net.optimizer_.state_dict()))
-    return new
-
-
-class Trained(NamedTuple):
-    """A net, and how its training went."""
-
-    net: NeuralNet
-    best: BestEpoch
-    n_epochs: int
-
-
 def train(
-    kind: SimpleNamespace,
-    family: Family,
-    part: Part,
-    validation: Validation | None,
+    kind: Kind,
+    common: Common,
+    table: Table,
+    division: Division,
     *,
     seed: int,
-    mask: torch.Tensor | None = None,
     net: NeuralNet | None = None,
-    own_rows: list[int] | None = None,
 ) -> Trained:
     """Train a new net of this kind, or go on from a copy of `net`.
 
     Parameters
     ----------
-    kind : SimpleNamespace
-        The parameters of an estimator.
-    family : Family
-    part : Part
-        Training rows.
-    validation : Validation or None
-        Rows that choose the best epoch.
+    kind : Kind
+        Sized to the table.
+    common : Common
+        With as many members as the division has.
+    table : Table
+    division : Division
     seed : int
         Feeds the initialisation, the order of rows, partners, lam and noise. Only modules of a user
         draw from torch's global generator, which is left as it was.
-    mask : Tensor of shape (rows, n_members), default=None
-        1 where a row trains a member.
     net : NeuralNet, default=None
         An initialised net.
-    own_rows : list of int, default=None
-        How many of the rows are each member's, where members are fits of their own, on rows of
-        their own.
 
     Returns
     -------
@@ -246,30 +176,24 @@ def train(
     epochs_before = 0 if net is None else len(net.history)
     seeds = np.random.SeedSequence([seed, epochs_before]).generate_state(3).tolist()
     best = BestEpoch(
-        patience=kind.n_iter_no_change if kind.early_stopping else None,
-        validation=validation,
+        patience=kind.n_iter_no_change,
+        table=table,
+        valid=division.valid,
         monitor=kind.monitor,
-        family=family,
-        n_members=kind.n_members,
-        apart=own_rows is not None,
+        family=common.family,
+        fits=division.fits or (common.n_members,),
     )
-    generator = None if kind.net is not None else torch.Generator().manual_seed(seeds[0])
-    with nullcontext() if generator else own_generator(seeds[0], kind.net.device):
-        if net is None:
-            net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1], part.X)
-            net.generator = generator
-            if own_rows is not None:
-                net.set_params(module__own_rows=True)
-        else:
-            net = _copy_of(net)
-        settings = _loaders(kind, net, seeds[2], own_rows) | {
-            "callbacks": _callbacks(kind, family, best, seeds[1]),
+    generator = None if common.net is not None else torch.Generator().manual_seed(seeds[0])
+    with nullcontext() if generator else own_generator(seeds[0], common.net.device):
+        net = new_net(kind, common, table, division) if net is None else _copy_of(net)
+        settings = _loaders(kind, net, seeds[2]) | {
+            "callbacks": _callbacks(kind, common, best, seeds[1]),
             "train_split": None,
-            "verbose": int(kind.verbose > 1),
+            "verbose": int(common.verbose > 1),
             "max_epochs": kind.max_epochs,
         }
-        if kind.net is None:
-            settings["batch_size"] = -1 if kind.batch_size is None else kind.batch_size
+        if common.net is None:
+            settings["batch_size"] = -1 if kind.batch_size == "full" else kind.batch_size
         # By attribute: set_params of an initialised net would build its optimiser anew.
         for name, value in settings.items():
             setattr(net, name, value)
@@ -277,91 +201,64 @@ def train(
             net.initialize_callbacks()
             step = {"lr": kind.lr, "weight_decay": kind.weight_decay}
             for group in net.optimizer_.param_groups:
-                group |= step if kind.net is None else {"lr": kind.net.lr}
+                group |= step if common.net is None else {"lr": common.net.lr}
         else:
-            net.initialize()
-            net.generator = None
-            if own_rows is not None and kind.n_knots is not None:
-                _give_own_knots(net.module_, part.X, own_rows)
+            _initialize(net, generator)
+            if len(division.fits) > 1 and common.net is None and kind.n_knots is not None:
+                _give_own_knots(net.module_, table, division)
         if generator and net.device != "cpu":
             # Weights are drawn on the CPU, as the net makes them there.
             generator = torch.Generator(net.device).manual_seed(seeds[0])
+        if isinstance(net.module_, Ensemble):
+            net.module_.own_rows = division.train.ndim == 2
         use_generator(net.module_, generator)
-        net.partial_fit(part.dataset(mask), None)
+        net.partial_fit(DividedRows(table, division.train), None)
         use_generator(net.module_, None)
     net.module_.eval()
-    best.validation = None
+    best.table = best.valid = None
     # An epoch that was interrupted left a row of its own.
     del net.history[epochs_before + best.n_epochs_ :]
-    return Trained(net, best, best.n_epochs_)
+    return Trained(net, best.n_epochs_, best.best_epoch_, best.stop_reason_)
 
 
-def train_apart(
-    kind: SimpleNamespace,
-    family: Family,
-    parts: list[Part],
-    validations: list[Part],
-    *,
-    seed: int,
-) -> list[Trained]:
-    """Train one net of this kind on every part, in one pass.
-
-    Batches of all parts have the same lam and the same positions of partners; rows,
-    initialisation, noise, best epoch and patience are each net's own.
+def apart(trained: Trained, kind: Kind, common: Common, division: Division) -> list[Trained]:
+    """Take the nets of fits side by side out of the ensemble that trained them.
 
     Parameters
     ----------
-    kind, family, seed
-        As in :func:`train`.
-    parts, validations : list of Part
-        Rows without weights that train a net, and those that choose its best epoch.
+    trained : Trained
+    kind : Kind
+    common : Common
+        Of one fit.
+    division : Division
 
     Returns
     -------
     list of Trained
+        Their histories have the validation losses only.
     """
-    if len(parts) == 1:
-        validation = validations[0].validation()
-        return [train(kind, family, parts[0], validation, seed=seed)]
-    joint = Part.side_by_side(parts)
-    mask = None if joint.weight.all() else joint.weight
-    members = SimpleNamespace(**vars(kind) | {"n_members": len(parts)})
-    validation = Part.side_by_side(validations).validation()
-    joint = joint._replace(weight=None)
-    lengths = [len(part.y) for part in parts]
-    ensemble, best, _ = train(
-        members, family, joint, validation, seed=seed, mask=mask, own_rows=lengths
-    )
-    return [_member(kind, family, ensemble, best, m, joint) for m in range(len(parts))]
-
-
-def _give_own_knots(ensemble, X, own_rows):
-    """Let every member bend at the quantiles of its own rows."""
-    encoder = ensemble.members.encoder
-    encoder.same_for_all, n_knots = False, encoder.knots.shape[-1]
-    knots = [quantile_knots(X[:n, member], n_knots) for member, n in enumerate(own_rows)]
-    encoder.knots.copy_(torch.stack(knots))
-
-
-def _member(kind, family, ensemble, best, member, part):
-    """Take a net of its own out of an ensemble."""
-    net = new_net(kind, family, part.X.shape[-1], part.y.shape[-1])
-    net.generator = torch.Generator()
-    net.initialize().generator = None
-    net.module_.load_state_dict(ensemble.module_.member_state(member))
-    epochs = [
-        {"epoch": epoch, "valid_loss": float(losses[member])}
-        for epoch, losses in enumerate(best.losses_, start=1)
-    ]
-    own = copy.copy(best)
-    own.best_epoch_ = best.best_epoch_[member : member + 1]
-    own.best_score_ = best.best_score_[member : member + 1]
-    if best.patience is not None:
-        del epochs[own.best_epoch_[0] + best.patience :]
-    if not np.isfinite([epoch["valid_loss"] for epoch in epochs]).all():
-        own.stop_reason_ = "divergence"
-    net.history_ = History({"batches": []} | epoch for epoch in epochs)
-    return Trained(net, own, len(epochs))
+    best = dict(trained.net.callbacks_)["best_epoch"]
+    losses, outcomes, first = np.stack(best.losses_), [], 0
+    for n_members in division.fits:
+        members = slice(first, first + n_members) if n_members > 1 else first
+        own = np.arange(first, first + n_members)
+        first += n_members
+        net = initialized_net(kind, common)
+        net.module_.load_state_dict(trained.net.module_.state_of(members))
+        if isinstance(net.module_, Ensemble):
+            net.module_.vectorised = trained.net.module_.vectorised
+        kept = trained.best_epoch[own]
+        n_epochs, reason = trained.n_epochs, trained.stop_reason
+        if best.patience is not None and kept.max() + best.patience <= n_epochs:
+            n_epochs, reason = int(kept.max() + best.patience), "patience"
+        if not np.isfinite(losses[:n_epochs, own]).all():
+            reason = "divergence"
+        net.history_ = History(
+            {"batches": [], "epoch": epoch, "valid_loss": float(loss.mean())}
+            for epoch, loss in enumerate(losses[:n_epochs, own], start=1)
+        )
+        outcomes.append(Trained(net, n_epochs, kept, reason))
+    return outcomes
 
 
 def natural_parameters(net: NeuralNet, X: torch.Tensor) -> Mixture:
@@ -385,43 +282,180 @@ def natural_parameters(net: NeuralNet, X: torch.Tensor) -> Mixture:
     with torch.no_grad():
         for rows in X.split(_CHUNK):
             padding = rows.new_zeros(-len(rows) % block, *rows.shape[1:])
-            output = as_mixture(net.infer(torch.cat([rows, padding])))
+            output = _as_mixture(net.infer(torch.cat([rows, padding])))
             chunks.append([value[: len(rows)].cpu() for value in output])
     return Mixture(*map(torch.cat, zip(*chunks, strict=True)))
 
 
-def out_of_fold(net: NeuralNet, part: Part, folds: list[np.ndarray]) -> Mixture:
-    """Natural parameters of every row by the member that holds it out.
+def by_holders(mixture: Mixture, holders: torch.Tensor, n_members: int) -> Mixture:
+    """Mixture of those members only that hold a row out.
 
     Parameters
     ----------
-    net : NeuralNet
-        Of an :class:`Ensemble` whose member m did not train on the rows `folds[m]`.
-    part : Part
-    folds : list of ndarray
-        Disjoint rows, together all.
-
-    Returns
-    -------
-    Mixture
-        `eta` of shape (rows, components of one member, n_outputs, n_params).
+    mixture : Mixture
+        Of all members.
+    holders : Tensor of shape (rows, n_holders)
+        Members.
+    n_members : int
     """
-    X = Part.side_by_side([part.take(fold) for fold in folds]).X
-    chunks = []
-    with torch.no_grad():
-        for rows in X.split(_CHUNK):
-            output = as_mixture(net.module_.each(rows.to(net.device)))
-            chunks.append([value.unflatten(1, (len(folds), -1)).cpu() for value in output])
-    whole = [torch.cat(parts) for parts in zip(*chunks, strict=True)]
-    whole[1] = whole[1].log_softmax(-1)
-    rows = torch.as_tensor(np.concatenate(folds))
-    members = torch.arange(len(folds)).repeat_interleave(torch.tensor([*map(len, folds)]))
-    positions = torch.cat([torch.arange(len(fold)) for fold in folds])
-    inverse = rows.argsort()
-    return Mixture(*(value[positions[inverse], members[inverse]] for value in whole))
+    rows = torch.arange(len(holders)).unsqueeze(1)
+    eta, log_weights = (part.unflatten(1, (n_members, -1))[rows, holders] for part in mixture)
+    return Mixture(eta.flatten(1, 2), log_weights.flatten(1, 2).log_softmax(-1))
 
 
-def as_mixture(output: torch.Tensor | Mixture) -> Mixture:
+def new_net(
+    kind: Kind, common: Common, table: Table | None = None, division: Division | None = None
+) -> NeuralNet:
+    """Make the net, not yet initialised: the user's own, or one of the MLP.
+
+    Knots are quantiles of the training rows, or zeros where they will be filled in.
+    """
+    sizes = {
+        "family": common.family,
+        "n_features": common.n_features,
+        "n_outputs": common.n_outputs,
+    }
+    if common.net is not None:
+        net = _own_net(common, sizes)
+    else:
+        knots = None if kind.n_knots is None else _knots(kind, common, table, division)
+        net = _tabular_net(kind, common, sizes | {"knots": knots})
+    if common.n_members > 1:
+        net.set_params(
+            module=Ensemble, module__module=net.module, module__n_members=common.n_members
+        )
+    return net.set_params(
+        criterion=NegativeLogLikelihood,
+        criterion__family=common.family,
+        criterion__n_members=common.n_members,
+        criterion__variance_weighting=kind.variance_weighting,
+    )
+
+
+def check_unchanged(net: NeuralNet, kind: Kind, common: Common) -> None:
+    """Raise a ValueError if a trained net is not made as a new one of this kind would be."""
+    old, new = _arguments(net), _arguments(new_net(kind, common))
+    for name in old | new:
+        if _differ(old.get(name), new.get(name)):
+            refuse_change(name, old.get(name), new.get(name))
+
+
+def refuse_change(name: str, old: Any, new: Any) -> NoReturn:
+    """Say which parameter asks for other networks than the trained ones."""
+    raise ValueError(
+        f"the parameters were changed since fit: they ask for networks of {name}={new!r}, the "
+        f"fitted ones have {old!r}. Set it back, or fit anew."
+    )
+
+
+def _arguments(net):
+    """Return what a net is made of; of an ensemble, `module` is that of the members."""
+    made = {"optimizer": net.optimizer, "module": net.module}
+    return made | net.get_params_for("criterion") | net.get_params_for("module")
+
+
+def _differ(old, new):
+    """Compare arguments; of arrays, which a module keeps as it keeps weights, the shapes."""
+    arrays = (torch.Tensor, np.ndarray)
+    old, new = (each.shape if isinstance(each, arrays) else each for each in (old, new))
+    if isinstance(old, torch.nn.Module):
+        return type(old) is not type(new)
+    return old != new
+
+
+def _own_net(common, sizes):
+    net = clone(common.net)
+    if isinstance(net.module, torch.nn.Module) and common.n_members > 1:
+        raise ValueError(
+            f"n_members={common.n_members} with an instance of {type(net.module).__name__} in "
+            "net; expected the module's class, of which each member is made."
+        )
+    accepted, given = inspect.signature(net.module).parameters, net.get_params()
+    module = {f"module__{name}": value for name, value in sizes.items() if name in accepted}
+    return net.set_params(**{name: value for name, value in module.items() if name not in given})
+
+
+def _knots(kind, common, table, division):
+    n_knots = knots_of_a_column(kind.n_knots, common.n_features)
+    if table is None:
+        return torch.zeros(common.n_features, n_knots, dtype=torch.float32)
+    return _knots_of(table, division.train, n_knots)
+
+
+def _knots_of(table, rows, n_knots):
+    X = table.X[rows[rows >= 0].unique()]
+    return quantile_knots(X.flatten(0, -2), n_knots)
+
+
+def _give_own_knots(ensemble, table, division):
+    """Let the members of every fit bend at the quantiles of the rows of that fit."""
+    encoder = ensemble.members.encoder
+    encoder.same_for_all, n_knots = False, encoder.knots.shape[-1]
+    columns = division.train.split(division.fits, dim=1)
+    knots = [_knots_of(table, rows, n_knots) for rows in columns]
+    encoder.knots.copy_(torch.stack(knots).repeat_interleave(torch.tensor(division.fits), dim=0))
+
+
+def _tabular_net(kind, common, sizes):
+    random = {}
+    if METHODS[kind.method].random_embedding:
+        separate = kind.embedding_variance == "separate"
+        random = {
+            "embedding": "gaussian-separate" if separate else "gaussian",
+            "n_draws": kind.n_draws,
+            "n_train_draws": kind.n_train_draws,
+        }
+    module = sizes | {
+        "hidden_layer_sizes": tuple(kind.hidden_layer_sizes),
+        "activation": kind.activation,
+        "dropout": kind.dropout,
+        "mixing_layer": kind.mixing_layer,
+        **random,
+    }
+    return TabularNet(
+        MLP,
+        NegativeLogLikelihood,
+        optimizer=torch.optim.AdamW,
+        optimizer__weight_decay=kind.weight_decay,
+        optimizer__fused=True,
+        lr=kind.lr,
+        device=common.device,
+        iterator_train__shuffle=True,
+        **{f"module__{name}": value for name, value in module.items()},
+    )
+
+
+def initialized_net(kind: Kind, common: Common) -> NeuralNet:
+    """Make a net whose weights are to be replaced; no generator is left moved."""
+    net = new_net(kind, common)
+    with own_generator() if common.net is not None else nullcontext():
+        _initialize(net, torch.Generator())
+    net.module_.eval()
+    return net
+
+
+def _initialize(net, generator):
+    if isinstance(net, TabularNet):
+        net.generator = generator
+    net.initialize()
+    if isinstance(net, TabularNet):
+        net.generator = None
+
+
+def _copy_of(net):
+    """Copy what training changes."""
+    if not isinstance(net, TabularNet):
+        return copy.deepcopy(net)
+    # Many times quicker than a deep copy, for which skorch writes all to a temporary file.
+    new = object.__new__(type(net))
+    vars(new).update(vars(net) | {"history_": History(net.history)})
+    new.module_ = copy.deepcopy(net.module_)
+    new.initialize_optimizer()
+    new.optimizer_.load_state_dict(copy.deepcopy(net.optimizer_.state_dict()))
+    return new
+
+
+def _as_mixture(output):
     """Give the components of a module's output an axis and weights."""
     if isinstance(output, tuple):
         return Mixture(*output)
@@ -429,144 +463,49 @@ def as_mixture(output: torch.Tensor | Mixture) -> Mixture:
     return Mixture(eta, eta.new_zeros(eta.shape[:2]).log_softmax(-1))
 
 
-def size_to(kind: SimpleNamespace, n_rows: int) -> None:
-    """Settle the batch size and the number of epochs that were left to the number of rows.
-
-    Small tables need many epochs to see enough steps; on large ones a wide batch costs little.
-    """
-    if kind.batch_size == "auto":
-        many = n_rows >= AUTO_SIZES["many_rows"]
-        kind.batch_size = AUTO_SIZES["batch_size_of_many_rows" if many else "batch_size"]
-    if kind.max_epochs == "auto":
-        n_steps = math.ceil(n_rows / (kind.batch_size or n_rows))
-        n_epochs = AUTO_SIZES["n_steps"] / n_steps
-        kind.max_epochs = int(np.clip(n_epochs, *AUTO_SIZES["least_and_most_epochs"]))
-
-
-def mixes(kind: SimpleNamespace) -> bool:
-    """Whether this kind mixes anything."""
-    return METHODS[kind.method].site is not None and kind.alpha > 0
-
-
-def new_net(
-    kind: SimpleNamespace,
-    family: Family,
-    n_features: int,
-    n_outputs: int,
-    X: torch.Tensor | None = None,
-) -> NeuralNet:
-    """Make the net, not yet initialised: the user's own, or one of the MLP.
-
-    Knots are quantiles of the columns of X, or zeros where they will be filled in.
-    """
-    sizes = {"family": family, "n_features": n_features, "n_outputs": n_outputs}
-    if kind.net is not None:
-        net = clone(kind.net)
-        if isinstance(net.module, torch.nn.Module) and kind.n_members > 1:
-            raise ValueError(
-                f"n_members={kind.n_members} with an instance of {type(net.module).__name__} in "
-                "net; expected the module's class, of which each member is made."
-            )
-        accepted, given = inspect.signature(net.module).parameters, net.get_params()
-        sizes = {name: value for name, value in sizes.items() if name in accepted}
-        module = {f"module__{name}": value for name, value in sizes.items()}
-        net.set_params(**{name: value for name, value in module.items() if name not in given})
-    else:
-        random = {}
-        if METHODS[kind.method].random_embedding:
-            separate = kind.embedding_variance == "separate"
-            random = {
-                "embedding": "gaussian-separate" if separate else "gaussian",
-                "n_draws": kind.n_draws,
-                "n_train_draws": kind.n_train_draws,
-            }
-        knots = None
-        if kind.n_knots is not None:
-            rows = (
-                torch.zeros(1, n_features, dtype=torch.float32) if X is None else X.flatten(0, -2)
-            )
-            knots = quantile_knots(rows, knots_of_a_column(kind.n_knots, n_features))
-        module = sizes | {
-            "knots": knots,
-            "hidden_layer_sizes": tuple(kind.hidden_layer_sizes),
-            "activation": kind.activation,
-            "dropout": kind.dropout,
-            "mixing_layer": kind.mixing_layer,
-            **random,
-        }
-        net = TabularNet(
-            MLP,
-            NegativeLogLikelihood,
-            optimizer=torch.optim.AdamW,
-            optimizer__weight_decay=kind.weight_decay,
-            optimizer__fused=True,
-            lr=kind.lr,
-            device=kind.device,
-            iterator_train__shuffle=True,
-            **{f"module__{name}": value for name, value in module.items()},
-        )
-        depth = len(kind.hidden_layer_sizes)
-        if METHODS[kind.method].site == "embedding" and kind.mixing_layer > depth:
-            raise ValueError(
-                f"mixing_layer={kind.mixing_layer!r} with {depth} hidden layers; expected at most "
-                "as many as there are."
-            )
-    if kind.n_members > 1:
-        net.set_params(module=Ensemble, module__module=net.module, module__n_members=kind.n_members)
-    return net.set_params(
-        criterion=NegativeLogLikelihood,
-        criterion__family=family,
-        criterion__n_members=kind.n_members,
-        criterion__variance_weighting=kind.variance_weighting,
-    )
-
-
-def _callbacks(kind, family, best, seed):
+def _callbacks(kind, common, best, seed):
     callbacks = [("best_epoch", best)]
-    if mixes(kind):
-        method = METHODS[kind.method]
+    if kind.site is not None:
+        probabilistic = METHODS[kind.method].probabilistic
         mixup = ProbMixup(
-            site=method.site,
+            site=kind.site,
             alpha=kind.alpha,
-            beta=kind.beta if method.probabilistic else 0.0,
-            pooling=kind.pooling if method.probabilistic else "log-linear",
+            beta=kind.beta if probabilistic else 0.0,
+            pooling=kind.pooling if probabilistic else "log-linear",
             response=kind.response,
-            family=family,
+            family=common.family,
             n_mixes=kind.n_mixes,
             objective=kind.objective,
             random_state=seed,
         )
         callbacks.append(("prob_mixup", mixup))
-    if kind.net is None and kind.lr_schedule == "cosine":
+    if common.net is None and kind.lr_schedule == "cosine":
         # Every fit has a cosine of its own; skorch would count on from the epochs of earlier ones.
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR
         callbacks.append(("cosine", LRScheduler(cosine, T_max=kind.max_epochs, last_epoch=-1)))
-    if kind.verbose == 1:
+    if common.verbose == 1:
         callbacks.append(("epoch_bar", EpochBar(kind.max_epochs, title=kind.method)))
-    own = kind.net.callbacks if kind.net is not None else None
-    return [*callbacks, *(own if isinstance(own, list) else []), *(kind.callbacks or [])]
+    own = common.net.callbacks if common.net is not None else None
+    return [*callbacks, *(own if isinstance(own, list) else []), *common.callbacks]
 
 
-def _loaders(kind, net, seed, own_rows):
+def _loaders(kind, net, seed):
     """Name the loaders of this fit; those that a user chose are kept."""
-    needs_neighbors = mixes(kind) and kind.n_neighbors is not None
-    settings = {}
+    needs_neighbors = kind.site is not None and kind.n_neighbors is not None
     ours = net.iterator_train in (TensorLoader, NeighborLoader)
     if ours:
-        for name in ("iterator_train__n_neighbors", "iterator_train__own_rows"):
-            vars(net).pop(name, None)
+        vars(net).pop("iterator_train__n_neighbors", None)
     plain = {"iterator_train__shuffle", "iterator_train__batch_size"}
     chosen = {name for name in vars(net) if name.startswith("iterator_train__")} - plain
     if ours or (net.iterator_train is DataLoader and not chosen):
-        settings["iterator_train"] = TensorLoader
-        settings["iterator_train__random_state"] = seed
+        settings = {"iterator_train": TensorLoader, "iterator_train__random_state": seed}
         if needs_neighbors:
             settings["iterator_train"] = NeighborLoader
             settings["iterator_train__n_neighbors"] = kind.n_neighbors
-            settings["iterator_train__own_rows"] = own_rows
-    elif needs_neighbors:
+        return settings
+    if needs_neighbors:
         raise ValueError(
             f"n_neighbors={kind.n_neighbors!r} needs the NeighborLoader; found iterator_train="
             f"{net.iterator_train!r} in net, with {sorted(chosen)}."
         )
-    return settings
+    return {}

@@ -1,0 +1,342 @@
+"""Kinds of network: everything that one recipe of network is, and the sets behind "auto"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
+
+from sklearn_probmix.families import Family
+from sklearn_probmix.modules import ACTIVATIONS
+from sklearn_probmix.warn import warn
+
+__all__ = ["CLASSIFICATION", "METHODS", "REGRESSION", "Kind", "as_kinds"]
+
+
+class Method(NamedTuple):
+    """Where a method mixes, and whether what it mixes are densities."""
+
+    site: str | None
+    probabilistic: bool = False
+    random_embedding: bool = False
+
+
+METHODS = {
+    "erm": Method(None),
+    "mixup": Method("input"),
+    "manifold-mixup": Method("embedding"),
+    "m-probmix": Method("embedding", probabilistic=True, random_embedding=True),
+    "probmix": Method("output", probabilistic=True),
+}
+
+# How "auto" sizes batches and epochs: small tables need many epochs to see enough steps, on large
+# ones a wide batch costs little.
+_MANY_ROWS = 4000
+_BATCH_SIZE, _BATCH_SIZE_OF_MANY_ROWS = 64, 256
+_N_STEPS = 3000
+_LEAST_AND_MOST_EPOCHS = 100, 600
+
+
+class Kind(BaseEstimator):
+    """One kind of network: how it is built, what it mixes, and how it is trained.
+
+    Pass it as ``method=`` to an estimator, alone or in a list of several kinds, when you want what
+    the estimator has no parameter for, or kinds that differ. A parameter that the estimator has
+    too, such as `lr`, goes before the kind's where it is not None. In a search ``method__alpha``
+    reaches into a kind.
+
+    Parameters
+    ----------
+    method : {"erm", "mixup", "manifold-mixup", "probmix", "m-probmix"}, default="erm"
+        What is mixed: nothing (empirical risk minimisation); inputs; activations of the embedding;
+        the densities that the network predicts; the densities of a random embedding. Try "probmix"
+        where the response is noisy; eq. 7, 30, 16 and 22 of the paper.
+    alpha : float, default=0.2
+        Strength of mixing, at least 0: lam ~ Beta(alpha, alpha) is the share of a row in its pair.
+        Small values mix little, 0 not at all; raise it towards 1 for very noisy responses.
+    beta : float, default=0.0
+        Variance of a kernel around y (eq. 14), in units of the standardised y; for classes the
+        smoothing of labels. Used by the probabilistic methods. Rarely worth more than .1.
+    n_neighbors : int or None, default=None
+        Mix a row with one of its K nearest rows only (Loc^K), for responses that bend within the
+        distance of two random rows. None takes any row. Costs a search of neighbours.
+    pooling : {"log-linear", "linear"}, default="log-linear"
+        How densities are fused, by the product of powers or by a mixture (eq. 18 and 17).
+        "linear" predicts wider densities far from the training rows.
+    response : {"pooled", "expected"} or None, default=None
+        Pool the responses (eq. 14), or mix their losses (Assumption 4.2). None means "pooled" for
+        Normal and log-normal, "expected" for every other family.
+    n_mixes : int, default=1
+        Draws of lam for each pair (K of eq. 16); a step costs as many times more.
+    objective : {"expected-log", "log-expected"}, default="expected-log"
+        Expected log-likelihood over these draws, or log of the expected likelihood (Appendix B).
+    hidden_layer_sizes : sequence of int, default=(128, 64)
+        Units of the hidden layers; () is a linear network.
+    activation : {"relu", "silu", "gelu", "elu", "tanh"}, default="relu"
+        "silu" for smooth responses with little noise.
+    n_knots : int or None, default=None
+        Give the network each column's piecewise-linear encoding too, with so many knots at
+        quantiles of the rows: it then learns steps and bends, as trees do. 9 to 65 for rough
+        responses; small tables overfit with many. Tables of many columns get fewer knots for each,
+        about 1,040 in all, but at least 2.
+    dropout : float, default=0.0
+        Probability that a hidden unit is dropped in training.
+    mixing_layer : int, default=1
+        Number of hidden layers that form the embedding.
+    embedding_variance : {"shared", "separate"}, default="shared"
+        Whether the variance of a random embedding shares the trunk with its mean, or comes from
+        a network of its own (M-ProbMix*).
+    n_draws, n_train_draws : int, default=16 and 1
+        Draws of a random embedding per row, in prediction and in training.
+    variance_weighting : float, default=0.0
+        In training the loss of a row is weighted by its predicted variance to this power, in
+        [0, 1]: the larger, the better the mean is learnt where the noise is small. Normal only.
+    monitor : {"nll", "crps"}, default="nll"
+        Score of the validation rows whose minimum is the best epoch. Epochs of the best CRPS come
+        later, when the mean is learnt. CRPS for the Normal only.
+    lr, weight_decay : float, default=0.003 and 0.1
+        Of the AdamW optimiser.
+    lr_schedule : {"constant", "cosine"}, default="cosine"
+        Whether lr falls to 0 along a cosine over `max_epochs`.
+    batch_size : int, "auto" or "full", default="auto"
+        "auto" is 64 below 4,000 rows and 256 from there; "full" takes all rows in one batch.
+    max_epochs : int or "auto", default="auto"
+        "auto" makes about 3,000 steps, but no fewer than 100 epochs and no more than 600.
+    n_iter_no_change : int or None, default=50
+        Stop after so many epochs in which no member has a better validation score; None never
+        stops early. The best epochs are kept in either case.
+
+    Examples
+    --------
+    >>> from sklearn_probmix import Kind, ProbMixupRegressor
+    >>> Kind("probmix", beta=0.05, n_knots=9)
+    Kind(beta=0.05, method='probmix', n_knots=9)
+    >>> est = ProbMixupRegressor(method=[Kind(activation="silu"), Kind("probmix", alpha=0.4)])
+    """
+
+    _parameter_constraints = {
+        "method": [StrOptions(set(METHODS))],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
+        "pooling": [StrOptions({"log-linear", "linear"})],
+        "response": [StrOptions({"pooled", "expected"}), None],
+        "n_mixes": [Interval(Integral, 1, None, closed="left")],
+        "objective": [StrOptions({"expected-log", "log-expected"})],
+        "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "n_knots": [Interval(Integral, 2, None, closed="left"), None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "mixing_layer": [Interval(Integral, 0, None, closed="left")],
+        "embedding_variance": [StrOptions({"shared", "separate"})],
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "n_train_draws": [Interval(Integral, 1, None, closed="left")],
+        "variance_weighting": [Interval(Real, 0, 1, closed="both")],
+        "monitor": [StrOptions({"nll", "crps"})],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr_schedule": [StrOptions({"constant", "cosine"})],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto", "full"}),
+        ],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        method: str = "erm",
+        *,
+        alpha: float = 0.2,
+        beta: float = 0.0,
+        n_neighbors: int | None = None,
+        pooling: str = "log-linear",
+        response: str | None = None,
+        n_mixes: int = 1,
+        objective: str = "expected-log",
+        hidden_layer_sizes: Sequence[int] = (128, 64),
+        activation: str = "relu",
+        n_knots: int | None = None,
+        dropout: float = 0.0,
+        mixing_layer: int = 1,
+        embedding_variance: str = "shared",
+        n_draws: int = 16,
+        n_train_draws: int = 1,
+        variance_weighting: float = 0.0,
+        monitor: str = "nll",
+        lr: float = 0.003,
+        lr_schedule: str = "cosine",
+        weight_decay: float = 0.1,
+        batch_size: int | str = "auto",
+        max_epochs: int | str = "auto",
+        n_iter_no_change: int | None = 50,
+    ):
+        self.method = method
+        self.alpha = alpha
+        self.beta = beta
+        self.n_neighbors = n_neighbors
+        self.pooling = pooling
+        self.response = response
+        self.n_mixes = n_mixes
+        self.objective = objective
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.n_knots = n_knots
+        self.dropout = dropout
+        self.mixing_layer = mixing_layer
+        self.embedding_variance = embedding_variance
+        self.n_draws = n_draws
+        self.n_train_draws = n_train_draws
+        self.variance_weighting = variance_weighting
+        self.monitor = monitor
+        self.lr = lr
+        self.lr_schedule = lr_schedule
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.n_iter_no_change = n_iter_no_change
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Kind):
+            return NotImplemented
+        return self._plain() == other._plain()
+
+    __hash__ = None
+
+    @property
+    def site(self) -> str | None:
+        """Where this kind mixes; None where it mixes nothing."""
+        return METHODS[self.method].site if self.alpha > 0 else None
+
+    def updated(self, **parameters: Any) -> Self:
+        """Return a new kind that differs in these parameters."""
+        return type(self)(**(self.get_params() | parameters))
+
+    def check(self, family: Family) -> None:
+        """Raise a ValueError that names a parameter which has no such value, or not for the family.
+
+        Parameters
+        ----------
+        family : Family
+        """
+        validate_parameter_constraints(self._parameter_constraints, self.get_params(), "Kind")
+        sizes = tuple(self.hidden_layer_sizes)
+        proper = all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes)
+        if not (proper and min(sizes, default=1) >= 1):
+            raise ValueError(f"hidden_layer_sizes={sizes}; expected integers, at least 1.")
+        mixes_embedding = METHODS[self.method].site == "embedding"
+        if mixes_embedding and self.mixing_layer > len(sizes):
+            raise ValueError(
+                f"mixing_layer={self.mixing_layer!r} with {len(sizes)} hidden layers; expected at "
+                "most as many as there are."
+            )
+        if self.objective == "log-expected" and self.variance_weighting:
+            raise ValueError(
+                "objective='log-expected' averages likelihoods, which variance_weighting > 0 does "
+                "not keep; choose one of the two."
+            )
+        if not family.is_normal and (self.variance_weighting or self.monitor == "crps"):
+            raise ValueError(
+                "variance_weighting > 0 and monitor='crps' need family='normal' or "
+                f"'homoscedastic-normal'; found {family!r}."
+            )
+
+    def suited(self, family: Family) -> Self:
+        """Leave out what this family does not have, of a kind that was not chosen for it."""
+        if family.is_normal:
+            return self
+        return self.updated(variance_weighting=0.0, monitor="nll")
+
+    def sized(self, n_rows: int) -> Self:
+        """Settle the batch size and the number of epochs that were left to the number of rows."""
+        batch_size, max_epochs = self.batch_size, self.max_epochs
+        if batch_size == "auto":
+            batch_size = _BATCH_SIZE_OF_MANY_ROWS if n_rows >= _MANY_ROWS else _BATCH_SIZE
+        if max_epochs == "auto":
+            n_steps = 1 if batch_size == "full" else math.ceil(n_rows / batch_size)
+            max_epochs = int(np.clip(_N_STEPS / n_steps, *_LEAST_AND_MOST_EPOCHS))
+        return self.updated(batch_size=batch_size, max_epochs=max_epochs)
+
+    def _plain(self):
+        return self.get_params() | {"hidden_layer_sizes": tuple(self.hidden_layer_sizes)}
+
+
+#: What method="auto" trains: smooth units, best where the noise is small; a wide ProbMix network
+#: with a few knots, for noisier tables; and smooth units with many knots, for rough responses. The
+#: means of the latter two are learnt further.
+REGRESSION = (
+    Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64)),
+    Kind(
+        "probmix",
+        n_knots=9,
+        hidden_layer_sizes=(256, 256),
+        variance_weighting=0.5,
+        monitor="crps",
+    ),
+    Kind(
+        "erm",
+        activation="silu",
+        n_knots=65,
+        hidden_layer_sizes=(128, 128, 64),
+        variance_weighting=0.5,
+        monitor="crps",
+    ),
+)
+CLASSIFICATION = (
+    Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64)),
+    Kind("probmix", hidden_layer_sizes=(256, 256)),
+)
+
+
+def as_kinds(
+    method: str | Kind | Sequence[str | Kind | Mapping[str, Any]],
+    auto: Sequence[Kind],
+    overrides: Mapping[str, Any],
+) -> list[Kind]:
+    """Kinds that a `method=` names.
+
+    Parameters
+    ----------
+    method : str, Kind, or list of these
+        "auto", a name of METHODS, or a kind. A dict of a kind's parameters is deprecated.
+    auto : sequence of Kind
+        What "auto" names.
+    overrides : mapping
+        Parameters that all kinds take.
+
+    Returns
+    -------
+    list of Kind
+    """
+    items = method if isinstance(method, list | tuple) else [method]
+    if isinstance(method, str) and method == "auto":
+        items = auto
+    if not items:
+        raise ValueError("method=[] names no kind of network; expected at least one.")
+    return [_as_kind(item, overrides) for item in items]
+
+
+def _as_kind(item, overrides):
+    if isinstance(item, Kind):
+        return item.updated(**overrides)
+    if isinstance(item, str) and item in METHODS:
+        return Kind(item, **overrides)
+    if isinstance(item, Mapping) and set(item) <= set(Kind().get_params()):
+        # What a dict said went before what all kinds take.
+        kind = Kind(**{**overrides, **item})
+        warn(f"method={item!r} is deprecated; write {kind!r}.", FutureWarning)
+        return kind
+    raise ValueError(
+        f"method={item!r} describes no kind of network; expected 'auto', one of {sorted(METHODS)}, "
+        "a Kind, or a list of these."
+    )
