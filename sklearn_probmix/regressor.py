@@ -425,7 +425,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
 
     def _fit_calibration(self, mixture, part, weight):
         """Calibration of the variances, or None."""
-        if self.family_.calibration is None:
+        if self.family_.calibration is not Spread:
             return None
         y = self.family_.to_normal(part.y).double()
         moments = self.family_.moments(mixture.eta.double())
