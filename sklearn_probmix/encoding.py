@@ -50,24 +50,26 @@ _ENCODE = "Encode and impute such columns first, as tabular_pipeline of skrub do
 
 
 def to_columns(
-    estimator: BaseEstimator, X: ArrayLike, *, name: str = "X", **checks: Any
+    estimator: BaseEstimator, X: ArrayLike, *, reset: bool, name: str = "X", **checks: Any
 ) -> np.ndarray:
     """Check X, and its columns against those of the fit.
 
     Parameters
     ----------
     estimator : estimator
-        Remembers the number and the names of columns with ``reset=True``.
     X : array-like of shape (n, n_features)
+    reset : bool
+        Whether the estimator is to remember the number and the names of columns, and to learn
+        their scaling from X, or X has to have them.
     name : str, default="X"
         What errors call it.
     **checks
-        Those of scikit-learn's `validate_data`, such as `reset` and `allow_nd`.
+        Those of scikit-learn's `validate_data`, such as `allow_nd`.
 
     Returns
     -------
     ndarray of shape (n, n_features), float64
-        Finite, and at most 1e150 in size.
+        Finite, and at most 1e150 in size with ``reset=True``.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def to_columns(
     try:
         # The sum of huge numbers, by which scikit-learn looks for NaN, may be infinite.
         with np.errstate(over="ignore", invalid="ignore"):
-            checked = validate_data(estimator, X, dtype=np.float64, **checks)
+            checked = validate_data(estimator, X, reset=reset, dtype=np.float64, **checks)
     except (OverflowError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         found = None if "feature" in reason else _column_without_numbers(frame, error)
@@ -101,7 +103,7 @@ def to_columns(
         what = f"{found[1]}, does not hold finite numbers only ({reason})."
         _refuse_column(found[0], name, what, error)
     size = np.abs(checked).reshape(-1, checked.shape[-1]).max(axis=0)
-    if (size > _LARGEST).any():
+    if reset and (size > _LARGEST).any():
         column = int(size.argmax())
         raise ValueError(
             f"column {column if names is None else names[column]!r} of {name} holds a number of "
@@ -253,8 +255,9 @@ def fit_scaler(X: np.ndarray, weight: np.ndarray | None) -> StandardScaler:
 
 def scale_columns(scaler: StandardScaler, X: np.ndarray) -> torch.Tensor:
     """Standardise X, of shape (n, ..., n_features), for a network in float32."""
-    # Far away from the training rows the quotient may be infinite before it is clipped.
-    with np.errstate(over="ignore"):
+    # Far away from the training rows the quotient may be infinite before it is clipped, and so may
+    # the sum by which scikit-learn looks for NaN.
+    with np.errstate(over="ignore", invalid="ignore"):
         scaled = scaler.transform(X.reshape(-1, X.shape[-1])).reshape(X.shape)
     # Farther away the activations of a network in float32 overflow.
     scaled = scaled.clip(-_FARTHEST, _FARTHEST)

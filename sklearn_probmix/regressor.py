@@ -351,7 +351,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
 
     def _fit_calibration(self, mixture, held_out, weight):
         """Calibration of the variances, or None."""
-        if self.family_.calibration is None:
+        if self.family_.calibration is not Spread:
             return None
         y = self.family_.to_normal(held_out.y).double()
         moments = self.family_.moments(mixture.eta.double())
