@@ -238,11 +238,18 @@ class BaseProbMixup(BaseEstimator):
                 f"validation={self.validation!r}; expected 'auto', 'holdout', 'cv', a share, a "
                 "number of folds, a splitter, a list of pairs, or None."
             )
+        for callback in self.callbacks or []:
+            named = callback[-1] if isinstance(callback, tuple) else callback
+            if not hasattr(named, "on_epoch_end"):
+                raise ValueError(f"callbacks holds {callback!r}; expected callbacks of skorch.")
         try:
-            torch.device(self.device)
-        except RuntimeError as error:
+            # Where there is no such device torch says so, by one error or another.
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, ImportError) as error:
+            reason = str(error).splitlines()[0]
             raise ValueError(
-                f"device={self.device!r}; expected one of torch's, such as 'cpu' or 'cuda:0'."
+                f"device={self.device!r} cannot be used here ({reason}); expected one that torch "
+                "finds on this machine, such as device='cpu'."
             ) from error
 
     def _check_rows(self, X, y, to_targets, reset, suffix):

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ __all__ = ["Family", "get_family"]
 
 # Keeps a positive parameter away from zero where softplus underflows in float32.
 _TINY = 1e-12
+_LARGEST_FLOOR = 1e30
 
 
 def stack_parameters(*parameters: Tensor) -> Tensor:
@@ -170,6 +172,18 @@ class Family(ABC):
             "use response='expected'."
         )
 
+    def to_dict(self) -> dict:
+        """Name and arguments, of a family of this file: what a model file holds of it."""
+        names = {made: name for name, made in FAMILIES.items()}
+        if type(self) not in names:
+            raise TypeError(f"a {type(self).__name__} is none of the families {sorted(FAMILIES)}.")
+        return {"family": names[type(self)]} | vars(self)
+
+    @staticmethod
+    def from_dict(data: dict) -> Family:
+        """Make the family that :meth:`to_dict` described."""
+        return get_family(**data)
+
     def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in vars(self).items())
         return f"{type(self).__name__}({arguments})"
@@ -191,7 +205,8 @@ class Normal(Family):
     Parameters
     ----------
     variance_floor : float, default=1e-6
-        Smallest variance that the network can express, in units of the transformed y.
+        Smallest variance that the network can express, in units of the transformed y; positive,
+        and at most 1e30, or a ValueError.
     """
 
     scipy_name = "norm"
@@ -200,6 +215,12 @@ class Normal(Family):
     default_response = "pooled"
 
     def __init__(self, variance_floor: float = 1e-6):
+        # Of a floor near the largest float32 the precision would be 0.
+        if not 0 < variance_floor <= _LARGEST_FLOOR:
+            raise ValueError(
+                f"variance_floor={variance_floor!r}; expected a positive number, at most "
+                f"{_LARGEST_FLOOR:g}."
+            )
         self.variance_floor = variance_floor
 
     def natural(self, raw):
@@ -441,12 +462,14 @@ class Categorical(_Classes):
     Parameters
     ----------
     n_classes : int
-        At least 2; y holds the codes 0, ..., n_classes - 1.
+        At least 2, or a ValueError; y holds the codes 0, ..., n_classes - 1.
     """
 
     dtype = torch.int64
 
     def __init__(self, n_classes: int = 2):
+        if not isinstance(n_classes, Integral) or n_classes < 2:
+            raise ValueError(f"n_classes={n_classes!r}; expected an integer, at least 2.")
         self.n_classes = n_classes
 
     @property

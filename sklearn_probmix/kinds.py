@@ -207,9 +207,7 @@ class Kind(BaseEstimator):
         self.n_iter_no_change = n_iter_no_change
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Kind):
-            return NotImplemented
-        return self._plain() == other._plain()
+        return isinstance(other, Kind) and self.to_dict() == other.to_dict()
 
     __hash__ = None
 
@@ -267,8 +265,14 @@ class Kind(BaseEstimator):
             max_epochs = int(np.clip(_N_STEPS / n_steps, *_LEAST_AND_MOST_EPOCHS))
         return self.updated(batch_size=batch_size, max_epochs=max_epochs)
 
-    def _plain(self):
+    def to_dict(self) -> dict[str, Any]:
+        """All parameters, by name."""
         return self.get_params() | {"hidden_layer_sizes": tuple(self.hidden_layer_sizes)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Make what `to_dict` described."""
+        return cls(**content)
 
 
 #: What method="auto" trains: smooth units, best where the noise is small; a wide ProbMix network

@@ -214,13 +214,16 @@ class GaussianSampler(_Noisy):
     def __init__(self, n_features: int, n_draws: int = 32, n_train_draws: int = 1):
         super().__init__()
         self.n_train_draws = n_train_draws
-        engine = SobolEngine(n_features, scramble=True, seed=0)
-        # The engine rounds the first point to the default dtype of the process.
-        first = (engine.quasi.double() / 2**engine.MAXBIT).float()
-        points = engine.draw(n_draws, dtype=torch.float64)
-        points[0] = first
-        # Sobol points may touch 0, where the quantile is infinite.
-        noise = torch.special.ndtri(points.clamp(1e-6, 1 - 1e-6)).float()
+        noise = torch.empty(n_draws, n_features, dtype=torch.float32)
+        # On the meta device modules have shapes alone, and points would take memory.
+        if not noise.is_meta:
+            engine = SobolEngine(n_features, scramble=True, seed=0)
+            # The engine rounds the first point to the default dtype of the process.
+            first = (engine.quasi.double() / 2**engine.MAXBIT).float()
+            points = engine.draw(n_draws, dtype=torch.float64)
+            points[0] = first
+            # Sobol points may touch 0, where the quantile is infinite.
+            noise = torch.special.ndtri(points.clamp(1e-6, 1 - 1e-6)).float()
         self.register_buffer("noise", noise, persistent=False)
 
     def forward(self, eta: Tensor) -> Tensor:

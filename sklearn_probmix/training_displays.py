@@ -144,14 +144,14 @@ class MixingGraphDisplay(Display):
             Those of `from_data`.
         """
         estimator, X = _unwrap(estimator, cls, X)
-        kinds = [estimator.get_params(deep=False) | overrides for overrides in estimator.kinds_]
-        mixing = [k for k, of in enumerate(kinds) if of["method"] != "erm" and of["alpha"] > 0]
+        kinds = estimator.kinds_
+        mixing = [index for index, of in enumerate(kinds) if of.site is not None]
         if not mixing or (kind is not None and kind not in mixing):
             raise ValueError(
-                f"kind={kind!r} of method={estimator.method!r}, alpha={estimator.alpha}: no rows "
-                f"are mixed; expected one of the kinds that mix, {mixing}."
+                f"kind={kind!r} of kinds_={kinds}: no rows are mixed; expected one of the kinds "
+                f"that mix, {mixing}."
             )
-        n_neighbors = kinds[mixing[0] if kind is None else kind]["n_neighbors"]
+        n_neighbors = kinds[mixing[0] if kind is None else kind].n_neighbors
         return cls.from_data(X, y, n_neighbors=n_neighbors, ax=ax, **options)
 
     @classmethod
@@ -268,7 +268,7 @@ def _unwrap(estimator, shown_by, X=None):
 
 
 def _method_names(estimator):
-    return [kind["method"] for kind in estimator.kinds_]
+    return [kind.method for kind in estimator.kinds_]
 
 
 def _neighbor_edges(standard, order, n_neighbors, max_edges):

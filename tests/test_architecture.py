@@ -27,15 +27,19 @@ RULES = {
     # What is predicted, which both wings know.
     "components": Rule(set(), {"numpy", "scipy", "scoringrules"}),
     "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
+    "warn": Rule(set(), set()),
     # The left wing trains.
     "pooling": Rule(set(), {"torch"}),
     "families": Rule({"pooling", "components", "calibration"}, {"torch"}),
-    "loaders": Rule(set(), {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
-    "criterion": Rule({"families"}, {"torch"}),
+    "mixing": Rule({"families"}, {"numpy", "torch"}),
+    "criterion": Rule({"mixing"}, {"torch"}),
+    "table": Rule(set(), {"numpy", "skorch", "torch"}),
+    "loaders": Rule({"table"}, {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
     "modules": Rule({"families"}, {"torch"}),
     "ensemble": Rule({"pooling"}, {"torch"}),
     "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
-    "training": Rule({"callbacks", "modules"}, {"numpy", "sklearn", "skorch", "torch"}),
+    "kinds": Rule({"modules", "warn"}, {"numpy", "sklearn"}),
+    "training": Rule({"callbacks", "kinds"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
     "floats": Rule(set(), {"numpy"}),
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
@@ -52,10 +56,10 @@ RULES = {
     "base": Rule(
         {"training", "calibration", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
     ),
-    "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "torch"}),
-    "classifier": Rule({"base"}, {"numpy", "sklearn", "torch"}),
+    "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "skorch", "torch"}),
+    "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
-    "codec": Rule({"families", "distributions"}, {"numpy", "torch"}),
+    "codec": Rule({"kinds", "distributions"}, {"numpy", "torch"}),
     "persistence": Rule(
         {"codec", "regressor", "classifier"}, {"numpy", "safetensors", "sklearn", "skorch", "torch"}
     ),

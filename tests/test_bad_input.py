@@ -400,8 +400,14 @@ class TestParameters:
 
     def test_device_that_does_not_exist(self, table):
         X, y = table
-        with pytest.raises(ValueError, match="device='banana'; expected one of torch's"):
-            regressor(device="banana").fit(X, y)
+        for device in ("banana", "cuda:99", "mps:7"):
+            with pytest.raises(ValueError, match=f"device='{device}' cannot be used here .*'cpu'"):
+                regressor(device=device).fit(X, y)
+
+    def test_callbacks_that_are_none(self, table):
+        X, y = table
+        with pytest.raises(ValueError, match="callbacks holds 'x'; expected callbacks of skorch"):
+            regressor(callbacks=["x"]).fit(X, y)
 
     @pytest.mark.parametrize("method", ["manifold-mixup", "m-probmix"])
     def test_layer_that_does_not_exist(self, table, method):

@@ -688,3 +688,23 @@ def test_users_family_trains_an_estimator(method):
 def test_users_family_keeps_its_support():
     with pytest.raises(ValueError, match=r"y\[1\] = -2.0 is outside .* the positive numbers"):
         ProbMixupRegressor(family=Exponential()).fit([[0.0], [1.0]], [1.0, -2.0])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_is_made_anew_from_what_it_says_of_itself(name):
+    family = get_family(name)
+    data = family.to_dict()
+    assert data == {"family": name} | vars(family)
+    assert Family.from_dict(data) == family
+
+
+@pytest.mark.parametrize("floor", [0.0, -1.0, 1e308, float("inf"), float("nan")])
+def test_a_floor_that_no_variance_can_have(floor):
+    with pytest.raises(ValueError, match="variance_floor=.*; expected a positive number, at most"):
+        get_family("normal", variance_floor=floor)
+
+
+@pytest.mark.parametrize("n_classes", [1, 2.0, "3", -1])
+def test_a_number_of_classes_that_is_none(n_classes):
+    with pytest.raises(ValueError, match="n_classes=.*; expected an integer, at least 2"):
+        get_family("categorical", n_classes=n_classes)
