@@ -788,7 +788,7 @@ def test_tampered_predictions_are_refused(tmp_path):
         (lambda d: d["components"].__setitem__(0, "os"), "components are one of .*found 'os'"),
         (lambda d: d["components"][1].__setitem__("name", "os"), "name must be that of a scipy"),
         (lambda d: d["components"][1].__setitem__("name", "gamma"), "params of 'gamma'"),
-        (lambda d: d["components"].__setitem__(1, []), "mapping"),
+        (lambda d: d["components"].__setitem__(1, []), "need a dict of arrays; found a list"),
         (lambda d: d["components"][1].__setitem__("loc", "a"), "could not convert string"),
         (lambda d: d.pop("weights"), "weights"),
     ]:
