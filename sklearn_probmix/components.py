@@ -42,19 +42,27 @@ _DOMAINS = {
 }
 # A difference of two probabilities that is smaller than this share of them has lost its digits.
 _FEWEST_DIGITS = 1e-6
+_TAGS: dict[str, type[Components]] = {}
 _CELL_NODES, _CELL_WEIGHTS = np.polynomial.legendre.leggauss(8)
 
 
 class Components(ABC):
     """Densities or masses of k components for n rows, perhaps of several outputs; read-only.
 
-    A subclass keeps what differs from row to row in `params`, arrays of shape (n, k, ...) or
-    (n, k, outputs, ...), and supplies `name`, `log_density`, `cdf`, `sf`, `ppf`, `mean`, `var`,
-    `support`, `rvs` and `to_arrays`. One with atoms says so, and gives their `log_mass` and
-    `atoms`; one whose mixtures have a closed form of the CRPS supplies `crps`.
+    A subclass supplies `log_density`, `cdf`, `ppf`, `mean` and `var`, on top of these what has a
+    better form than the one given here, and in its definition the tag by which model files know
+    it: ``class Mine(Components, tag="mine")``. One with atoms says so, and gives their `log_mass`
+    and `atoms`; one whose mixtures have a closed form of the CRPS supplies `crps`.
+
+    Parameters
+    ----------
+    params : dict of str to array-like of shape (n, k) or (n, k, outputs)
+        What differs from row to row; copied. A subclass may keep arrays with more axes behind
+        these, which then overrides `shape`.
     """
 
-    #: What the components are called, such as "norm".
+    tag: str
+    #: What the components are called; the tag, if they have no other name.
     name: str
     #: Arrays whose first axes are rows and components.
     params: dict[str, Array]
@@ -66,10 +74,20 @@ class Components(ABC):
     #: Whether `crps` is there.
     has_crps: bool = False
 
+    def __init_subclass__(cls, tag: str | None = None):
+        if tag is not None:
+            cls.tag = tag
+            cls.name = vars(cls).get("name", tag)
+            _TAGS[tag] = cls
+
+    def __init__(self, params: Mapping[str, ArrayLike]):
+        self.params = {k: np.asarray(v, dtype=float).copy() for k, v in params.items()}
+        self._freeze()
+
     @property
-    @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Rows, components and, for 2-D y, outputs."""
+        return next(iter(self.params.values())).shape
 
     @abstractmethod
     def log_density(self, x: Array) -> Array:
@@ -78,10 +96,6 @@ class Components(ABC):
     @abstractmethod
     def cdf(self, x: Array) -> Array:
         """Probability of at most x."""
-
-    @abstractmethod
-    def sf(self, x: Array) -> Array:
-        """Probability of more than x."""
 
     @abstractmethod
     def ppf(self, q: Array) -> Array:
@@ -95,17 +109,27 @@ class Components(ABC):
     def var(self) -> Array:
         """Variance, of `shape`."""
 
-    @abstractmethod
+    def sf(self, x: Array) -> Array:
+        """Probability of more than x."""
+        return 1 - self.cdf(x)
+
     def support(self) -> tuple[Array, Array]:
         """Lowest and highest possible value, each of `shape`."""
+        return np.full(self.shape, -np.inf), np.full(self.shape, np.inf)
 
-    @abstractmethod
     def rvs(self, rows: NDArray[np.intp], chosen: NDArray[np.intp], rng: Any) -> NDArray:
         """Draw one value, for all outputs, of each chosen component of each row."""
+        single = self._map(lambda values: values[rows.ravel(), chosen.ravel(), None])
+        return single.ppf(rng.random(single.shape)).reshape(*rows.shape, *self.shape[2:])
 
-    @abstractmethod
     def to_arrays(self) -> tuple[str, dict[str, Any]]:
         """Tag and content, from which `components_from_arrays` makes the same again."""
+        return self.tag, dict(self.params)
+
+    @classmethod
+    def from_arrays(cls, content: dict[str, Any]) -> Components:
+        """Make what `to_arrays` gave as content."""
+        return cls(content)
 
     def density(self, x: Array) -> Array:
         """Density or, at an atom, its mass."""
@@ -212,7 +236,7 @@ def _delegate(method):
     return lambda self, *args: self._each(method, *args)
 
 
-class ScipyComponents(Components):
+class ScipyComponents(Components, tag="scipy"):
     """Components of one univariate family of scipy.stats; made by `scipy_components`.
 
     Parameters
@@ -231,10 +255,6 @@ class ScipyComponents(Components):
     @property
     def _family(self):
         return getattr(stats, self.name)
-
-    @property
-    def shape(self):
-        return next(iter(self.params.values())).shape
 
     @property
     def is_discrete(self):
@@ -280,7 +300,12 @@ class ScipyComponents(Components):
         return self._family.rvs(**params, size=size, random_state=rng)
 
     def to_arrays(self):
-        return "scipy", {"name": self.name, **self.params}
+        return self.tag, {"name": self.name, **self.params}
+
+    @classmethod
+    def from_arrays(cls, content):
+        params = dict(content)
+        return scipy_components(params.pop("name", None), params)
 
 
 class _Normal(ScipyComponents):
@@ -379,8 +404,8 @@ class _Poisson(_Positive):
     # Means from which scipy's quantiles go wrong, and Cornish-Fisher's expansion to the second
     # order is exact to 1e-4 counts.
     _LARGE = 1e9
-    # And those that numpy does not draw.
-    _LARGEST = 1e18
+    # And those that numpy draws too widely, or not at all from 1e19 on.
+    _LARGEST = 1e12
 
     def ppf(self, q):
         mu, z = self.params["mu"], special.ndtri(q)
@@ -443,7 +468,7 @@ def scipy_components(name: str, params: Mapping[str, ArrayLike]) -> ScipyCompone
     return _MENDED.get(name, ScipyComponents)(name, params)
 
 
-class LatticeComponents(Components):
+class LatticeComponents(Components, tag="lattice"):
     """Masses on a set of values that all rows and components share.
 
     Use it for a y of few values or of rounded ones.
@@ -470,7 +495,6 @@ class LatticeComponents(Components):
     (array([0.5]), array([1.]))
     """
 
-    name = "lattice"
     is_discrete = has_atoms = has_crps = True
 
     def __init__(self, values: ArrayLike, masses: ArrayLike):
@@ -490,14 +514,7 @@ class LatticeComponents(Components):
                 "masses must be non-negative and sum to 1 over the values; got a minimum of "
                 f"{masses.min()} and sums between {total.min()} and {total.max()}."
             )
-        below = np.cumsum(masses, axis=-1)
-        above = np.cumsum(masses[..., ::-1], axis=-1)[..., ::-1]
-        # Divided by the ends, so that they reach 1 exactly.
-        self.params = {
-            "masses": masses / total,
-            "below": _after_zero(below / below[..., -1:]),
-            "above": _after_zero((above / above[..., :1])[..., ::-1])[..., ::-1],
-        }
+        self.params = _with_sums(masses / total)
         self._freeze()
 
     def _freeze(self):
@@ -553,10 +570,6 @@ class LatticeComponents(Components):
         values = self.values[:: -(-len(self.values) // most)]
         return np.clip(values.reshape(-1, *[1] * low.ndim), low, high)
 
-    def rvs(self, rows, chosen, rng):
-        below = self.params["below"][rows, chosen][..., 1:-1]
-        return self.values[(below <= rng.random(below.shape[:-1])[..., None]).sum(axis=-1)]
-
     def crps(self, y, weights):
         cdf = np.einsum("nk...,nk...v->n...v", weights, self.params["below"])[..., 1:-1]
         y, left, right = y[..., None], self.values[:-1], self.values[1:]
@@ -566,14 +579,23 @@ class LatticeComponents(Components):
         return steps.sum(axis=-1) + abs(beyond[..., 0])
 
     def to_arrays(self):
-        return "lattice", {"values": self.values, "masses": self.params["masses"]}
+        return self.tag, {"values": self.values, "masses": self.params["masses"]}
+
+    @classmethod
+    def from_arrays(cls, content):
+        lattice = cls(**content)
+        # The constructor divides masses by their sum, which would move the last bit of saved ones.
+        return lattice._replace(_with_sums(np.array(content["masses"], dtype=float)))
 
 
-class JoinedComponents(Components):
+class JoinedComponents(Components, tag="joined"):
     """Blocks of components side by side; made by `join`."""
 
     def __init__(self, blocks: Sequence[Components]):
         self._blocks = tuple(blocks)
+
+    def _freeze(self):
+        """Leave it to the blocks."""
 
     blocks = property(lambda self: self._blocks)
     name = property(lambda self: " + ".join(block.name for block in self.blocks))
@@ -636,7 +658,16 @@ class JoinedComponents(Components):
         return tuple(block.alike() for block in self.blocks)
 
     def to_arrays(self):
-        return "joined", {"blocks": [list(block.to_arrays()) for block in self.blocks]}
+        return self.tag, {"blocks": [list(block.to_arrays()) for block in self.blocks]}
+
+    @classmethod
+    def from_arrays(cls, content):
+        if any(tag == cls.tag for tag, _ in content["blocks"]):
+            raise ValueError("found joined components in joined ones; expected them side by side.")
+        blocks = [components_from_arrays(*block) for block in content["blocks"]]
+        if len({(block.shape[0], *block.shape[2:]) for block in blocks}) != 1:
+            raise ValueError(f"blocks have the shapes {[block.shape for block in blocks]}.")
+        return cls(blocks)
 
     def concatenate(self, others, axis):
         """Append the rows of others whose blocks are alike."""
@@ -676,6 +707,13 @@ def join(parts: Sequence[Components]) -> tuple[Components, NDArray[np.intp]]:
 def components_from_arrays(tag: str, content: Mapping[str, Any]) -> Components:
     """Make what `Components.to_arrays` described.
 
+    Parameters
+    ----------
+    tag : str
+        Of one of this package's components, or of your own once its class is defined.
+    content : dict
+        Arrays and plain values.
+
     Raises
     ------
     ValueError, TypeError
@@ -687,31 +725,11 @@ def components_from_arrays(tag: str, content: Mapping[str, Any]) -> Components:
     >>> components_from_arrays("scipy", {"name": "poisson", "mu": [[3.0]]}).mean()
     array([[3.]])
     """
-    if tag not in _MAKERS:
-        raise ValueError(f"components are one of {sorted(_MAKERS)}; found {str(tag)[:50]!r}.")
-    return _MAKERS[tag](**content)
-
-
-def _make_scipy(name, **params):
-    return scipy_components(name, params)
-
-
-def _make_lattice(values, masses):
-    lattice = LatticeComponents(values, masses)
-    # The constructor divides masses by their sum, which would move the last bit of saved ones.
-    return lattice._replace({**lattice.params, "masses": np.array(masses, dtype=float)})
-
-
-def _make_joined(blocks):
-    if any(tag == "joined" for tag, _ in blocks):
-        raise ValueError("found joined components in joined ones; expected them side by side.")
-    made = [components_from_arrays(tag, content) for tag, content in blocks]
-    if len({(block.shape[0], *block.shape[2:]) for block in made}) != 1:
-        raise ValueError(f"blocks have the shapes {[block.shape for block in made]}.")
-    return JoinedComponents(made)
-
-
-_MAKERS = {"scipy": _make_scipy, "lattice": _make_lattice, "joined": _make_joined}
+    if tag not in _TAGS:
+        raise ValueError(f"components are one of {sorted(_TAGS)}; found {str(tag)[:50]!r}.")
+    if not isinstance(content, Mapping):
+        raise TypeError(f"components need a dict of arrays; found a {type(content).__name__}.")
+    return _TAGS[tag].from_arrays(content)
 
 
 def average(values: Array, weights: Array) -> Array:
@@ -747,8 +765,14 @@ def _count(low, high, most):
     return np.where(x <= high, x, low)
 
 
-def _after_zero(values):
-    return np.concatenate([np.zeros_like(values[..., :1]), values], axis=-1)
+def _with_sums(masses):
+    """Add the probabilities before and from each value on, which reach 1 exactly."""
+    sums = {}
+    for name, values in (("below", masses), ("above", masses[..., ::-1])):
+        cumulative = np.cumsum(values, axis=-1)
+        zero = np.zeros_like(values[..., :1])
+        sums[name] = np.concatenate([zero, cumulative / cumulative[..., -1:]], axis=-1)
+    return {"masses": masses, "below": sums["below"], "above": sums["above"][..., ::-1]}
 
 
 def _check_params(name, family, params):

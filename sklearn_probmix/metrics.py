@@ -18,7 +18,7 @@ The examples assume ``import numpy as np`` and ``from scipy import stats``.
 """
 
 import numpy as np
-from scipy.stats.distributions import rv_frozen
+from scipy import stats
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
@@ -313,7 +313,7 @@ def check_prediction(y_true, y_pred, sample_weight, *, instead="neg_brier_score"
     """Return y, the distribution and the weights, arrays of matching shapes, or raise."""
     _check_kind(y_pred, instead)
     y = check_array(y_true, ensure_2d=False, dtype=np.float64, input_name="y_true")
-    if isinstance(y_pred, rv_frozen):
+    if isinstance(y_pred, stats.distributions.rv_frozen):
         y_pred = _from_frozen(y_pred, y.shape)
     elif y.size == len(y) == len(y_pred) == np.prod(y_pred.shape):
         y = y.reshape(y_pred.shape)
@@ -324,14 +324,14 @@ def check_prediction(y_true, y_pred, sample_weight, *, instead="neg_brier_score"
 
 def _check_forecast(y_pred, sample_weight):
     _check_kind(y_pred, "neg_brier_score")
-    if isinstance(y_pred, rv_frozen):
+    if isinstance(y_pred, stats.distributions.rv_frozen):
         params = (*y_pred.args, *y_pred.kwds.values())
         y_pred = _from_frozen(y_pred, np.broadcast_shapes((1,), *map(np.shape, params)))
     return y_pred, _check_sample_weight(sample_weight, y_pred, ensure_non_negative=True)
 
 
 def _check_kind(y_pred, instead):
-    if not isinstance(y_pred, PredictiveDistribution | rv_frozen):
+    if not isinstance(y_pred, PredictiveDistribution | stats.distributions.rv_frozen):
         raise TypeError(
             f"y_pred must be a PredictiveDistribution, got {type(y_pred).__name__}. This score is "
             f"for regressors; for the class probabilities of a classifier use {instead!r} of "

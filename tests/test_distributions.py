@@ -1,3 +1,4 @@
+import copy
 import pickle
 from itertools import pairwise
 
@@ -322,10 +323,76 @@ def test_array_is_the_mean():
 def test_repr_and_pickle():
     dist = make("beta", (4, 2, 3))
     assert repr(dist) == "PredictiveDistribution('beta', shape=(4, 3), n_components=2)"
-    copy = pickle.loads(pickle.dumps(dist))
+    again = pickle.loads(pickle.dumps(dist))
     x = dist.rvs(random_state=0)
-    assert_array_equal(copy.logpdf(x), dist.logpdf(x))
-    assert_array_equal(copy.weights, dist.weights)
+    assert_array_equal(again.logpdf(x), dist.logpdf(x))
+    assert_array_equal(again.weights, dist.weights)
+
+
+@pytest.mark.parametrize("n_outputs", [(), (2,)])
+def test_copies_stay_read_only(n_outputs):
+    dist = make("gamma", (4, 2, *n_outputs))
+    for other in (pickle.loads(pickle.dumps(dist)), copy.deepcopy(dist), copy.copy(dist)):
+        for array in (other.weights, *other.params.values()):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 1
+        assert_array_equal(other.mean(), dist.mean())
+
+
+def test_numpy_asks_the_distribution():
+    dist = make("gamma", (4, 2))
+    assert_array_equal(np.mean(dist), dist.mean())
+    assert_array_equal(np.std(dist), dist.std())
+    assert_array_equal(np.var(dist), dist.var())
+    for reduce, arguments in [
+        (np.mean, {"axis": 0}),
+        (np.std, {"ddof": 1}),
+        (np.var, {"dtype": np.float32}),
+        (np.mean, {"out": np.empty(4)}),
+    ]:
+        with pytest.raises(TypeError, match=f"takes no .*{next(iter(arguments))}.*asarray"):
+            reduce(dist, **arguments)
+    with pytest.raises(TypeError, match="takes no .*'kind'"):
+        dist.mean(kind="total")
+
+
+def test_values_are_never_paired_with_all_rows():
+    dist, y = make("norm", (5, 2)), np.linspace(-1, 1, 5)
+    for method in (dist.pdf, dist.logpdf, dist.joint_logpdf, dist.cdf, dist.sf, dist.pmf):
+        for wrong in (y[:, None], np.ones((3, 5, 1))):
+            with pytest.raises(ValueError, match=r"5, 1\), expected \(5,\).*flatten"):
+                method(wrong)
+        grid = np.broadcast_to(y[:, None], (5, 5))
+        assert method(grid).shape == (5, 5)
+        assert method(y[:4, None]).shape == (4, 5)
+    with pytest.raises(ValueError, match=r"5, 1\), expected \(5,\)"):
+        dist.crps(y[:, None])
+    square = make("norm", (5, 2, 5))
+    with pytest.raises(ValueError, match=r"\(5,\), expected \(5, 5\)"):
+        square.logpdf(y)
+    assert make("norm", (1, 2)).logpdf([[0.3]]).shape == (1, 1)
+    with pytest.raises(ValueError, match=r"y has shape \(3, 5\), expected \(5,\)"):
+        dist.crps(np.zeros((3, 5)))
+
+
+def test_samples_of_huge_counts():
+    mu = np.array([[3.0], [1e17], [1e20], [1e300]])
+    draws = PredictiveDistribution("poisson", {"mu": mu}).rvs(4000, random_state=0)
+    z = (draws - mu[:, 0]) / np.sqrt(mu[:, 0])
+    # Where the standard deviation is below the spacing of the floats, draws are the mean.
+    assert_array_equal(draws[:, 3], 1e300)
+    for row in range(3):
+        assert abs(z[:, row].mean()) < 4 / np.sqrt(4000)
+        assert_allclose(z[:, row].std(), 1, rtol=0.05)
+
+
+def test_density_of_an_extreme_beta():
+    params = {"a": [[1e20], [1.0], [2.0]], "b": [[1e20], [1e308], [3.0]]}
+    dist = PredictiveDistribution("beta", params)
+    x = [1e-300, 1e-300, 0.3]
+    with np.errstate(under="ignore"):
+        assert_allclose(dist.pdf(x), np.exp(dist.logpdf(x)), rtol=1e-12)
+    assert_allclose(dist.pdf(x)[2], stats.beta.pdf(0.3, 2, 3), rtol=1e-14)
 
 
 def test_inputs_are_copied_and_results_are_not_views():

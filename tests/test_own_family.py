@@ -1,0 +1,154 @@
+"""A family of one's own whose density scipy.stats does not have: a Normal of two halves."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import integrate, special, stats
+from torch.nn.functional import softplus
+
+from sklearn_probmix import Family, ProbMixupRegressor, load_model, save_model
+from sklearn_probmix.components import Components
+from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.metrics import crps
+
+
+class TwoPieceComponents(Components, tag="two-piece-normal"):
+    def log_density(self, x):
+        mode, left, right = self.params.values()
+        z = (x - mode) / np.where(x < mode, left, right)
+        return np.log(2 / (left + right)) + stats.norm.logpdf(z)
+
+    def cdf(self, x):
+        mode, left, right = self.params.values()
+        share, z = left / (left + right), (x - mode) / np.where(x < mode, left, right)
+        return np.where(z < 0, 2 * share * special.ndtr(z), 1 - 2 * (1 - share) * special.ndtr(-z))
+
+    def ppf(self, q):
+        mode, left, right = self.params.values()
+        share = left / (left + right)
+        tail = np.where(q < share, q / share, (1 - q) / (1 - share)) / 2
+        return mode + np.where(q < share, left, -right) * special.ndtri(tail)
+
+    def mean(self):
+        return self.params["mode"] + np.sqrt(2 / np.pi) * (
+            self.params["right"] - self.params["left"]
+        )
+
+    def var(self):
+        _, left, right = self.params.values()
+        return (1 - 2 / np.pi) * (right - left) ** 2 + left * right
+
+
+class TwoPieceNormal(Family):
+    n_params = 3
+
+    def natural(self, raw):
+        return torch.cat([raw[..., :1], softplus(raw[..., 1:]) + 0.01], dim=-1)
+
+    def log_prob(self, eta, y):
+        mode, left, right = eta.unbind(-1)
+        z = (y - mode) / torch.where(y < mode, left, right)
+        return 0.5 * np.log(2 / np.pi) - (left + right).log() - z.square() / 2
+
+    def components(self, eta, shift=0.0, scale=1.0):
+        return TwoPieceComponents(dict(zip(("mode", "left", "right"), eta.unbind(-1), strict=True)))
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2))
+    # Gumbel noise has a long right tail.
+    return X, X[:, 0] + rng.gumbel(scale=0.5, size=200)
+
+
+@pytest.fixture(scope="module")
+def est(table):
+    return ProbMixupRegressor(
+        method="probmix",
+        family=TwoPieceNormal(),
+        calibration="off",
+        n_members=3,
+        hidden_layer_sizes=(16,),
+        max_epochs=60,
+        random_state=0,
+    ).fit(*table)
+
+
+def test_components_are_consistent(table, est):
+    dist = est.predict_proba(table[0][:5])
+    assert (dist.name, dist.shape, dist.n_components) == ("two-piece-normal", (5,), 3)
+    q = np.array([0.01, 0.3, 0.5, 0.77, 0.99])
+    x = dist.ppf(q)
+    assert_allclose(dist.cdf(x), np.tile(q[:, None], 5), atol=1e-10)
+    assert_allclose(dist.sf(x), 1 - dist.cdf(x), atol=1e-15)
+
+
+@pytest.mark.parametrize("row", range(3))
+def test_moments_and_scores_are_integrals(table, est, row):
+    one = est.predict_proba(table[0])[row]
+    breaks = np.r_[one.ppf(1e-9), np.sort(one.params["mode"][0]), one.ppf(1 - 1e-9)]
+
+    def integral(function):
+        return integrate.quad(function, breaks[0], breaks[-1], points=breaks[1:-1])[0]
+
+    mean = integral(lambda t: t * one.pdf([t])[0])
+    assert_allclose(mean, one.mean()[0], rtol=1e-5, atol=1e-6)
+    second = integral(lambda t: (t - mean) ** 2 * one.pdf([t])[0])
+    assert_allclose(second, one.var()[0], rtol=1e-5)
+    for y in (-0.5, 0.4):
+        below = integrate.quad(lambda t: one.cdf([t])[0] ** 2, breaks[0] - 2, y)[0]
+        above = integrate.quad(lambda t: one.sf([t])[0] ** 2, y, breaks[-1] + 2)[0]
+        assert_allclose(one.crps([y]), below + above, rtol=1e-5)
+
+
+def test_samples_follow_the_components(table, est):
+    one = est.predict_proba(table[0][:1])
+    draws = one.rvs(5000, random_state=0)[:, 0]
+    assert stats.kstest(draws, lambda x: one.cdf(x[:, None])[:, 0]).pvalue > 1e-3
+
+
+def test_estimator_learns_the_skewness(table, est):
+    X, y = table
+    dist = est.predict_proba(X)
+    assert np.median(dist.params["right"] / dist.params["left"]) > 1.2
+    assert crps(y, dist) < 0.75 * crps(y, stats.norm(y.mean(), y.std()))
+    assert_allclose(est.predict(X), dist.mean())
+    assert est.calibration_ is None
+    assert est.oof_scores_["crps"] == pytest.approx(crps(y, est.oof_predictive_))
+
+
+def test_it_mixes_with_what_scipy_has(table, est):
+    dist = est.predict_proba(table[0][:3])
+    normal = PredictiveDistribution("norm", {"loc": np.zeros((3, 1)), "scale": np.ones((3, 1))})
+    both = PredictiveDistribution.mix([dist, normal], [0.25, 0.75])
+    assert both.name == "two-piece-normal + norm"
+    y = np.array([-1.0, 0.2, 2.0])
+    assert_allclose(both.pdf(y), 0.25 * dist.pdf(y) + 0.75 * normal.pdf(y), rtol=1e-12)
+    assert_allclose(both.cdf(both.ppf([0.2, 0.9])), [[0.2] * 3, [0.9] * 3], atol=1e-10)
+
+
+def test_saved_and_loaded(table, est, tmp_path):
+    save_model(est, tmp_path / "model")
+    loaded = load_model(tmp_path / "model", family=TwoPieceNormal())
+    assert_array_equal(
+        loaded.predict_proba(table[0]).ppf(0.3), est.predict_proba(table[0]).ppf(0.3)
+    )
+    assert_array_equal(loaded.oof_predictive_.mean(), est.oof_predictive_.mean())
+
+
+def test_calibration_of_a_family_without_one_is_refused(table):
+    for family in (TwoPieceNormal(), "gamma"):
+        with pytest.raises(ValueError, match="calibration='on'.*expected 'auto' or 'off'"):
+            ProbMixupRegressor(family=family, calibration="on").fit(table[0], np.exp(table[1]))
+
+
+def test_a_family_without_a_prediction_says_so(table):
+    class Unfinished(Family):
+        natural = TwoPieceNormal.natural
+        log_prob = TwoPieceNormal.log_prob
+        n_params = 3
+
+    with pytest.raises(NotImplementedError, match="Unfinished has no scipy_name"):
+        Unfinished().components(torch.zeros(2, 1, 1, 3))
