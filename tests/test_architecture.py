@@ -134,6 +134,8 @@ def test_modules_import_only_what_lies_below(module):
     own, outside = split_imports(module)
     assert own <= all_below(module), f"{module} may import {sorted(all_below(module))}"
     assert outside <= RULES[module].outside, f"{module} may use {sorted(RULES[module].outside)}"
+    stale = (RULES[module].below - own) | (RULES[module].outside - outside)
+    assert not stale, f"{module} does not use {sorted(stale)}"
     at_top = {found.name.partition(".")[0] for found in imports_of(module) if found.at_top}
     assert not at_top & ONLY_INSIDE_FUNCTIONS
 
