@@ -15,8 +15,10 @@ from torch import nn
 from torch.nn.functional import logsigmoid, softplus
 
 from sklearn_probmix import NegativeLogLikelihood, NeighborLoader, ProbMixup, get_family
-from sklearn_probmix.callbacks import BestEpoch, Validation
+from sklearn_probmix.callbacks import BestEpoch
+from sklearn_probmix.mixing import Target
 from sklearn_probmix.modules import MLP
+from sklearn_probmix.table import Table
 
 N, N_FEATURES = 12, 3
 FAMILIES = [
@@ -244,8 +246,8 @@ class Step:
         self.loss = net.history[-1, "train_loss"]
         if self.mixup.alpha == 0:
             return
-        self.lam = self.mixup.lam_.double()
-        self.partner = self.mixup.partner_
+        self.lam = self.mixup.draw_.lam.double()
+        self.partner = self.mixup.draw_.partner
         self.repeats = len(self.lam) // N
         self.x_i = self.seen.X.double().repeat(self.repeats, 1)
         self.x_j = self.seen.X.double()[self.partner]
@@ -340,7 +342,7 @@ class Step:
     def noise(self):
         """Noise of the step's draw of y~, from its first point."""
         centre = self.response_centre() if self.mixup.response == "pooled" else self.y_i
-        point = self.mixup.target_["points"][:, 0].double()
+        point = self.mixup.target_.points[:, 0, 0].double()
         if self.family == "lognormal":
             centre, point = centre.log(), point.log()
         return (point - centre) / math.sqrt(self.mixup.beta)
@@ -525,25 +527,13 @@ def test_log_of_expected_likelihood(family, response, beta, site, random_embeddi
         n_mixes=3,
         objective="log-expected",
     )
-    sampled = step.mixup.target_["points"].double()
-    assert sampled.shape[1] == 1
-    log_p = step.log_density(sampled[:, 0]).reshape(3, N)
+    sampled = step.mixup.target_.points.double()
+    assert sampled.shape[1:3] == (1, 1)
+    log_p = step.log_density(sampled[:, 0, 0]).reshape(3, N)
     assert_same(step, -log_p.exp().mean(0).log())  # Appendix B
 
 
-# --- the draws ---------------------------------------------------------------------------------
-
-
-class Draws(Callback):
-    """Collect what the mixing callback, which comes before, has drawn."""
-
-    def __init__(self):
-        self.lam, self.partners = [], []
-
-    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
-        mixup = dict(net.callbacks_)["mixup"]
-        self.lam.append(mixup.lam_.numpy().copy())
-        self.partners.append(mixup.partner_.numpy().copy())
+# --- rows of a batch --------------------------------------------------------------------------
 
 
 def small_net(*callbacks, **kwargs):
@@ -567,58 +557,14 @@ def small_data(n=20, seed=0):
     return X, (X.sum(1) + rng.normal(size=n)).astype("float32")
 
 
-def collect(n_rows, max_epochs=1, **mixing):
-    draws = Draws()
-    mixing = {"site": "input", "random_state": 0} | mixing
-    net = small_net(("mixup", ProbMixup(**mixing)), ("draws", draws), max_epochs=max_epochs)
-    net.fit(*small_data(n_rows))
-    return draws
-
-
-@pytest.mark.parametrize("alpha", [1e-3, 0.05, 0.3, 1.0])
-@pytest.mark.parametrize(("half", "resolved"), [("lower", 1e-300), ("upper", 1e-14)])
-def test_lam_has_the_beta_law(alpha, half, resolved):
-    lam = collect(20_000, alpha=alpha).lam[0]
-    assert lam.dtype == np.float64
-    law = stats.beta(alpha, alpha)
-    # At alpha 1e-3 a quarter of the law lies below 1e-300, and all but 1 % nearer to an end than
-    # 1e-4: the ends are atoms in float64, between them the law is continuous.
-    to_end = lam if half == "lower" else 1 - lam
-    inner = to_end[(to_end > resolved) & (to_end < 0.5)]
-    at_end = law.cdf(resolved)
-    n_end, n_inner = int((to_end <= resolved).sum()), len(inner)
-    assert stats.binomtest(n_end, len(lam), at_end).pvalue > 1e-4
-    assert stats.binomtest(n_end + n_inner, len(lam), 0.5).pvalue > 1e-4
-    uniform = (law.cdf(inner) - at_end) / (0.5 - at_end)
-    assert stats.ks_1samp(uniform, stats.uniform.cdf).pvalue > 1e-4
-
-
-def test_tiny_alpha_gives_the_ends_with_equal_frequency():
-    lam = collect(20_000, alpha=1e-32).lam[0]
-    assert set(lam) == {0.0, 1.0}
-    assert stats.binomtest(int(lam.sum()), len(lam)).pvalue > 1e-4
-
-
-def test_partners_are_a_permutation_that_changes():
-    draws = collect(30, max_epochs=3)
-    for partner in draws.partners:
-        assert sorted(partner) == list(range(30))
-    assert not np.array_equal(draws.partners[0], draws.partners[1])
-
-
-def test_every_partner_is_equally_likely():
-    draws = collect(6, max_epochs=600)
-    counts = sum(np.eye(6)[partner] for partner in draws.partners)
-    # Rows and columns of a sum of permutation matrices are tied: 25 degrees of freedom.
-    statistic = ((counts - 100) ** 2 / 100).sum() * 5 / 6
-    assert stats.chi2(25).sf(statistic) > 1e-4
-
-
 def test_same_random_state_same_draws():
-    one, same, other = (collect(10, max_epochs=2, random_state=seed) for seed in (4, 4, 5))
-    np.testing.assert_array_equal(one.lam, same.lam)
-    np.testing.assert_array_equal(one.partners, same.partners)
-    assert not np.array_equal(one.lam, other.lam)
+    mixups = [ProbMixup(site="input", random_state=seed) for seed in (4, 4, 5)]
+    for mixup in mixups:
+        small_net(("mixup", mixup), max_epochs=2).fit(*small_data(10))
+    one, same, other = (mixup.draw_ for mixup in mixups)
+    assert torch.equal(one.lam, same.lam)
+    assert torch.equal(one.partner, same.partner)
+    assert not torch.equal(one.lam, other.lam)
 
 
 def test_draws_leave_the_global_generators_alone():
@@ -631,67 +577,26 @@ def test_draws_leave_the_global_generators_alone():
     assert torch.equal(torch.get_rng_state(), before[1])
 
 
-def test_sampled_response_has_the_law_of_the_kernel():
-    n, beta = 20_000, 0.04
-    X, y = small_data(n)
-    mixup = ProbMixup(pooling="linear", response="pooled", beta=beta, alpha=1.0, random_state=0)
-    small_net(("mixup", mixup)).fit(X, y)
-    lam, partner = mixup.lam_.numpy(), mixup.partner_.numpy()
-    z = (mixup.target_["points"][:, 0, 0].numpy() - lam * y - (1 - lam) * y[partner]) / 0.2
-    assert stats.ks_1samp(z, stats.norm.cdf).pvalue > 1e-4
-
-
-def test_sampled_response_is_one_of_the_two_with_probability_lam():
-    n = 20_000
-    X, y = small_data(n)
-    mixup = ProbMixup(
-        response="expected", objective="log-expected", alpha=1.0, n_mixes=2, random_state=0
-    )
-    small_net(("mixup", mixup)).fit(X, y)
-    lam, partner = mixup.lam_.numpy(), mixup.partner_.numpy()
-    point, y_i, y_j = mixup.target_["points"][:, 0, 0].numpy(), np.tile(y, 2), y[partner]
-    assert ((point == y_i) | (point == y_j)).all()
-    is_own = (point == y_i)[y_i != y_j]
-    for low in np.arange(0, 1, 0.1):
-        part = (lam[y_i != y_j] >= low) & (lam[y_i != y_j] < low + 0.1)
-        assert abs(is_own[part].mean() - lam[y_i != y_j][part].mean()) < 0.04
-
-
-def test_linear_pool_of_an_embedding_takes_the_own_row_with_probability_lam():
-    n = 20_000
-    X, y = small_data(n)
-    X[:, 0] = np.arange(n)
-    mixup = ProbMixup(site="input", pooling="linear", alpha=1.0, random_state=0)
-    fed = []
-
-    class Fed(Callback):
-        def on_batch_end(self, net, batch=None, **kwargs):
-            fed.append(batch[0])
-
-    small_net(("mixup", mixup), ("fed", Fed())).fit(X, y)
-    row, lam = fed[0][:, 0].numpy().astype(int), mixup.lam_.numpy()
-    own, partner = np.arange(n), mixup.partner_.numpy()
-    assert ((row == own) | (row == partner)).all()
-    for low in np.arange(0, 1, 0.1):
-        part = (lam >= low) & (lam < low + 0.1)
-        assert abs((row == own)[part].mean() - lam[part].mean()) < 0.06
+def weighted(X, y, weight):
+    """Rows of weight, as a loader collates them."""
+    return Dataset(X, {"y": y[:, None, None], "weight": weight[:, None]})
 
 
 def test_sample_weights_are_mixed():
     X, y = small_data(20)
     weight = np.linspace(0, 2, 20).astype("float32")
     mixup = ProbMixup(site="input", alpha=1.0, random_state=0)
-    small_net(("mixup", mixup)).fit(Dataset(X, {"y": y, "weight": weight}), None)
-    lam = mixup.lam_.numpy()
-    expected = lam * weight + (1 - lam) * weight[mixup.partner_.numpy()]
-    np.testing.assert_allclose(mixup.target_["row_weight"], expected, rtol=1e-6)
+    small_net(("mixup", mixup)).fit(weighted(X, y, weight), None)
+    lam = mixup.draw_.lam.numpy()
+    expected = lam * weight + (1 - lam) * weight[mixup.draw_.partner.numpy()]
+    np.testing.assert_allclose(mixup.target_.row_weight[:, 0], expected, rtol=1e-6)
 
 
 def test_zero_weights_take_rows_out_of_the_loss():
     X, y = small_data(20)
     y[10:] = 1e6
     weight = np.repeat(np.float32([2, 0]), 10)
-    net = small_net().fit(Dataset(X, {"y": y, "weight": weight}), None)
+    net = small_net().fit(weighted(X, y, weight), None)
     assert net.history[-1, "train_loss"] < 100
 
 
@@ -752,8 +657,9 @@ def test_lstm_on_sequences_with_neighbours(site):
         verbose=0,
         callbacks=[("mixup", ProbMixup(site=site, random_state=0))],
     ).fit(X, y)
-    half = len(dict(net.callbacks_)["mixup"].partner_) // 2
-    assert dict(net.callbacks_)["mixup"].partner_[:half].tolist() == list(range(half, 2 * half))
+    partner = dict(net.callbacks_)["mixup"].draw_.partner
+    half = len(partner) // 2
+    assert partner[:half].tolist() == list(range(half, 2 * half))
 
 
 # --- what is left alone ------------------------------------------------------------------------
@@ -808,7 +714,7 @@ def test_alpha_zero_hooks_nothing():
 
     class Count(Callback):
         def on_batch_begin(self, net, batch=None, **kwargs):
-            hooked.append((hooks(net), isinstance(batch[1], dict)))
+            hooked.append((hooks(net), isinstance(batch[1], Target)))
 
     small_net(ProbMixup(alpha=0), Count()).fit(*small_data())
     assert hooked == [(0, False)]
@@ -1002,8 +908,8 @@ def overfit(*callbacks, patience=None, **kwargs):
     """Net that soon overfits 12 rows, with 50 others for validation."""
     torch.manual_seed(0)
     X, y = small_data(62)
-    X_valid, y_valid = torch.from_numpy(X[12:]), torch.from_numpy(y[12:, None])
-    best = BestEpoch(patience, Validation(X_valid, y_valid, torch.ones(50, 1)))
+    table = Table(torch.from_numpy(X), torch.from_numpy(y[:, None]))
+    best = BestEpoch(patience, table, torch.arange(12, 62))
     arguments = {"optimizer": torch.optim.Adam, "lr": 0.05, "max_epochs": 80}
     net = small_net(best, *callbacks, module__hidden_layer_sizes=(32,), **(arguments | kwargs))
     return net.fit(X[:12], y[:12]), best

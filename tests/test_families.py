@@ -9,6 +9,7 @@ from scipy.integrate import quad
 from torch.nn.functional import softplus
 
 from sklearn_probmix import (
+    Kind,
     NegativeLogLikelihood,
     PredictiveDistribution,
     ProbMixupRegressor,
@@ -612,7 +613,7 @@ def test_criterion_is_the_mean_of_joint_nlls(name):
 def test_criterion_weighs_rows():
     y, weight = torch.tensor([0.0, 1.0, 5.0]), torch.tensor([0.5, 2.5, 0.0])
     eta = torch.tensor([0.0, -0.5]).expand(3, 1, 2)
-    loss = NegativeLogLikelihood("normal")(eta, {"y": y, "weight": weight})
+    loss = NegativeLogLikelihood("normal")(eta, {"y": y[:, None, None], "weight": weight[:, None]})
     expected = -(weight.numpy() * stats.norm.logpdf(y.numpy())).mean()
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
@@ -669,10 +670,9 @@ def test_users_family_trains_an_estimator(method):
     X = rng.integers(2, size=(400, 1)).astype(float)
     y = rng.exponential(np.where(X[:, 0] == 1, 5.0, 0.5))
     est = ProbMixupRegressor(
-        method=method,
+        method=Kind(method, lr_schedule="constant"),
         n_members=1,
         batch_size=64,
-        lr_schedule="constant",
         family=Exponential(),
         alpha=0.05,
         hidden_layer_sizes=(8,),

@@ -268,5 +268,5 @@ def test_an_ensemble_with_knots_is_its_members():
     together = ensemble(X)
     for member in range(2):
         alone = MLP(**arguments)
-        alone.load_state_dict(ensemble.member_state(member))
+        alone.load_state_dict(ensemble.state_of(member))
         torch.testing.assert_close(together[:, member], alone(X), rtol=1e-5, atol=1e-6)

@@ -1,6 +1,7 @@
 """What the paper states, each with a computation by hand next to it."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from benchmarks.data import load_uci_split
 from sklearn_probmix import (
+    Kind,
     NegativeLogLikelihood,
     NeighborLoader,
     ProbMixup,
@@ -66,9 +68,9 @@ class Step:
         self.gradient = torch.cat([(old - new).detach().flatten() for old, new in pairs])
         if mixup.alpha > 0:
             X, y = torch.from_numpy(X), torch.from_numpy(y)
-            self.lam = mixup.lam_.float()
-            self.x_i, self.x_j = X, X[mixup.partner_]
-            self.y_i, self.y_j = y, y[mixup.partner_]
+            self.lam = mixup.draw_.lam.float()
+            self.x_i, self.x_j = X, X[mixup.draw_.partner]
+            self.y_i, self.y_j = y, y[mixup.draw_.partner]
 
     def assert_is(self, loss):
         """Compare loss and gradient with those of an equation on the initial weights."""
@@ -326,8 +328,8 @@ def test_alpha_to_zero_draws_rows_by_their_in_degree():
         for batch in loader:
             rows = batch[1].numpy().copy()
             mixup.on_batch_begin(None, batch=batch, training=True)
-            seen = batch[1]["points"].flatten().numpy()
-            lam, partner = mixup.lam_.numpy(), mixup.partner_.numpy()
+            seen = batch[1].points.flatten().numpy()
+            lam, partner = mixup.draw_.lam.numpy(), mixup.draw_.partner.numpy()
             np.testing.assert_array_equal(seen, np.where(lam == 1, rows, rows[partner]))
             counts += np.bincount(seen.astype(int), minlength=N)
     in_degree = np.bincount([j for _, j in edges], minlength=N)
@@ -345,7 +347,7 @@ def test_alpha_to_zero_on_the_complete_graph_is_erm_in_expectation():
     for _ in range(n_epochs):
         batch = [torch.zeros(N, 1), torch.arange(N).float()]
         mixup.on_batch_begin(None, batch=batch, training=True)
-        counts += np.bincount(batch[1]["points"].flatten().int().numpy(), minlength=N)
+        counts += np.bincount(batch[1].points.flatten().int().numpy(), minlength=N)
     # A row counts 0, 1 or 2 times in a batch: binomial with two trials.
     assert stats.chi2(N).sf((((counts - n_epochs) ** 2) / (n_epochs / 2)).sum()) > 1e-3
 
@@ -370,13 +372,13 @@ def appendix_b_losses(n_mixes):
     X, y = data("normal")
     mixup.on_batch_begin(None, batch=[torch.from_numpy(X), torch.from_numpy(y)], training=True)
     eta = get_family("normal").natural(torch.randn(N, 1, 2))
-    pooled = log_linear_pool(eta.repeat(n_mixes, 1, 1), eta[mixup.partner_], mixup.lam_)
+    pooled = log_linear_pool(eta.repeat(n_mixes, 1, 1), eta[mixup.draw_.partner], mixup.draw_.lam)
     criterion = NegativeLogLikelihood("normal")
     log_expected = criterion(pooled, mixup.target_)
-    expected_log = criterion(pooled, mixup.target_ | {"draws": torch.tensor(1)})
+    expected_log = criterion(pooled, replace(mixup.target_, draws=1))
     params = get_family("normal").scipy_parameters(pooled)
     log_p = stats.norm.logpdf(
-        mixup.target_["points"][:, 0], **{name: value.numpy() for name, value in params.items()}
+        mixup.target_.points[:, 0, 0], **{name: value.numpy() for name, value in params.items()}
     ).reshape(n_mixes, N)
     return expected_log.item(), log_expected.item(), log_p
 
@@ -406,16 +408,13 @@ def test_m_probmix_on_yacht(uci_root):
     # The paper has .27 ± .36 after 1000 epochs over 20 splits; a constant prediction has 4.1.
     X_train, X_test, y_train, y_test = load_uci_split(uci_root / "yacht", 0)
     est = ProbMixupRegressor(
-        method="m-probmix",
+        method=Kind("m-probmix", response="pooled", lr_schedule="constant", n_iter_no_change=None),
         n_members=1,
-        lr_schedule="constant",
         alpha=0.1,
-        response="pooled",
         hidden_layer_sizes=(128, 32),
         lr=0.005,
-        batch_size=None,
+        batch_size="full",
         max_epochs=300,
-        early_stopping=False,
         random_state=0,
     ).fit(X_train, y_train)
     assert -est.predict_proba(X_test).logpdf(y_test).mean() < 1.0
