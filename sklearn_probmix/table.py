@@ -128,7 +128,8 @@ class DividedRows(Dataset):
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Any]:
         """Take x, and y or, where more is to be said, a dict for :func:`.mixing.as_target`."""
-        X, y, weight = self.table.take(rows)
+        # A lone index (members,) would not be taken at -1.
+        X, y, weight = self.table.take(rows % len(self.table.y) if self.is_ragged else rows)
         own = self.rows.ndim == 2
         if weight is None and not own:
             return X, y
