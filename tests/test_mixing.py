@@ -40,9 +40,6 @@ def raw(n_members=1, n_outputs=1, family="normal", *, weighted=False, masked=Fal
     )
 
 
-# --- the draws ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("alpha", [1e-3, 0.05, 0.3, 1.0])
 @pytest.mark.parametrize(("half", "resolved"), [("lower", 1e-300), ("upper", 1e-14)])
 def test_lam_has_the_beta_law(alpha, half, resolved):
@@ -127,9 +124,6 @@ def test_same_generator_same_result(rules):
 def test_a_mixer_cannot_change():
     with pytest.raises(FrozenInstanceError):
         mixer().alpha = 0.5
-
-
-# --- the responses -----------------------------------------------------------------------------
 
 
 def points_by_hand(y_i, y_j, lam, response, beta):
@@ -260,8 +254,6 @@ def test_a_mapping_holds_responses_weights_and_mask():
     assert as_target({"y": y}).row_weight is None
 
 
-# --- the tensors -------------------------------------------------------------------------------
-
 SHAPES = [(N, 4), (N, 5, 2), (N, 3, 1, 2)]
 
 
@@ -301,9 +293,6 @@ def test_linear_pool_of_what_is_no_density_is_the_row_chosen(shape):
     chosen = zip(draw.own_is_chosen.tolist(), draw.partner, strict=True)
     for pair, (is_own, j) in enumerate(chosen):
         assert torch.equal(mixed[pair], tensor[pair % N if is_own else j])
-
-
-# --- the ends of lam, and the loss ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -363,9 +352,6 @@ def test_pairs_that_are_none_of_a_members_have_no_gradient():
     moved = (eta.grad != 0).any(-1)[..., 0]
     assert torch.equal(moved, mixed.mask.bool())
     assert 0 < moved.sum() < 2 * N
-
-
-# --- what does not fit ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("own_rows", [False, True], ids=["holdout", "folds"])

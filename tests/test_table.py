@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from sklearn_probmix import Kind, NeighborLoader, ProbMixupRegressor, TensorLoader, get_family
+from sklearn_probmix.modules import MLP
 from sklearn_probmix.table import DividedRows, Division, Table
 from sklearn_probmix.training import Common, natural_parameters, train
 
@@ -30,9 +31,6 @@ def own(index, member):
     """Rows of one member, without the -1 below the last."""
     rows = index[:, member].tolist()
     return [row for row in rows if row >= 0]
-
-
-# --- divisions ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n_rows", "n_folds"), [(10, 5), (11, 5), (7, 7), (9, 2)])
@@ -94,9 +92,6 @@ def test_folds_side_by_side_are_those_of_each_table():
         for name in ("train", "valid"):
             alone = own(getattr(part, name), member % 3)
             assert own(getattr(joint, name), member) == [row + start for row in alone]
-
-
-# --- rows --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -208,9 +203,6 @@ def test_neighbours_are_found_among_a_members_own_rows(n_rows):
         assert counts.max() - counts.min() <= 40
 
 
-# --- in training -------------------------------------------------------------------------------
-
-
 def trained(whole, division, n_members, method="erm", **parameters):
     recipe = {"hidden_layer_sizes": (8,), "batch_size": 4, "max_epochs": 3, "lr": 0.01}
     kind = Kind(method, **(recipe | parameters))
@@ -258,6 +250,24 @@ def test_members_are_validated_on_the_rows_they_hold_out(weighted):
         rows = own(division.valid, member)
         expected = np.average(nll[rows, member], weights=whole.row_weight()[rows])
         assert best.losses_[0][member] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_net_may_read_its_folds_by_torchs_loader():
+    # Of 41 rows, so that one fold has a row less than the others.
+    X = np.random.default_rng(0).normal(size=(41, 3))
+    predictions = []
+    for loader in ({"": TensorLoader}, {"": DataLoader, "__drop_last": False}):
+        net = NeuralNet(
+            MLP,
+            criterion=nn.MSELoss,
+            max_epochs=2,
+            batch_size=8,
+            **{f"iterator_train{name}": value for name, value in loader.items()},
+        )
+        est = ProbMixupRegressor(method="erm", net=net, n_members=3, random_state=0)
+        predictions.append(est.fit(X, X[:, 0]).predict(X))
+        assert est.net_.iterator_train is loader[""]
+    np.testing.assert_array_equal(*predictions)
 
 
 class OneOutput(nn.Module):
