@@ -328,7 +328,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
             raise ValueError(f"family={self.family!r} is the classifier's; expected another.")
         has_floor = self.family in ("normal", "homoscedastic-normal", "lognormal")
         family = get_family(self.family, **{"variance_floor": _FLOOR} if has_floor else {})
-        if self.calibration == "on" and family.calibration is None:
+        if self.calibration == "on" and family.calibration is not Spread:
             raise ValueError(
                 f"calibration='on': {family!r} has no calibration; expected 'auto' or 'off'."
             )

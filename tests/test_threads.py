@@ -223,8 +223,8 @@ def test_concurrent_predictions_have_the_bits_of_serial_ones(table, tmp_path):
     assert n_fits
 
 
-@pytest.mark.parametrize("name", ["auto", "m-probmix", "vmap", "loop"])
-def test_many_first_calls_at_once(table, name):
+@pytest.mark.parametrize("name", ["auto", "m-probmix", "one member", "vmap", "loop"])
+def test_many_first_calls_at_once(table, tmp_path, name):
     est, X = fitted(ProbMixupRegressor, name, table), table[0][:9]
     expected, content = parts(est.predict_proba(X)), pickle.dumps(est)
     start = threading.Barrier(N_THREADS)
@@ -236,6 +236,7 @@ def test_many_first_calls_at_once(table, name):
     with quick_switches(), ThreadPoolExecutor(N_THREADS) as pool:
         for _ in range(10):
             list(pool.map(run, [pickle.loads(content)] * N_THREADS))
+            list(pool.map(run, [read_anew(est, tmp_path)] * N_THREADS))
 
 
 OWN = [(kind, name) for kind, name in CASES if "vmap" not in name and "loop" not in name]
@@ -268,9 +269,9 @@ def test_fits_of_a_users_module_take_turns(table):
 
 
 @pytest.mark.parametrize(("kind", "name"), OWN)
-def test_fits_leave_the_global_generators_alone(table, kind, name):
+def test_global_generators_are_left_alone(table, tmp_path, kind, name):
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    fitted(kind, name, table)
+    read_anew(fitted(kind, name, table), tmp_path).predict(table[0])
     assert torch.equal(torch.get_rng_state(), before[0])
     assert_same(np.random.get_state()[1:3], before[1][1:3], "numpy's generator")
     assert random.getstate() == before[2]
