@@ -90,7 +90,10 @@ def test_bits_do_not_depend_on_the_other_rows(case):
 
 def print_digests():
     """Print a digest of what is predicted with as many threads as the command line says."""
-    for case in [case for case in cases() if min(case["hidden_layer_sizes"], default=0) > 16]:
+    for case in cases():
+        # Of a layer with 5 to 10 units in all the product is another one with two threads.
+        if min(case["hidden_layer_sizes"], default=0) <= 10 or case["n_members"] == 1:
+            continue
         torch.set_num_threads(1)
         est, X = fitted(case)
         torch.set_num_threads(int(sys.argv[1]))
@@ -102,7 +105,6 @@ def print_digests():
 
 
 def test_bits_do_not_depend_on_the_number_of_threads():
-    # Of narrower networks they may: a product of 5 to 10 columns is another one with two threads.
     code = "from test_row_bits import print_digests; print_digests()"
     where = {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     one, two = (
@@ -116,5 +118,5 @@ def test_bits_do_not_depend_on_the_number_of_threads():
         ).stdout.splitlines()
         for n_threads in ("1", "2")
     )
-    assert len(one) == 12
+    assert len(one) == 6
     assert one == two
