@@ -20,8 +20,8 @@ from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
 rng = np.random.default_rng(0)
-X = rng.normal(size=(120, 5))
-y = X[:, 0] + 0.1 * rng.normal(size=120)
+X = rng.normal(size=(64, 5))
+y = X[:, 0] + 0.1 * rng.normal(size=64)
 
 
 def resident():
@@ -34,7 +34,7 @@ for number in range(2000):
     if number == 200:
         before = resident()
     dist = est.predict_proba(X[: 1 + number % 64])
-    dist.interval(0.9) if number % 4 == 0 else dist.std()
+    dist.interval(0.9) if number % 10 == 0 else dist.std()
 print(resident() - before)
 """
 FITS = """

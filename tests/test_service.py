@@ -37,9 +37,10 @@ def models(tmp_path_factory):
     return paths
 
 
-@pytest.fixture
-def service(models, tmp_path):
-    """Serve the first model, and return the address and the file that is served."""
+@pytest.fixture(scope="module")
+def server(models, tmp_path_factory):
+    """Run the recipe, and return its address and the file that is served."""
+    tmp_path = tmp_path_factory.mktemp("service")
     (code,) = re.findall(r"```python\n(.*?)```", RECIPE.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "service.py").write_text(code, encoding="utf-8")
     served = tmp_path / "model.safetensors"
@@ -63,6 +64,16 @@ def service(models, tmp_path):
             yield f"http://127.0.0.1:{port}", served
         finally:
             process.kill()
+
+
+@pytest.fixture
+def service(server, models):
+    """Serve the first model."""
+    address, served = server
+    served.write_bytes(models[0].read_bytes())
+    with client(address) as session:
+        session.post("/reload").raise_for_status()
+    return address, served
 
 
 def wait_for(process, port, log):
