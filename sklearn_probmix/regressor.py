@@ -138,7 +138,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         Torch's name of it, such as "cuda".
     random_state : int, RandomState or None, default=None
         Source of every draw: initialisation, held-out rows, batches, partners, lam and noise.
-        Fits in threads take turns, as torch has one generator for all; processes do not.
+        Fits in several threads run at once; those with `net=` take turns, since a module of one's
+        own draws from torch's global generator, which is then seeded and put back.
     verbose : int, default=0
         1 shows a bar of epochs, 2 prints skorch's table of them.
 
@@ -266,6 +267,9 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     @neutral_settings
     def predict_proba(self, X: Any) -> PredictiveDistribution:
         """Predictive distribution of y for each row of X.
+
+        Threads may predict at once, while nothing fits this very object: their results are the
+        serial ones, bit for bit.
 
         Parameters
         ----------
