@@ -38,7 +38,7 @@ for number in range(2000):
 print(resident() - before)
 """
 FITS = """
-small = {"n_members": 2, "hidden_layer_sizes": (8,), "max_epochs": 2, "n_draws": 2}
+small = {"n_members": 2, "hidden_layer_sizes": (8,), "max_epochs": 2}
 methods = itertools.cycle(["erm", "mixup", "m-probmix", "probmix"])
 for number in range(200):
     if number == 50:

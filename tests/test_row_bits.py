@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor
+from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor
 
 SIZES = [(), (1,), (3,), (7,), (10,), (33, 17), (128, 64)]
 FAMILIES = [
@@ -58,7 +58,8 @@ def fitted(case):
     if not case["hidden_layer_sizes"]:
         case["method"] = "erm"
     X = rng.normal(size=(600, n_features)) * np.exp(rng.normal(size=(600, 1)))
-    common = case | {"n_draws": 3, "max_epochs": 2, "batch_size": None, "random_state": 0}
+    method = Kind(case.pop("method"), n_draws=3, batch_size="full", max_epochs=2)
+    common = case | {"method": method, "random_state": 0}
     if case["family"] == "categorical":
         return ProbMixupClassifier(**common).fit(X[:50], np.arange(50) % 4), X
     y = rng.normal(size=(50, n_outputs))
