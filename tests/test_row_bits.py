@@ -1,4 +1,4 @@
-"""The bits of a row's prediction depend on no other row, on no place and on no number of threads."""
+"""The bits of a row's prediction depend neither on other rows nor on the number of threads."""
 
 import hashlib
 import itertools

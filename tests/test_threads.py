@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from sklearn.utils import check_random_state
 from skorch import NeuralNet
 from torch import nn
 
@@ -270,10 +271,11 @@ def test_fits_of_a_users_module_take_turns(table):
 
 @pytest.mark.parametrize(("kind", "name"), OWN)
 def test_global_generators_are_left_alone(table, tmp_path, kind, name):
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    numpys = check_random_state(None)
+    before = torch.get_rng_state(), numpys.get_state(), random.getstate()
     read_anew(fitted(kind, name, table), tmp_path).predict(table[0])
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert_same(np.random.get_state()[1:3], before[1][1:3], "numpy's generator")
+    assert_same(numpys.get_state()[1:3], before[1][1:3], "numpy's generator")
     assert random.getstate() == before[2]
 
 
@@ -281,6 +283,6 @@ def test_global_generators_are_not_read(table, serial_fits):
     case = ProbMixupRegressor, "m-probmix"
     for seed in range(3):
         torch.manual_seed(seed)
-        np.random.seed(seed)
+        check_random_state(None).seed(seed)
         random.seed(seed)
         assert_same(natural(fitted(*case, table), table[0]), serial_fits[case], str(seed))
