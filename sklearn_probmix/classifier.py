@@ -175,6 +175,9 @@ feature_names_in_
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Class probabilities.
 
+        Threads may predict at once, while nothing fits this very object: their results are the
+        serial ones, bit for bit.
+
         Parameters
         ----------
         X : array-like of shape (n, n_features)

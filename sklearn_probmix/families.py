@@ -513,7 +513,8 @@ class Bernoulli(_Classes):
         return y * logsigmoid(logit) + (1 - y) * logsigmoid(-logit)
 
     def scipy_parameters(self, eta, shift=0.0, scale=1.0):
-        return {"p": eta[..., 0].double().sigmoid()}
+        # Unlike the sigmoid's, the bits of these two do not depend on an element's place.
+        return {"p": logsigmoid(eta[..., 0].double()).exp()}
 
 
 FAMILIES = {

@@ -138,7 +138,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         Torch's name of it, such as "cuda".
     random_state : int, RandomState or None, default=None
         Source of every draw: initialisation, held-out rows, batches, partners, lam and noise.
-        Fits in threads take turns, as torch has one generator for all; processes do not.
+        Fits in several threads run at once; those with `net=` take turns, since a module of one's
+        own draws from torch's global generator, which is then seeded and put back.
     verbose : int, default=0
         1 shows a bar of epochs, 2 prints skorch's table of them.
 
@@ -267,6 +268,9 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     def predict_proba(self, X: Any) -> PredictiveDistribution:
         """Predictive distribution of y for each row of X.
 
+        Threads may predict at once, while nothing fits this very object: their results are the
+        serial ones, bit for bit.
+
         Parameters
         ----------
         X : array-like of shape (n, n_features)
@@ -328,7 +332,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
             raise ValueError(f"family={self.family!r} is the classifier's; expected another.")
         has_floor = self.family in ("normal", "homoscedastic-normal", "lognormal")
         family = get_family(self.family, **{"variance_floor": _FLOOR} if has_floor else {})
-        if self.calibration == "on" and family.calibration is None:
+        if self.calibration == "on" and family.calibration is not Spread:
             raise ValueError(
                 f"calibration='on': {family!r} has no calibration; expected 'auto' or 'off'."
             )
