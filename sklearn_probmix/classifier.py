@@ -29,50 +29,161 @@ __all__ = ["ProbMixupClassifier"]
 
 
 class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
-    """Classifier trained with mixup of inputs, activations or predictive distributions.
+    """Classifier trained with mixup of inputs, activations or predicted probabilities.
 
-    A network maps x to the logits of p(y given x), on which log-linear pooling is linear: ProbMix
-    mixes logits (Theorem 4.3).
+    Use it where probabilities are to be trusted, not only the most probable class. X is
+    standardised inside. A network maps x to the logits of p(y given x), on which log-linear pooling
+    is linear: ProbMix mixes logits (Theorem 4.3 of the paper).
+
+    Every parameter that is None by default stands for what the kinds of network say of it; any
+    other value holds for all kinds. What is not listed here, such as `dropout` or `beta`, is a
+    parameter of :class:`Kind`.
 
     Parameters
     ----------
+    method : str, Kind or list of these, default="auto"
+        Which kinds of network are trained. "auto" trains two and weighs them, so that you need not
+        know which suits the table: an ERM network of smooth units, and a wide ProbMix network. With
+        `net=` it is ``["erm", "probmix"]``. Name one method for a quick fit or to compare methods:
+        "erm" mixes nothing (empirical risk minimisation), "mixup" mixes inputs, "manifold-mixup"
+        activations of the embedding, "probmix" the predicted probabilities, "m-probmix" densities
+        of a random embedding. A Kind says more than a name. A list trains several kinds, one after
+        another, and takes the time of all. Eq. 7 (mixup), 30 (manifold mixup), 16 (ProbMix) and 22
+        (M-ProbMix) of the paper.
+    alpha : float or None, default=None
+        Strength of mixing, at least 0, of the kinds that mix; .2 in every kind behind "auto". Raise
+        it towards 1 for labels that are often wrong, lower it where mixing hurts; 0 mixes nothing, and .05 to .4 suit most
+        tables. The time of a fit does not depend on it. The share of a row in its pair is
+        lam ~ Beta(alpha, alpha).
+    n_neighbors : int or None, default=None
+        Mix a row with one of its K nearest rows only, by standardised X, instead of any row.
+        Try 5 to 20 for classes that lie in curved
+        shapes, with others between two random rows. Costs one search of neighbours in a fit, on 10,000 rows of 20 columns a
+        twentieth of it. The Loc^K methods of the paper.
+    pooling : {"log-linear", "linear"} or None, default=None
+        How the probabilistic methods fuse two predictions: by the product of their powers, in every
+        kind behind "auto", or by their mixture. Try "linear" where rows may
+        lie far from the training rows. A step takes a little
+        longer. Eq. 18 and 17 of the paper.
     family : {"categorical", "bernoulli"} or Family, default="categorical"
-        Bernoulli needs two classes.
-    beta : float, default=0.0
-        Smoothing of the one-hot labels before they are pooled; response "pooled" needs more
-        than 0.
-    response : {"pooled", "expected"} or None, default=None
-        None means "expected": the loss is ``lam NLL(y_i) + (1 - lam) NLL(y_j)``.
-    class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, multiplied with `sample_weight`; `X_val` has none.
+        "bernoulli" has one logit in the place of two, and needs two classes; there is seldom a
+        reason to change it. Both take the same time.
+    n_members : int, default=5
+        Networks of each kind, trained in one pass; they differ in initialisation and noise, and
+        with validation="cv" in the rows that they hold out. One member for a quick fit or for a
+        comparison of methods, 10 for a steadier mixture. Eight take about twice the time of one.
+    weighting : {"stacked", "uniform"}, default="stacked"
+        Weights of the kinds in the mixture: chosen by the log score of rows that the networks did
+        not train on, shrunk by a tenth towards uniform weights; or uniform, as they are where no
+        rows were held out. Choose "uniform" for a few dozen rows, which cannot tell kinds apart.
+        Members share the weight of their kind evenly. Costs a moment.
     calibration : {"auto", "on", "off"}, default="auto"
         Raise probabilities to the power 1 / T and normalise them, with the temperature T fitted
         on rows that the networks did not train on, if there are any. "auto" does so where nested
-        folds say that it lowers the log loss.
-    method : str or list, default="auto"
-        As in :class:`ProbMixupRegressor`, but "auto" is two kinds: an ERM network of smooth units
-        and a wide ProbMix network.
-    alpha, n_neighbors, pooling, n_mixes, objective, n_members, weighting, \
-hidden_layer_sizes, activation, n_knots, dropout, mixing_layer, embedding_variance, n_draws, \
-n_train_draws, lr, lr_schedule, weight_decay, batch_size, max_epochs, validation, \
-validation_fraction, early_stopping, n_iter_no_change, net, callbacks, warm_start, device, \
-random_state, verbose
-        As in :class:`ProbMixupRegressor`. The hold-out and the folds are stratified by class,
-        where every class has rows enough.
+        folds say that it lowers the log loss; "off" to see what training alone achieves, "on" where
+        rows are many. Costs little beside a fit.
+    hidden_layer_sizes : sequence of int or None, default=None
+        Units of the hidden layers; (128, 64) is a Kind's, the kinds behind "auto" have two or
+        three layers of 64 to 256.
+        Fewer units for fewer than 100 rows, () for a linear network. The time of a
+        step grows with the number of weights.
+    activation : {"relu", "silu", "gelu", "elu", "tanh"} or None, default=None
+        "relu" is a Kind's; "silu" suits smooth borders between classes. All take about the same time.
+    n_knots : int or None, default=None
+        Give the network each column's piecewise-linear encoding too, with so many knots at
+        quantiles of the training rows: it then learns steps and bends, as trees do. Try 9 to 65
+        for
+        borders along the columns; smooth small tables suffer from many. The first layer has so many more
+        inputs for each column; tables of many columns get fewer knots, about 1,040 in all, but
+        at least 2 for each.
+    lr, weight_decay : float or None, default=None
+        Step size and decay of the AdamW optimiser; .003 and .1 are a Kind's. Lower lr when training
+        diverges, which a warning says; .0003 to .03 are sensible. More decay, up to 1, for noisy
+        small tables. Neither changes the time of a step; a lower lr may need more epochs.
+    batch_size : int, "auto", "full" or None, default=None
+        Rows of a step. "auto", a Kind's, is 64 below 4,000 rows and 256 from there; "full" takes
+        all rows at once. Larger batches make an epoch cheaper and learn less in it.
+    max_epochs : int, "auto" or None, default=None
+        Passes over the rows; the time of a fit is in proportion. "auto", a Kind's, makes about
+        3,000 steps, but no fewer than 100 epochs and no more than 600. 20 to 100 for a first look.
+        Where rows are held out each network keeps its best epoch, so that more do little harm.
+    validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
+        Who chooses the best epochs and, where several kinds are trained, their weights and the calibration.
+        "cv" gives each of the `n_members` members a fold of its own to hold out, so that together
+        they train on every row; an int is the number of folds, of which `n_members` is a multiple.
+        "holdout" lets all members hold out the same fifth of the rows, a float in (0, 1) another
+        share. A scikit-learn splitter, or a list of pairs of train and test rows, gives its first
+        split: for rows in time, or in groups. None holds out nothing and keeps the last epoch: only
+        where you know `max_epochs`. "auto" is "cv", or "holdout" for a single member. The
+        hold-out and the folds are stratified by class, where every class has rows enough. Fewer
+        than 10 rows are not divided, with a warning. Folds cost no more than a hold-out of as many
+        members, but for the rows that they train on besides.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, multiplied with `sample_weight`; `X_val` has none. A dict holds a
+        positive weight for each label, 1 where it has none; "balanced" makes all classes count
+        alike. Leave it out where probabilities shall be right: weights distort them. Costs nothing.
+    net : skorch.NeuralNet or None, default=None
+        Unfitted net with a module of one's own, for sequences, images, or an architecture that
+        :class:`Kind` lacks. The module returns natural parameters (rows, n_outputs, n_params);
+        methods that mix an embedding need its submodule `embedding`. Its arguments `family`,
+        `n_features` and `n_outputs` are filled in where it has them. Network, optimiser, batches,
+        epochs and device are then the net's own affair: `hidden_layer_sizes` to `max_epochs` above
+        and `device` are ignored. A module given as an instance, not as a class, needs
+        ``n_members=1``. "auto" takes twice the time of one kind.
+    callbacks : list of skorch callbacks or None, default=None
+        For what happens in training, such as logs. Used as they are, not copied: all kinds of
+        network share them. They cost what they do.
+    warm_start : bool, default=False
+        Continue from the weights and the scaling of the previous fit, with a learning-rate
+        schedule of its own; for rows that arrive in parts. Held-out rows are drawn anew: the same
+        rows in the same order and an integer `random_state` keep them held out, otherwise scores of
+        them are optimistic. What describes the networks may not change, such as `family`,
+        `n_members` or `hidden_layer_sizes`.
+    device : str, default="cpu"
+        Where networks train and predict, torch's name of it, such as "cuda". Networks as small as
+        these gain by a GPU only where they are wide and batches are large.
+    random_state : int, RandomState or None, default=None
+        Source of every draw: initialisation, held-out rows, batches, partners, lam and noise; set
+        an int to have the same bits again. Estimators may be fitted in several threads at once:
+        networks of this package draw from generators of their own, and fits run side by side. Only
+        a module of your own (`net=`) draws from torch's global generator: under a lock, so that
+        such fits take turns, and inside a fork of its state, which is afterwards as it was; what
+        another thread draws from it meanwhile changes their numbers.
+    verbose : int, default=0
+        1 shows a bar of epochs, 2 prints skorch's table of them.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Sorted labels.
+    nets_ : list of skorch.NeuralNet
+        The trained net of every kind; `net_` is the first.
+    kinds_ : list of Kind
+        The kinds that were trained, whole: with the values set here, and the batch size and the
+        number of epochs that "auto" came to.
+    weights_ : ndarray of shape (n_kinds,)
+        Their weights in the mixture.
     calibration_ : Temperature or None
+        None where nothing was calibrated.
     oof_predictive_ : ndarray of shape (n, n_classes)
-        With validation="cv", probabilities of the rows of positive weight by members that did not
-        train on the row.
+        With folds, probabilities of the rows of positive weight by the members of each kind that
+        did not train on the row. These rows also chose the members' best epochs, the weights and
+        the calibration.
     oof_scores_ : dict of float
         "nll" (log loss) and "accuracy" of these.
-    nets_, kinds_, weights_, family_, scaler_, n_iter_, best_epoch_, history_, n_features_in_, \
-feature_names_in_
-        As in :class:`ProbMixupRegressor`.
+    family_ : Family
+    scaler_ : StandardScaler
+        Of X.
+    n_iter_ : int
+        Number of epochs of the last fit, the largest of all kinds.
+    best_epoch_ : int or ndarray of shape (n_kinds, n_members)
+        Number, from 1, of the epoch whose weights were kept; an int for a single network.
+    history_ : list of dict
+        An epoch of a kind each: `kind` by position, `epoch`, `train_loss` and, with held-out rows,
+        `valid_loss`, both in nats per row and means over members; `dur` in seconds. A DataFrame in
+        one call: ``pd.DataFrame(est.history_)``.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
 
     References
     ----------
@@ -82,11 +193,18 @@ feature_names_in_
     Examples
     --------
     >>> from sklearn.datasets import load_iris
-    >>> from sklearn_probmix import ProbMixupClassifier
+    >>> from sklearn_probmix import Kind, ProbMixupClassifier
     >>> X, y = load_iris(return_X_y=True)
     >>> est = ProbMixupClassifier(method="probmix", max_epochs=20, random_state=0).fit(X, y)
     >>> est.predict_proba(X[:5]).shape
     (5, 3)
+
+    What only a kind can say, and which kinds were trained:
+
+    >>> smooth = Kind("erm", activation="silu", dropout=0.1)
+    >>> est = ProbMixupClassifier(method=[smooth, "probmix"], max_epochs=20, random_state=0)
+    >>> [kind.method for kind in est.fit(X, y).kinds_]
+    ['erm', 'probmix']
     """
 
     _parameter_constraints = {
@@ -175,8 +293,8 @@ feature_names_in_
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Class probabilities.
 
-        Threads may predict at once, while nothing fits this very object: their results are the
-        serial ones, bit for bit.
+        It may be called in any number of threads at once, also while other estimators are fitted,
+        and gives the bits that it gives alone. The bits of a row do not depend on the other rows.
 
         Parameters
         ----------
@@ -185,14 +303,31 @@ feature_names_in_
         Returns
         -------
         ndarray of shape (n, n_classes)
-            In the order of `classes_`; averaged over draws of the embedding (eq. 24) for
-            M-ProbMix.
+            In the order of `classes_`: averaged over kinds, members and, for M-ProbMix, draws of
+            the embedding (eq. 24 of the paper).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> X = np.linspace(0, 1, 40)[:, None]
+        >>> est = ProbMixupClassifier(method="erm", max_epochs=5, random_state=0)
+        >>> est.fit(X, np.where(X[:, 0] > 0.5, "high", "low")).predict_proba(X[:3]).shape
+        (3, 2)
         """
         return self._predictive(self._mixture(X))
 
     @neutral_settings
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
-        """Logarithm of :meth:`predict_proba`, shape (n, n_classes)."""
+        """Logarithm of :meth:`predict_proba`, finite also where a probability is rounded to 0.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+        """
         return self._log_predictive(self._mixture(X))
 
     def predict(self, X: Any) -> np.ndarray:

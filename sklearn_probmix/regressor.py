@@ -31,115 +31,122 @@ _FLOOR = 1e-4
 class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     """Regressor whose `predict_proba` is a predictive distribution, trained with mixup.
 
-    A network maps x to natural parameters of the conditional density p(y given x). Training mixes
-    pairs of rows with a coefficient lam ~ Beta(alpha, alpha) at one site of the network.
+    Use it where you need to know how sure a prediction is: it gives means, intervals, quantiles,
+    samples and log-densities for every row. X and y are standardised inside.
+
+    Every parameter that is None by default stands for what the kinds of network say of it; any
+    other value holds for all kinds. What is not listed here, such as `dropout` or `beta`, is a
+    parameter of :class:`Kind`.
 
     Parameters
     ----------
-    method : str or list, default="auto"
-        What is mixed: nothing ("erm", empirical risk minimisation), inputs ("mixup", eq. 7),
-        activations of the embedding ("manifold-mixup", eq. 30), the conditional densities
-        ("probmix", eq. 16), or densities of a random embedding ("m-probmix", eq. 22). A list trains
-        several kinds of network, one after another; an item is a method, or a dict of a method and
-        of parameters in which the kind differs, such as alpha or lr. "auto" is such a list: an ERM
-        network of smooth units, which are best where the noise is small; a wide ProbMix network
-        with a few knots, for noisier tables; and an ERM network of smooth units with many knots,
-        for rough ones. The means of the latter two are learnt further, if plainly Normal, by a
-        `variance_weighting` and a `monitor` of their own. What you set to other than its default,
-        such as `activation` or `hidden_layer_sizes`, holds for all three. With `net=`, "auto" is
-        ``["erm", "probmix"]``.
-    alpha : float, default=0.2
-        Parameter of the law of lam, at least 0; 0 means no mixing.
-    beta : float, default=0.0
-        Variance of the kernel around y (eq. 14) in units of the transformed y; used by the
-        probabilistic methods.
+    method : str, Kind or list of these, default="auto"
+        Which kinds of network are trained. "auto" trains three and weighs them, so that you need
+        not know which suits the table: an ERM network of smooth units, best where the noise is
+        small; a wide ProbMix network with a few knots, for noisier tables; and an ERM network of
+        smooth units with many knots, for rough ones. With `net=` it is ``["erm", "probmix"]``. Name
+        one method for a quick fit or to compare methods: "erm" mixes nothing (empirical risk
+        minimisation), "mixup" mixes inputs, "manifold-mixup" activations of the embedding,
+        "probmix" the conditional densities, "m-probmix" densities of a random embedding. A Kind
+        says more than a name. A list trains several kinds, one after another, and takes the time of
+        all. Eq. 7 (mixup), 30 (manifold mixup), 16 (ProbMix) and 22 (M-ProbMix) of the paper.
+    alpha : float or None, default=None
+        Strength of mixing, at least 0, of the kinds that mix; .2 in every kind behind "auto". Raise
+        it towards 1 for very noisy responses, lower it where mixing hurts; 0 mixes nothing, and .05 to .4 suit most
+        tables. The time of a fit does not depend on it. The share of a row in its pair is
+        lam ~ Beta(alpha, alpha).
     n_neighbors : int or None, default=None
-        Mix a row with one of its K nearest neighbours (Loc^K) instead of any row.
-    pooling : {"log-linear", "linear"}, default="log-linear"
-        Fusion of densities, eq. 18 or 17; used by the probabilistic methods.
-    response : {"pooled", "expected"} or None, default=None
-        Pool the responses (eq. 14) or mix their losses (Assumption 4.2). None means "pooled" for
-        Normal and log-normal, "expected" for every other family.
-    n_mixes : int, default=1
-        Monte-Carlo draws of lam for each pair (K of eq. 16).
-    objective : {"expected-log", "log-expected"}, default="expected-log"
-        Expected log-likelihood over these draws, or log of the expected likelihood (Appendix B).
+        Mix a row with one of its K nearest rows only, by standardised X, instead of any row.
+        Try 5 to 20 for responses that bend within the
+        distance of two random rows. Costs one search of neighbours in a fit, on 10,000 rows of 20 columns a
+        twentieth of it. The Loc^K methods of the paper.
+    pooling : {"log-linear", "linear"} or None, default=None
+        How the probabilistic methods fuse two densities: by the product of their powers, in every
+        kind behind "auto", or by their mixture. Try "linear" where rows may lie far
+        from the training rows: it predicts wider densities there. A step takes a little
+        longer. Eq. 18 and 17 of the paper.
     family : str or Family, default="normal"
-        "normal", "homoscedastic-normal", "lognormal", "gamma", "beta", "poisson", "bernoulli", or
-        an instance.
+        Density of y given x, of one component: "normal", "homoscedastic-normal" for a noise that
+        does not depend on x, "lognormal" and "gamma" for positive numbers, "beta" for shares in
+        (0, 1), "poisson" for counts, "bernoulli" for 0 and 1; or an instance, such as
+        ``get_family("normal", variance_floor=1e-6)``, or one of your own. The mixture of all
+        networks may have other shapes. Those that are not Normal take somewhat longer.
     n_members : int, default=5
         Networks of each kind, trained in one pass; they differ in initialisation and noise, and
-        with validation="cv" in the rows that they hold out.
+        with validation="cv" in the rows that they hold out. One member for a quick fit or for a
+        comparison of methods, 10 for a steadier mixture. Eight take about twice the time of one.
     weighting : {"stacked", "uniform"}, default="stacked"
         Weights of the kinds in the mixture: chosen by the log score of rows that the networks did
         not train on, shrunk by a tenth towards uniform weights; or uniform, as they are where no
-        rows were held out. Members share the weight of their kind evenly.
+        rows were held out. Choose "uniform" for a few dozen rows, which cannot tell kinds apart.
+        Members share the weight of their kind evenly. Costs a moment.
     calibration : {"auto", "on", "off"}, default="auto"
         Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that
         the networks did not train on, if there are any. "auto" does so where nested folds say that
-        it lowers the negative log-likelihood. Normal and log-normal only: "on" is an error for
-        other families.
-    hidden_layer_sizes : sequence of int, default=(128, 64)
-    activation : {"relu", "silu", "gelu", "elu", "tanh"}, default="relu"
+        it lowers the negative log-likelihood; "off" to see what training alone achieves, "on" where
+        rows are many. Normal and log-normal only: "on" is an error for other families. Costs
+        little beside a fit.
+    hidden_layer_sizes : sequence of int or None, default=None
+        Units of the hidden layers; (128, 64) is a Kind's, the kinds behind "auto" have two or
+        three layers of 64 to 256.
+        Fewer units for fewer than 100 rows, () for a linear network. The time of a
+        step grows with the number of weights.
+    activation : {"relu", "silu", "gelu", "elu", "tanh"} or None, default=None
+        "relu" is a Kind's; "silu" suits smooth responses with little noise. All take about the same time.
     n_knots : int or None, default=None
         Give the network each column's piecewise-linear encoding too, with so many knots at
-        quantiles of the training rows: it then learns steps and bends, as trees do. Tables of
-        many columns get fewer knots for each, about 1,040 in all, but at least 2.
-    dropout : float, default=0.0
-    mixing_layer : int, default=1
-        Number of hidden layers that form the embedding.
-    embedding_variance : {"shared", "separate"}, default="shared"
-        Whether the variance of a random embedding shares the trunk with its mean, or comes from
-        a network of its own (M-ProbMix*).
-    n_draws, n_train_draws : int, default=16 and 1
-        Draws of a random embedding per row, in prediction and in training.
-    variance_floor : float, default=1e-4
-        Smallest variance of a Normal or log-normal component, in units of the transformed y.
-    variance_weighting : float, default=0.0
-        In training the loss of a row is weighted by its predicted variance to this power, in
-        [0, 1]: the larger, the better the mean is learnt where the noise is small. Normal only.
-    lr, weight_decay : float, default=0.003 and 0.1
-        Of the AdamW optimiser.
-    lr_schedule : {"constant", "cosine"}, default="cosine"
-        Whether lr falls to 0 along a cosine over `max_epochs`.
-    batch_size : int, "auto" or None, default="auto"
-        "auto" is 64 below 4,000 rows and 256 from there; None trains on the full batch.
-    max_epochs : int or "auto", default="auto"
-        "auto" makes about 3,000 steps, but no fewer than 100 epochs and no more than 600.
-    validation : {"auto", "holdout", "cv"}, splitter or None, default="auto"
-        What chooses the best epoch: a fraction of rows that all members hold out, the first split
-        of a scikit-learn splitter, or nothing. With "cv" each of the `n_members` members holds
-        out a fold of its own, so that together they train on every row. "auto" is "cv", or
-        "holdout" for a single member. Fewer than 10 rows are not divided, with a warning.
-    validation_fraction : float, default=0.2
-        Share of the rows that "holdout" holds out.
-    monitor : {"nll", "crps"}, default="nll"
-        Score of the validation rows whose minimum is the best epoch. Epochs of the best CRPS come
-        later, when the mean is learnt. CRPS for the Normal only.
-    early_stopping : bool, default=True
-        Stop after `n_iter_no_change` epochs in which no member has a better validation score. The
-        best epochs are kept in either case.
-    n_iter_no_change : int, default=50
+        quantiles of the training rows: it then learns steps and bends, as trees do. Try 9 to 65
+        for rough responses; smooth small tables suffer from many. The first layer has so many more
+        inputs for each column; tables of many columns get fewer knots, about 1,040 in all, but
+        at least 2 for each.
+    lr, weight_decay : float or None, default=None
+        Step size and decay of the AdamW optimiser; .003 and .1 are a Kind's. Lower lr when training
+        diverges, which a warning says; .0003 to .03 are sensible. More decay, up to 1, for noisy
+        small tables. Neither changes the time of a step; a lower lr may need more epochs.
+    batch_size : int, "auto", "full" or None, default=None
+        Rows of a step. "auto", a Kind's, is 64 below 4,000 rows and 256 from there; "full" takes
+        all rows at once. Larger batches make an epoch cheaper and learn less in it.
+    max_epochs : int, "auto" or None, default=None
+        Passes over the rows; the time of a fit is in proportion. "auto", a Kind's, makes about
+        3,000 steps, but no fewer than 100 epochs and no more than 600. 20 to 100 for a first look.
+        Where rows are held out each network keeps its best epoch, so that more do little harm.
+    validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
+        Who chooses the best epochs and, where several kinds are trained, their weights and the calibration.
+        "cv" gives each of the `n_members` members a fold of its own to hold out, so that together
+        they train on every row; an int is the number of folds, of which `n_members` is a multiple.
+        "holdout" lets all members hold out the same fifth of the rows, a float in (0, 1) another
+        share. A scikit-learn splitter, or a list of pairs of train and test rows, gives its first
+        split: for rows in time, or in groups. None holds out nothing and keeps the last epoch: only
+        where you know `max_epochs`. "auto" is "cv", or "holdout" for a single member. Fewer
+        than 10 rows are not divided, with a warning. Folds cost no more than a hold-out of as many
+        members, but for the rows that they train on besides.
     net : skorch.NeuralNet or None, default=None
-        Unfitted net with a module of one's own, which returns natural parameters (rows,
-        n_outputs, n_params); methods that mix an embedding need its submodule `embedding`. Its
-        arguments `family`, `n_features` and `n_outputs` are filled in where it has them. The
-        module and the optimiser are then the net's own affair: `hidden_layer_sizes` to
-        `max_epochs` above are ignored, but for the two about variance, and so is `device`. A module
-        given as an instance, not as a class, needs ``n_members=1``.
+        Unfitted net with a module of one's own, for sequences, images, or an architecture that
+        :class:`Kind` lacks. The module returns natural parameters (rows, n_outputs, n_params);
+        methods that mix an embedding need its submodule `embedding`. Its arguments `family`,
+        `n_features` and `n_outputs` are filled in where it has them. Network, optimiser, batches,
+        epochs and device are then the net's own affair: `hidden_layer_sizes` to `max_epochs` above
+        and `device` are ignored. A module given as an instance, not as a class, needs
+        ``n_members=1``. "auto" takes twice the time of one kind.
     callbacks : list of skorch callbacks or None, default=None
-        Used as they are, not copied: all kinds of network share them.
+        For what happens in training, such as logs. Used as they are, not copied: all kinds of
+        network share them. They cost what they do.
     warm_start : bool, default=False
         Continue from the weights and the scaling of the previous fit, with a learning-rate
-        schedule of its own. Held-out rows are drawn anew: the same rows in the same order and an
-        integer `random_state` keep them held out, otherwise scores of them are optimistic. What
-        describes the networks may not change, such as `family`, `n_members` or `dropout`.
+        schedule of its own; for rows that arrive in parts. Held-out rows are drawn anew: the same
+        rows in the same order and an integer `random_state` keep them held out, otherwise scores of
+        them are optimistic. What describes the networks may not change, such as `family`,
+        `n_members` or `hidden_layer_sizes`.
     device : str, default="cpu"
-        Torch's name of it, such as "cuda".
+        Where networks train and predict, torch's name of it, such as "cuda". Networks as small as
+        these gain by a GPU only where they are wide and batches are large.
     random_state : int, RandomState or None, default=None
-        Source of every draw: initialisation, held-out rows, batches, partners, lam and noise.
-        Fits in several threads run at once; those with `net=` take turns, since a module of one's
-        own draws from torch's global generator, which is then seeded and put back.
+        Source of every draw: initialisation, held-out rows, batches, partners, lam and noise; set
+        an int to have the same bits again. Estimators may be fitted in several threads at once:
+        networks of this package draw from generators of their own, and fits run side by side. Only
+        a module of your own (`net=`) draws from torch's global generator: under a lock, so that
+        such fits take turns, and inside a fork of its state, which is afterwards as it was; what
+        another thread draws from it meanwhile changes their numbers.
     verbose : int, default=0
         1 shows a bar of epochs, 2 prints skorch's table of them.
 
@@ -147,18 +154,19 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     ----------
     nets_ : list of skorch.NeuralNet
         The trained net of every kind; `net_` is the first.
-    kinds_ : list of dict
-        What `method` says of every kind.
+    kinds_ : list of Kind
+        The kinds that were trained, whole: with the values set here, and the batch size and the
+        number of epochs that "auto" came to.
     weights_ : ndarray of shape (n_kinds,)
         Their weights in the mixture.
     calibration_ : Spread or None
-        Its `a` and `b`, with variances in units of the transformed y. With validation="cv" both are
-        lowered by the share of the variance that the disagreement of further members adds, by half
-        at the most.
+        Its `a` and `b`, with variances in units of the transformed y; None where nothing was
+        calibrated. With folds both are lowered by the share of the variance that the disagreement
+        of further members adds, by half at the most.
     oof_predictive_ : PredictiveDistribution
-        With validation="cv", the distribution of every training row of positive weight by the
-        member of each kind that did not train on it. These rows also chose the members' best
-        epochs, the weights and the calibration.
+        With folds, the distribution of every training row of positive weight by the members of each
+        kind that did not train on it. These rows also chose the members' best epochs, the weights
+        and the calibration.
     oof_scores_ : dict of float
         "nll", "crps" and "coverage" (of 90 % intervals) of `oof_predictive_`.
     family_ : Family
@@ -170,11 +178,13 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         Number, from 1, of the epoch whose weights were kept; an int for a single network.
     history_ : list of dict
         An epoch of a kind each: `kind` by position, `epoch`, `train_loss` and, with held-out rows,
-        `valid_loss` in nats per row of transformed y (weighted by variances where
+        `valid_loss` in nats per row of transformed y (weighted by variances where the kind's
         `variance_weighting` says so), `valid_crps` where it is monitored, in units of transformed
         y, all means over members; `dur` in seconds. A DataFrame in one call:
         ``pd.DataFrame(est.history_)``.
-    n_features_in_, feature_names_in_, n_outputs_
+    n_outputs_ : int
+        Columns of y.
+    n_features_in_, feature_names_in_
         As in scikit-learn.
 
     References
@@ -185,12 +195,19 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     Examples
     --------
     >>> from sklearn.datasets import make_regression
-    >>> from sklearn_probmix import ProbMixupRegressor
+    >>> from sklearn_probmix import Kind, ProbMixupRegressor
     >>> X, y = make_regression(n_samples=100, n_features=3, noise=5.0, random_state=0)
     >>> est = ProbMixupRegressor(method="probmix", max_epochs=20, random_state=0).fit(X, y)
     >>> mean, sd = est.predict(X[:5], return_std=True)
     >>> est.predict_proba(X[:5]).interval(0.9)[0].shape
     (5,)
+
+    What only a kind can say, and which kinds were trained:
+
+    >>> smooth = Kind("erm", activation="silu", dropout=0.1)
+    >>> est = ProbMixupRegressor(method=[smooth, "probmix"], max_epochs=20, random_state=0)
+    >>> [kind.method for kind in est.fit(X, y).kinds_]
+    ['erm', 'probmix']
     """
 
     _parameter_constraints = {
@@ -268,8 +285,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     def predict_proba(self, X: Any) -> PredictiveDistribution:
         """Predictive distribution of y for each row of X.
 
-        Threads may predict at once, while nothing fits this very object: their results are the
-        serial ones, bit for bit.
+        It may be called in any number of threads at once, also while other estimators are fitted,
+        and gives the bits that it gives alone. The bits of a row do not depend on the other rows.
 
         Parameters
         ----------
@@ -278,7 +295,17 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         Returns
         -------
         PredictiveDistribution of shape (n,) or (n, n_outputs)
-            In the units of y; a mixture over draws of the embedding (eq. 24) for M-ProbMix.
+            In the units of y: a mixture over kinds, members and, for M-ProbMix, draws of the
+            embedding (eq. 24 of the paper).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> X = np.linspace(0, 1, 40)[:, None]
+        >>> est = ProbMixupRegressor(method="erm", max_epochs=5, random_state=0).fit(X, X[:, 0])
+        >>> dist = est.predict_proba(X[:3])
+        >>> dist, dist.ppf([0.05, 0.5, 0.95]).shape
+        (PredictiveDistribution('norm', shape=(3,), n_components=5), (3, 3))
         """
         return self._predictive(self._mixture(X))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import benchmarks
+from benchmarks.flat import AUTO_SIZES, arguments
 from benchmarks.markdown import table
 from benchmarks.paper import __main__ as commands
 from benchmarks.paper import fits, printed
@@ -26,7 +27,7 @@ from benchmarks.paper.settings import (
     varied_settings,
 )
 from benchmarks.runs import key, read_results, run_missing
-from sklearn_probmix import ProbMixupRegressor
+from sklearn_probmix import Kind, ProbMixupRegressor
 
 JOBS = [{"seed": seed} for seed in range(3)]
 NO_RESULTS = {
@@ -113,7 +114,32 @@ def test_settings_are_arguments_of_the_estimator(method):
         uci_settings("yacht", 0, method, **uci_grid(method)[0]),
         toy_settings(0, method, toy_mixings(method)[0]),
     ]:
-        ProbMixupRegressor(**settings["estimator"])
+        est = fits.make_estimator(ProbMixupRegressor, settings)
+        family = est.family
+        est.method.check(family)
+        assert (est.method.method, est.validation) == (METHODS[method]["method"], 0.2)
+        assert (family.variance_floor, est.method.lr_schedule) == (1e-6, "constant")
+
+
+def test_flat_settings_become_a_kind_and_the_rest():
+    flat = {"method": "probmix", "beta": 0.1, "batch_size": None, "n_members": 3}
+    kind = Kind("probmix", beta=0.1, batch_size="full", n_iter_no_change=20)
+    assert arguments(flat | {"n_iter_no_change": 20}) == {"n_members": 3, "method": kind}
+    assert arguments(flat | {"n_iter_no_change": 20, "early_stopping": False}) == {
+        "n_members": 3,
+        "method": kind.updated(n_iter_no_change=None),
+    }
+
+
+@pytest.mark.parametrize("n_rows", [1, 64, 65, 1500, 3999, 4000, 9000, 10**6])
+def test_the_sizes_on_record_are_those_of_today(n_rows):
+    is_large = n_rows >= AUTO_SIZES["many_rows"]
+    batch_size = AUTO_SIZES["batch_size_of_many_rows" if is_large else "batch_size"]
+    n_steps_of_an_epoch = -(-n_rows // batch_size)
+    least, most = AUTO_SIZES["least_and_most_epochs"]
+    epochs = min(max(AUTO_SIZES["n_steps"] / n_steps_of_an_epoch, least), most)
+    sized = Kind().sized(n_rows)
+    assert (sized.batch_size, sized.max_epochs) == (batch_size, int(epochs))
 
 
 def test_the_toy_grid_is_the_paper_s():

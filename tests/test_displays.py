@@ -21,7 +21,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor
+from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor
 from sklearn_probmix.displays import (
     PITDisplay,
     PredictiveDensityDisplay,
@@ -43,6 +43,7 @@ OF_PREDICTIONS = [
 ]
 OF_REGRESSORS = [display for display in OF_PREDICTIONS if display is not ReliabilityDisplay]
 TINY = ONE_NETWORK | {"hidden_layer_sizes": (16,), "max_epochs": 5, "random_state": 0}
+KIND = ONE_NETWORK["method"]
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def regressor(table):
-    return ProbMixupRegressor(**(TINY | {"method": "probmix", "n_neighbors": 3})).fit(*table)
+    return ProbMixupRegressor(**(TINY | {"method": KIND.updated(method="probmix"), "n_neighbors": 3})).fit(*table)
 
 
 @pytest.fixture(scope="module")
@@ -470,7 +471,7 @@ def test_history_of_kinds_members_and_without_validation(table):
         **(
             TINY
             | {
-                "method": ["erm", {"method": "probmix", "alpha": 0.4}],
+                "method": [KIND.updated(method="erm"), KIND.updated(method="probmix", alpha=0.4)],
                 "n_members": 3,
                 "validation": "cv",
             }
@@ -591,7 +592,7 @@ def test_wrong_options_of_the_graph(regressor, table):
     with pytest.raises(ValueError, match="X contains NaN"):
         MixingGraphDisplay.from_data(np.where(X > 1, np.nan, X))
     plain = ProbMixupRegressor(**(TINY | {"method": "erm"})).fit(X, y)
-    with pytest.raises(ValueError, match="method='erm'.*no rows are mixed"):
+    with pytest.raises(ValueError, match=r"kinds_=\[Kind\(.*no rows are mixed"):
         MixingGraphDisplay.from_estimator(plain, X, y)
 
 
@@ -599,21 +600,27 @@ def test_wrong_options_of_the_graph(regressor, table):
 def several_kinds():
     X = np.random.default_rng(0).normal(size=(40, 2))
     kinds = [
-        {"method": "erm"},
-        {"method": "probmix", "n_neighbors": 2},
-        {"method": "mixup", "n_neighbors": 3},
-        {"method": "mixup", "alpha": 0.0},
+        Kind("erm"),
+        Kind("probmix", n_neighbors=2),
+        Kind("mixup", n_neighbors=3),
+        Kind("mixup", alpha=0.0),
     ]
-    est = ProbMixupRegressor(method=kinds, n_members=1, max_epochs=1, n_neighbors=7, random_state=0)
+    est = ProbMixupRegressor(method=kinds, n_members=1, max_epochs=1, random_state=0)
     return est.fit(X, X[:, 0]), X
 
 
 class TestMixingGraphOfSeveralKinds:
     @pytest.mark.parametrize(("kind", "n_neighbors"), [(None, 2), (1, 2), (2, 3)])
-    def test_a_kind_is_drawn_by_what_it_overrides(self, several_kinds, kind, n_neighbors):
+    def test_a_kind_is_drawn_by_its_own_neighbours(self, several_kinds, kind, n_neighbors):
         est, X = several_kinds
         edges = MixingGraphDisplay.from_estimator(est, X, kind=kind).edges
         assert set(np.bincount(edges[:, 0])) == {n_neighbors}
+
+    def test_what_the_estimator_sets_holds_for_every_kind(self, several_kinds):
+        est, X = several_kinds
+        est = clone(est).set_params(n_neighbors=7).fit(X, X[:, 0])
+        edges = MixingGraphDisplay.from_estimator(est, X, kind=1).edges
+        assert set(np.bincount(edges[:, 0])) == {7}
 
     @pytest.mark.parametrize("kind", [0, 3, 4])
     def test_of_a_kind_that_does_not_mix(self, several_kinds, kind):

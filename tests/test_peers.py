@@ -9,7 +9,7 @@ from scipy import stats
 from benchmarks.peers import __main__ as commands
 from benchmarks.peers import contenders, fits, tables
 from benchmarks.peers.report import compare, fits_of, render_report
-from benchmarks.runs import key, run_missing
+from benchmarks.runs import RESULTS, key, read_results, run_missing
 from sklearn_probmix.metrics import crps
 
 SCORES = [
@@ -104,6 +104,14 @@ def test_one_classification_fit(tmp_path):
     assert scores["accuracy"] > 0.8
     assert 0 < scores["log_loss"] < 0.5
     assert scores["fit_seconds"] > 0
+
+
+@pytest.mark.parametrize("task", ["regression", "aside", "classification"])
+def test_finished_fits_of_ours_are_found_by_their_settings(task):
+    results = read_results(RESULTS / f"peers-{task}.jsonl")
+    found = fits_of(results, task)
+    n_splits = [cell.n_fits for (_, peer), cell in found.items() if peer == contenders.OURS]
+    assert min(n_splits) == {"regression": 3, "aside": 2, "classification": 5}[task]
 
 
 def test_ours_is_run_anew_when_its_defaults_change(monkeypatch):

@@ -31,6 +31,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from skrub import TableVectorizer
 
 from sklearn_probmix import (
+    Kind,
     PredictiveDistribution,
     ProbMixupClassifier,
     ProbMixupRegressor,
@@ -46,15 +47,12 @@ from sklearn_probmix.metrics import coverage, nll
 
 # One network, quickly trained: these tests are about how the estimators fit in.
 SMALL = {
-    "method": "m-probmix",
     "n_members": 1,
     "calibration": "off",
     "hidden_layer_sizes": (16,),
     "max_epochs": 15,
     "lr": 0.01,
-    "lr_schedule": "constant",
     "weight_decay": 0.01,
-    "n_draws": 8,
 }
 SCORERS = {
     "nll": neg_nll_scorer,
@@ -66,8 +64,17 @@ SCORERS = {
 }
 
 
-def small(**params):
-    return ProbMixupRegressor(**(SMALL | {"random_state": 0} | params))
+def small_kind(method):
+    return Kind(method, lr_schedule="constant", n_draws=8)
+
+
+def small(method="m-probmix", **params):
+    kind = {"method": small_kind(method), "random_state": 0}
+    return ProbMixupRegressor(**(SMALL | kind | params))
+
+
+def small_classifier():
+    return ProbMixupClassifier(**SMALL, method=small_kind("m-probmix"), random_state=0)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +221,7 @@ class TestMixedColumns:
         X = mixed_table.drop(columns=["progression", "male"])
         y = np.where(mixed_table["male"], "man", "woman")
         model = make_pipeline(
-            TableVectorizer(), SimpleImputer(), ProbMixupClassifier(**SMALL, random_state=0)
+            TableVectorizer(), SimpleImputer(), small_classifier()
         ).fit(X, y)
         assert_allclose(model.predict_proba(X).sum(axis=1), 1)
         assert set(model.predict(X)) <= {"man", "woman"}
@@ -233,7 +240,7 @@ class TestSearches:
         search = OptunaSearchCV(
             make_pipeline(StandardScaler(), small(max_epochs=6)),
             {
-                "probmixupregressor__method": CategoricalDistribution(["erm", "probmix"]),
+                "probmixupregressor__method__method": CategoricalDistribution(["erm", "probmix"]),
                 "probmixupregressor__lr": FloatDistribution(1e-4, 0.03, log=True),
             },
             scoring=neg_nll_scorer,
@@ -254,7 +261,7 @@ class TestSearches:
         X, X_test, y, _ = diabetes
         search = HalvingGridSearchCV(
             small(),
-            {"lr": [1e-6, 0.01, 0.02], "method": ["probmix"]},
+            {"lr": [1e-6, 0.01, 0.02], "method__method": ["probmix"]},
             resource="max_epochs",
             min_resources=5,
             max_resources=15,
@@ -291,8 +298,8 @@ class TestSearches:
     def test_classifier_with_scores_of_scikit_learn(self):
         X, y = load_breast_cancer(return_X_y=True)
         search = GridSearchCV(
-            make_pipeline(StandardScaler(), ProbMixupClassifier(**SMALL, random_state=0)),
-            {"probmixupclassifier__method": ["erm", "probmix"]},
+            make_pipeline(StandardScaler(), small_classifier()),
+            {"probmixupclassifier__method__method": ["erm", "probmix"]},
             scoring=["neg_log_loss", "neg_brier_score", "accuracy"],
             refit="neg_log_loss",
             cv=2,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.data import load_uci_split
+from benchmarks.flat import arguments
 from benchmarks.scores import regression_scores
 from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor
 from sklearn_probmix.calibration import Spread, calibrate, stacking_weights
@@ -70,10 +71,7 @@ def fit_kind(settings, *, data, cache):
     """
     split = load_uci_split(Path(data) / "uci" / settings["dataset"], settings["split"])
     X, X_test, y, y_test = split
-    arguments = dict(settings["estimator"])
-    shared = {name: value for name, value in arguments.items() if name in COMMON}
-    kind = {name: value for name, value in arguments.items() if name not in COMMON}
-    est = ProbMixupRegressor(method=[kind], random_state=settings["split"], **shared)
+    est = ProbMixupRegressor(**arguments(settings["estimator"]), random_state=settings["split"])
     test = est.fit(X, y).predict_proba(X_test)
     arrays = {}
     for name, dist in {"oof": est.oof_predictive_, "test": test}.items():

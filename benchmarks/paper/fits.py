@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.metrics import brier_score_loss
 
 from benchmarks.data import load_stock_windows, load_uci_split
+from benchmarks.flat import arguments
 from benchmarks.paper.sequence_modules import make_net
 from benchmarks.paper.settings import N_TOY_TEST, ONE_NETWORK
 from benchmarks.scores import regression_scores
@@ -41,7 +42,7 @@ def make_estimator(make, settings, **more):
     estimator
     """
     seed = settings.get("split", settings.get("run")) + settings.get("seed_shift", 0)
-    return make(**ONE_NETWORK, **settings["estimator"], random_state=seed, **more)
+    return make(**arguments(ONE_NETWORK | settings["estimator"]), random_state=seed, **more)
 
 
 def fit_alike(make, settings, tables):

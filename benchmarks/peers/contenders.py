@@ -21,11 +21,11 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.flat import arguments, defaults
 from benchmarks.paper.settings import UCI
 from benchmarks.scores import LEVEL
 from sklearn_probmix import PredictiveDistribution, ProbMixupClassifier, ProbMixupRegressor
 from sklearn_probmix.metrics import crps, nll
-from sklearn_probmix.training import AUTO_SIZES
 
 __all__ = ["CLASSIFICATION", "OURS", "PEERS", "REGRESSION", "QuantileForecast", "normals"]
 
@@ -247,14 +247,8 @@ class Peer(NamedTuple):
     """Whether it is run on large tables."""
 
 
-def _defaults(cls):
-    """Return the parameters of an estimator of ours that users get who name none."""
-    est = cls()
-    parameters = est.get_params(deep=False)
-    del parameters["random_state"]
-    if parameters["method"] == "auto":
-        parameters["auto"] = list(est._auto_kinds)
-    return parameters | {"auto_sizes": AUTO_SIZES}
+def _one_network(random_state, **parameters):
+    return ProbMixupRegressor(**arguments(parameters), random_state=random_state)
 
 
 def _ours(cls, about):
@@ -263,7 +257,7 @@ def _ours(cls, about):
         "ours",
         "sklearn-probmix",
         lambda random_state, **_: cls(random_state=random_state),
-        _defaults(cls),
+        defaults(cls()),
         about,
     )
 
@@ -307,7 +301,7 @@ REGRESSION = {
     "erm": Peer(
         "ERM net",
         "sklearn-probmix",
-        ProbMixupRegressor,
+        _one_network,
         {
             **UCI,
             "method": "erm",

@@ -12,6 +12,7 @@ from skorch import NeuralNet
 from torch import nn
 from torch.nn.functional import softplus
 
+from benchmarks.flat import arguments
 from sklearn_probmix import NegativeLogLikelihood, ProbMixupRegressor, fit_together
 from sklearn_probmix.loaders import nearest_neighbors
 from sklearn_probmix.modules import MLP
@@ -121,7 +122,7 @@ def regressor(setting, **parameters):
         "early_stopping": False,
         "random_state": setting.seed,
     }
-    return ProbMixupRegressor(**(common | parameters))
+    return ProbMixupRegressor(**arguments(common | parameters))
 
 
 def fit_ten(X, y, setting, *, together):
