@@ -49,28 +49,29 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         minimisation), "mixup" mixes inputs, "manifold-mixup" activations of the embedding,
         "probmix" the conditional densities, "m-probmix" densities of a random embedding. A Kind
         says more than a name. A list trains several kinds, one after another, and takes the time of
-        all. Eq. 7 (mixup), 30 (manifold mixup), 16 (ProbMix) and 22 (M-ProbMix) of the paper.
+        all; "probmix" takes 1.3 times as long as "erm", "m-probmix" twice as long. Eq. 7 (mixup),
+        30 (manifold mixup), 16 (ProbMix) and 22 (M-ProbMix) of the paper.
     alpha : float or None, default=None
         Strength of mixing, at least 0, of the kinds that mix; .2 in every kind behind "auto". Raise
-        it towards 1 for very noisy responses, lower it where mixing hurts; 0 mixes nothing, and .05 to .4 suit most
-        tables. The time of a fit does not depend on it. The share of a row in its pair is
-        lam ~ Beta(alpha, alpha).
+        it towards 1 for very noisy responses, lower it where mixing hurts; 0 mixes nothing, and .05
+        to .4 suit most tables. The time of a fit does not depend on it. The share of a row in its
+        pair is lam ~ Beta(alpha, alpha).
     n_neighbors : int or None, default=None
-        Mix a row with one of its K nearest rows only, by standardised X, instead of any row.
-        Try 5 to 20 for responses that bend within the
-        distance of two random rows. Costs one search of neighbours in a fit, on 10,000 rows of 20 columns a
-        twentieth of it. The Loc^K methods of the paper.
+        Mix a row with one of its K nearest rows only, by standardised X, instead of any row. Try 5
+        to 20 for responses that bend within the distance of two random rows. Costs one search of
+        neighbours in a fit, on 10,000 rows of 20 columns a twentieth of it. The Loc^K methods of
+        the paper.
     pooling : {"log-linear", "linear"} or None, default=None
         How the probabilistic methods fuse two densities: by the product of their powers, in every
-        kind behind "auto", or by their mixture. Try "linear" where rows may lie far
-        from the training rows: it predicts wider densities there. A step takes a little
-        longer. Eq. 18 and 17 of the paper.
+        kind behind "auto", or by their mixture. Try "linear" where rows may lie far from the
+        training rows: it predicts wider densities there. A mixture takes a twentieth longer. Eq. 18
+        and 17 of the paper.
     family : str or Family, default="normal"
         Density of y given x, of one component: "normal", "homoscedastic-normal" for a noise that
-        does not depend on x, "lognormal" and "gamma" for positive numbers, "beta" for shares in
-        (0, 1), "poisson" for counts, "bernoulli" for 0 and 1; or an instance, such as
+        does not depend on x, "lognormal" and "gamma" for positive numbers, "beta" for shares in (0,
+        1), "poisson" for counts, "bernoulli" for 0 and 1; or an instance, such as
         ``get_family("normal", variance_floor=1e-6)``, or one of your own. The mixture of all
-        networks may have other shapes. Those that are not Normal take somewhat longer.
+        networks may have other shapes. All take about the same time.
     n_members : int, default=5
         Networks of each kind, trained in one pass; they differ in initialisation and noise, and
         with validation="cv" in the rows that they hold out. One member for a quick fit or for a
@@ -81,45 +82,45 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         rows were held out. Choose "uniform" for a few dozen rows, which cannot tell kinds apart.
         Members share the weight of their kind evenly. Costs a moment.
     calibration : {"auto", "on", "off"}, default="auto"
-        Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that
-        the networks did not train on, if there are any. "auto" does so where nested folds say that
-        it lowers the negative log-likelihood; "off" to see what training alone achieves, "on" where
-        rows are many. Normal and log-normal only: "on" is an error for other families. Costs
-        little beside a fit.
+        Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that the
+        networks did not train on, if there are any. "auto" does so where nested folds say that it
+        lowers the negative log-likelihood; "off" to see what training alone achieves, "on" where
+        rows are many. Normal and log-normal only: "on" is an error for other families. Costs little
+        beside a fit.
     hidden_layer_sizes : sequence of int or None, default=None
-        Units of the hidden layers; (128, 64) is a Kind's, the kinds behind "auto" have two or
-        three layers of 64 to 256.
-        Fewer units for fewer than 100 rows, () for a linear network. The time of a
-        step grows with the number of weights.
+        Units of the hidden layers; (128, 64) is a Kind's, the kinds behind "auto" have two or three
+        layers of 64 to 256. Fewer units for fewer than 100 rows, () for a linear network. (256,
+        256) takes a third longer than (128, 64).
     activation : {"relu", "silu", "gelu", "elu", "tanh"} or None, default=None
-        "relu" is a Kind's; "silu" suits smooth responses with little noise. All take about the same time.
+        "relu" is a Kind's; "silu" suits smooth responses with little noise. All take about the same
+        time.
     n_knots : int or None, default=None
         Give the network each column's piecewise-linear encoding too, with so many knots at
-        quantiles of the training rows: it then learns steps and bends, as trees do. Try 9 to 65
-        for rough responses; smooth small tables suffer from many. The first layer has so many more
-        inputs for each column; tables of many columns get fewer knots, about 1,040 in all, but
-        at least 2 for each.
+        quantiles of the training rows: it then learns steps and bends, as trees do. Try 9 to 65 for
+        rough responses; smooth small tables suffer from many. Nine take no more time, 65 a third
+        more; tables of many columns get fewer for each, about 1,040 in all, but at least 2.
     lr, weight_decay : float or None, default=None
         Step size and decay of the AdamW optimiser; .003 and .1 are a Kind's. Lower lr when training
         diverges, which a warning says; .0003 to .03 are sensible. More decay, up to 1, for noisy
         small tables. Neither changes the time of a step; a lower lr may need more epochs.
     batch_size : int, "auto", "full" or None, default=None
         Rows of a step. "auto", a Kind's, is 64 below 4,000 rows and 256 from there; "full" takes
-        all rows at once. Larger batches make an epoch cheaper and learn less in it.
+        all rows at once. An epoch in batches of 256 takes a third of the time of one in batches of
+        64, and learns less.
     max_epochs : int, "auto" or None, default=None
         Passes over the rows; the time of a fit is in proportion. "auto", a Kind's, makes about
         3,000 steps, but no fewer than 100 epochs and no more than 600. 20 to 100 for a first look.
         Where rows are held out each network keeps its best epoch, so that more do little harm.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
-        Who chooses the best epochs and, where several kinds are trained, their weights and the calibration.
-        "cv" gives each of the `n_members` members a fold of its own to hold out, so that together
-        they train on every row; an int is the number of folds, of which `n_members` is a multiple.
-        "holdout" lets all members hold out the same fifth of the rows, a float in (0, 1) another
-        share. A scikit-learn splitter, or a list of pairs of train and test rows, gives its first
-        split: for rows in time, or in groups. None holds out nothing and keeps the last epoch: only
-        where you know `max_epochs`. "auto" is "cv", or "holdout" for a single member. Fewer
-        than 10 rows are not divided, with a warning. Folds cost no more than a hold-out of as many
-        members, but for the rows that they train on besides.
+        Who chooses the best epochs and, where several kinds are trained, their weights and the
+        calibration. "cv" gives each of the `n_members` members a fold of its own to hold out, so
+        that together they train on every row; an int is the number of folds, of which `n_members`
+        is a multiple. "holdout" lets all members hold out the same fifth of the rows, a float in
+        (0, 1) another share. A scikit-learn splitter, or a list of pairs of train and test rows,
+        gives its first split: for rows in time, or in groups. None holds out nothing and keeps the
+        last epoch: only where you know `max_epochs`. "auto" is "cv", or "holdout" for a single
+        member. Fewer than 10 rows are not divided, with a warning. Folds take about the time of a
+        hold-out with as many members.
     net : skorch.NeuralNet or None, default=None
         Unfitted net with a module of one's own, for sequences, images, or an architecture that
         :class:`Kind` lacks. The module returns natural parameters (rows, n_outputs, n_params);
@@ -132,11 +133,11 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         For what happens in training, such as logs. Used as they are, not copied: all kinds of
         network share them. They cost what they do.
     warm_start : bool, default=False
-        Continue from the weights and the scaling of the previous fit, with a learning-rate
-        schedule of its own; for rows that arrive in parts. Held-out rows are drawn anew: the same
-        rows in the same order and an integer `random_state` keep them held out, otherwise scores of
-        them are optimistic. What describes the networks may not change, such as `family`,
-        `n_members` or `hidden_layer_sizes`.
+        Continue from the weights and the scaling of the previous fit, with a learning-rate schedule
+        of its own; for rows that arrive in parts. Held-out rows are drawn anew: the same rows in
+        the same order and an integer `random_state` keep them held out, otherwise scores of them
+        are optimistic. What describes the networks may not change, such as `family`, `n_members` or
+        `hidden_layer_sizes`.
     device : str, default="cpu"
         Where networks train and predict, torch's name of it, such as "cuda". Networks as small as
         these gain by a GPU only where they are wide and batches are large.

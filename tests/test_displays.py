@@ -60,7 +60,9 @@ def table():
 
 @pytest.fixture(scope="module")
 def regressor(table):
-    return ProbMixupRegressor(**(TINY | {"method": KIND.updated(method="probmix"), "n_neighbors": 3})).fit(*table)
+    return ProbMixupRegressor(
+        **(TINY | {"method": KIND.updated(method="probmix"), "n_neighbors": 3})
+    ).fit(*table)
 
 
 @pytest.fixture(scope="module")

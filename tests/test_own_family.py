@@ -1,58 +1,36 @@
 """A family of one's own whose density scipy.stats does not have: a Normal of two halves."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy import integrate, special, stats
-from torch.nn.functional import softplus
+from scipy import integrate, stats
 
 from sklearn_probmix import Family, ProbMixupRegressor, load_model, save_model
-from sklearn_probmix.components import Components
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.metrics import crps
 
-
-class TwoPieceComponents(Components, tag="two-piece-normal"):
-    def log_density(self, x):
-        mode, left, right = self.params.values()
-        z = (x - mode) / np.where(x < mode, left, right)
-        return np.log(2 / (left + right)) + stats.norm.logpdf(z)
-
-    def cdf(self, x):
-        mode, left, right = self.params.values()
-        share, z = left / (left + right), (x - mode) / np.where(x < mode, left, right)
-        return np.where(z < 0, 2 * share * special.ndtr(z), 1 - 2 * (1 - share) * special.ndtr(-z))
-
-    def ppf(self, q):
-        mode, left, right = self.params.values()
-        share = left / (left + right)
-        tail = np.where(q < share, q / share, (1 - q) / (1 - share)) / 2
-        return mode + np.where(q < share, left, -right) * special.ndtri(tail)
-
-    def mean(self):
-        return self.params["mode"] + np.sqrt(2 / np.pi) * (
-            self.params["right"] - self.params["left"]
-        )
-
-    def var(self):
-        _, left, right = self.params.values()
-        return (1 - 2 / np.pi) * (right - left) ** 2 + left * right
+PAGE = Path(__file__).parents[1] / "docs" / "families.md"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FAMILY, USE = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+NAMES = {"__name__": __name__}
+exec(FAMILY, NAMES)
+TwoPieceNormal = NAMES["TwoPieceNormal"]
 
 
-class TwoPieceNormal(Family):
-    n_params = 3
+def test_it_takes_no_more_than_35_lines():
+    assert len([line for line in FAMILY.splitlines() if line]) <= 35
 
-    def natural(self, raw):
-        return torch.cat([raw[..., :1], softplus(raw[..., 1:]) + 0.01], dim=-1)
 
-    def log_prob(self, eta, y):
-        mode, left, right = eta.unbind(-1)
-        z = (y - mode) / torch.where(y < mode, left, right)
-        return 0.5 * np.log(2 / np.pi) - (left + right).log() - z.square() / 2
-
-    def components(self, eta, shift=0.0, scale=1.0):
-        return TwoPieceComponents(dict(zip(("mode", "left", "right"), eta.unbind(-1), strict=True)))
+def test_the_page_fits_saves_and_loads(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    X, y = table
+    names = NAMES | {"X": X, "y": y}
+    exec(USE, names)
+    assert_array_equal(names["loaded"].predict(X), names["est"].predict(X))
 
 
 @pytest.fixture(scope="module")

@@ -220,9 +220,7 @@ class TestMixedColumns:
     def test_classes_out_of_a_mixed_table(self, mixed_table):
         X = mixed_table.drop(columns=["progression", "male"])
         y = np.where(mixed_table["male"], "man", "woman")
-        model = make_pipeline(
-            TableVectorizer(), SimpleImputer(), small_classifier()
-        ).fit(X, y)
+        model = make_pipeline(TableVectorizer(), SimpleImputer(), small_classifier()).fit(X, y)
         assert_allclose(model.predict_proba(X).sum(axis=1), 1)
         assert set(model.predict(X)) <= {"man", "woman"}
 
@@ -346,10 +344,3 @@ class TestReadme:
         assert len(ast.parse(mixed).body) <= 6
         low, high = names["dist"].interval(0.9)
         assert 0.6 < ((low <= prices) & (prices <= high)).mean() <= 1
-
-    def test_own_network(self):
-        (code,) = [code for code in self.blocks if "class MyLSTM" in code]
-        names = {"__name__": __name__}
-        exec(code, names)
-        X = names["X"]
-        assert names["est"].score(X, X[:, -3:, 0].mean(axis=1)) > 0.5
