@@ -75,17 +75,17 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
     weighting : {"stacked", "uniform"}, default="stacked"
         Weights of the kinds in the mixture: chosen by the log score of rows that the networks did
         not train on, shrunk by a tenth towards uniform weights; or uniform, as they are where no
-        rows were held out. Choose "uniform" for a few dozen rows, which cannot tell kinds apart.
+        rows were held out. Choose "uniform" where held-out rows are too few to tell kinds apart.
         Members share the weight of their kind evenly. Costs a moment.
     calibration : {"auto", "on", "off"}, default="auto"
         Raise probabilities to the power 1 / T and normalise them, with the temperature T fitted on
         rows that the networks did not train on, if there are any. "auto" does so where nested folds
-        say that it lowers the log loss; "off" to see what training alone achieves, "on" where rows
-        are many. Costs little beside a fit.
+        say that it lowers the log loss; "off" shows what training alone achieves, "on" does it in
+        any case. Costs little beside a fit.
     hidden_layer_sizes : sequence of int or None, default=None
         Units of the hidden layers; (128, 64) is a Kind's, the kinds behind "auto" have two or three
-        layers of 64 to 256. Fewer units for fewer than 100 rows, () for a linear network. (256,
-        256) takes a third longer than (128, 64).
+        layers of 64 to 256. Fewer units for fewer than 100 rows, () for a linear network. Two
+        layers of 256 take a third longer than those of a Kind.
     activation : {"relu", "silu", "gelu", "elu", "tanh"} or None, default=None
         "relu" is a Kind's; "silu" suits smooth borders between classes. All take about the same
         time.
@@ -107,7 +107,7 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         3,000 steps, but no fewer than 100 epochs and no more than 600. 20 to 100 for a first look.
         Where rows are held out each network keeps its best epoch, so that more do little harm.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
-        Who chooses the best epochs and, where several kinds are trained, their weights and the
+        Which rows are held out, and so choose the best epochs, the weights of kinds and the
         calibration. "cv" gives each of the `n_members` members a fold of its own to hold out, so
         that together they train on every row; an int is the number of folds, of which `n_members`
         is a multiple. "holdout" lets all members hold out the same fifth of the rows, a float in
@@ -119,7 +119,7 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         hold-out with as many members.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied with `sample_weight`; `X_val` has none. A dict holds a
-        positive weight for each label, 1 where it has none; "balanced" makes all classes count
+        weight, at least 0, for each label, 1 where it has none; "balanced" makes all classes count
         alike. Leave it out where probabilities shall be right: weights distort them. Costs nothing.
     net : skorch.NeuralNet or None, default=None
         Unfitted net with a module of one's own, for sequences, images, or an architecture that
@@ -139,8 +139,8 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         are optimistic. What describes the networks may not change, such as `family`, `n_members` or
         `hidden_layer_sizes`.
     device : str, default="cpu"
-        Where networks train and predict, torch's name of it, such as "cuda". Networks as small as
-        these gain by a GPU only where they are wide and batches are large.
+        Where networks train and predict, torch's name of it, such as "cuda". A GPU is for wide
+        networks, large batches and many members.
     random_state : int, RandomState or None, default=None
         Source of every draw: initialisation, held-out rows, batches, partners, lam and noise; set
         an int to have the same bits again. Estimators may be fitted in several threads at once:

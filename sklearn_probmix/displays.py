@@ -89,22 +89,22 @@ class _PredictionDisplay(Display):
         Parameters
         ----------
         estimator : fitted estimator with predict_proba, a Pipeline or a search too
-            NotFittedError if it is not fitted, TypeError if its predictions are not of the kind
-            that the display shows.
+            NotFittedError if it is not fitted, TypeError if it predicts what the display does not
+            show.
         X : array-like of shape (n, n_features)
         y : array-like of shape (n,) or (n, outputs)
         ax : matplotlib Axes, default=None
         **options
             Those of `from_predictions`.
         """
-        kind = type(estimator).__name__
+        name = type(estimator).__name__
         if is_classifier(estimator) and not cls._takes_classes:
             raise TypeError(
-                f"{cls.__name__} is for regressors, got {kind}; classes are for ReliabilityDisplay."
+                f"{cls.__name__} is for regressors, got {name}; classes are for ReliabilityDisplay."
             )
         check_is_fitted(estimator)
         if not hasattr(estimator, "predict_proba"):
-            raise TypeError(f"{cls.__name__} needs a predict_proba; {kind} has none.")
+            raise TypeError(f"{cls.__name__} needs a predict_proba; {name} has none.")
         labels = {"labels": estimator.classes_} if is_classifier(estimator) else {}
         return cls.from_predictions(y, estimator.predict_proba(X), ax=ax, **labels | options)
 
@@ -255,10 +255,10 @@ class PredictiveIntervalDisplay(_PredictionDisplay):
         if self.kind == "band":
             (self.line_,) = ax.plot(self.x, self.prediction, color=colors[0], lw=1.5, label="mean")
         is_inside = (self.lower[-1] <= self.y_true) & (self.y_true <= self.upper[-1])
-        kinds = [(is_inside, ink, "truth"), (~is_inside, colors[1], "truth outside")]
+        truths = [(is_inside, ink, "truth"), (~is_inside, colors[1], "truth outside")]
         self.inside_, self.outside_ = (
             ax.scatter(self.x[where], self.y_true[where], s=9, color=color, label=label, zorder=3)
-            for where, color, label in kinds
+            for where, color, label in truths
         )
         ax.set(xlabel=self.x_label, ylabel="y")
         self._legend_on_top(3)

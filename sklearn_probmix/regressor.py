@@ -68,8 +68,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         and 17 of the paper.
     family : str or Family, default="normal"
         Density of y given x, of one component: "normal", "homoscedastic-normal" for a noise that
-        does not depend on x, "lognormal" and "gamma" for positive numbers, "beta" for shares in (0,
-        1), "poisson" for counts, "bernoulli" for 0 and 1; or an instance, such as
+        does not depend on x, "lognormal" and "gamma" for positive numbers, "beta" for shares
+        between 0 and 1, "poisson" for counts, "bernoulli" for 0 and 1; or an instance, such as
         ``get_family("normal", variance_floor=1e-6)``, or one of your own. The mixture of all
         networks may have other shapes. All take about the same time.
     n_members : int, default=5
@@ -79,18 +79,18 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     weighting : {"stacked", "uniform"}, default="stacked"
         Weights of the kinds in the mixture: chosen by the log score of rows that the networks did
         not train on, shrunk by a tenth towards uniform weights; or uniform, as they are where no
-        rows were held out. Choose "uniform" for a few dozen rows, which cannot tell kinds apart.
+        rows were held out. Choose "uniform" where held-out rows are too few to tell kinds apart.
         Members share the weight of their kind evenly. Costs a moment.
     calibration : {"auto", "on", "off"}, default="auto"
         Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that the
         networks did not train on, if there are any. "auto" does so where nested folds say that it
-        lowers the negative log-likelihood; "off" to see what training alone achieves, "on" where
-        rows are many. Normal and log-normal only: "on" is an error for other families. Costs little
+        lowers the negative log-likelihood; "off" shows what training alone achieves, "on" does it
+        in any case. Normal and log-normal only: "on" is an error for other families. Costs little
         beside a fit.
     hidden_layer_sizes : sequence of int or None, default=None
         Units of the hidden layers; (128, 64) is a Kind's, the kinds behind "auto" have two or three
-        layers of 64 to 256. Fewer units for fewer than 100 rows, () for a linear network. (256,
-        256) takes a third longer than (128, 64).
+        layers of 64 to 256. Fewer units for fewer than 100 rows, () for a linear network. Two
+        layers of 256 take a third longer than those of a Kind.
     activation : {"relu", "silu", "gelu", "elu", "tanh"} or None, default=None
         "relu" is a Kind's; "silu" suits smooth responses with little noise. All take about the same
         time.
@@ -112,7 +112,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         3,000 steps, but no fewer than 100 epochs and no more than 600. 20 to 100 for a first look.
         Where rows are held out each network keeps its best epoch, so that more do little harm.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
-        Who chooses the best epochs and, where several kinds are trained, their weights and the
+        Which rows are held out, and so choose the best epochs, the weights of kinds and the
         calibration. "cv" gives each of the `n_members` members a fold of its own to hold out, so
         that together they train on every row; an int is the number of folds, of which `n_members`
         is a multiple. "holdout" lets all members hold out the same fifth of the rows, a float in
@@ -139,8 +139,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         are optimistic. What describes the networks may not change, such as `family`, `n_members` or
         `hidden_layer_sizes`.
     device : str, default="cpu"
-        Where networks train and predict, torch's name of it, such as "cuda". Networks as small as
-        these gain by a GPU only where they are wide and batches are large.
+        Where networks train and predict, torch's name of it, such as "cuda". A GPU is for wide
+        networks, large batches and many members.
     random_state : int, RandomState or None, default=None
         Source of every draw: initialisation, held-out rows, batches, partners, lam and noise; set
         an int to have the same bits again. Estimators may be fitted in several threads at once:

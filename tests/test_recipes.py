@@ -344,3 +344,7 @@ class TestReadme:
         assert len(ast.parse(mixed).body) <= 6
         low, high = names["dist"].interval(0.9)
         assert 0.6 < ((low <= prices) & (prices <= high)).mean() <= 1
+
+    def test_own_network_in_25_lines(self):
+        (code,) = [code for code in self.blocks if "class ResNet" in code]
+        assert len([line for line in code.splitlines() if line]) <= 25
