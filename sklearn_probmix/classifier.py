@@ -292,8 +292,8 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Class probabilities.
 
-        It may be called in any number of threads at once, also while other estimators are fitted,
-        and gives the bits that it gives alone. The bits of a row do not depend on the other rows.
+        It may be called in any number of threads at once, while nothing fits this very object, and
+        gives the bits that it gives alone. The bits of a row do not depend on the other rows.
 
         Parameters
         ----------
