@@ -17,6 +17,7 @@ from skorch import NeuralNet
 from torch import nn
 
 from sklearn_probmix import (
+    Kind,
     MixingGraphDisplay,
     NegativeLogLikelihood,
     NeighborLoader,
@@ -41,7 +42,7 @@ CASES = {
     "auto": (ProbMixupRegressor(n_members=2, **_TINY), Y),
     "embedding": (
         ProbMixupRegressor(
-            method="m-probmix", family="homoscedastic-normal", beta=0.1, n_members=1, **_TINY
+            method=Kind("m-probmix", beta=0.1), family="homoscedastic-normal", n_members=1, **_TINY
         ),
         Y,
     ),
@@ -53,12 +54,15 @@ CASES = {
     ),
     "log-expected": (
         ProbMixupRegressor(
-            method="probmix", objective="log-expected", n_mixes=2, beta=0.1, dropout=0.1, **_TINY
+            method=Kind("probmix", objective="log-expected", n_mixes=2, beta=0.1, dropout=0.1),
+            **_TINY,
         ),
         Y,
     ),
     "classes": (
-        ProbMixupClassifier(method="probmix", response="pooled", beta=0.1, n_members=2, **_TINY),
+        ProbMixupClassifier(
+            method=Kind("probmix", response="pooled", beta=0.1), n_members=2, **_TINY
+        ),
         LABELS,
     ),
     "counts": (
