@@ -120,6 +120,22 @@ class TestParameters:
         params = make(method="erm", alpha=0.7, hidden_layer_sizes=(3, 2)).get_params()
         assert make().set_params(**params).get_params() == params
 
+    def test_kinds_are_parameters_too(self, make):
+        estimator = make(method=Kind("probmix", beta=0.05), alpha=0.3)
+        params = estimator.get_params()
+        assert (params["method__beta"], params["method__alpha"], params["alpha"]) == (
+            0.05,
+            0.2,
+            0.3,
+        )
+        copy = clone(estimator)
+        assert copy.get_params() == params
+        copy.set_params(method__beta=0.1)
+        assert (copy.method.beta, estimator.method.beta) == (0.1, 0.05)
+        assert repr(estimator) == (
+            f"{make.__name__}(alpha=0.3, method=Kind(beta=0.05, method='probmix'))"
+        )
+
     def test_clone_copies_parameters_and_no_fit(self, make, classes):
         X, y = classes
         fitted = make(**_TINY).fit(X, (y == "yes").astype(int))
@@ -183,6 +199,27 @@ class TestSearch:
         dist = search.predict_proba(X[:7])
         assert isinstance(dist, PredictiveDistribution)
         assert dist.shape == (7,)
+
+    def test_into_a_kind(self, table):
+        X, y = table
+        estimator = ProbMixupRegressor(**_TINY | {"method": _KINDS["probmix"]})
+        grid = {"method__beta": [0.0, 1.0], "method__n_mixes": [1, 2]}
+        search = GridSearchCV(estimator, grid, cv=2, scoring=neg_nll_scorer, error_score="raise")
+        search.fit(X, y)
+        assert len(np.unique(search.cv_results_["mean_test_score"])) == 4
+        best = search.best_params_
+        expected = _KINDS["probmix"].updated(
+            beta=best["method__beta"], n_mixes=best["method__n_mixes"]
+        )
+        by_hand = ProbMixupRegressor(**_TINY | {"method": expected}).fit(X, y)
+        assert_array_equal(search.predict(X), by_hand.predict(X))
+
+    def test_over_kinds(self, table):
+        X, y = table
+        estimator = ProbMixupRegressor(**_TINY)
+        grid = {"method": [_KINDS["erm"], _KINDS["mixup"], [_KINDS["erm"], _KINDS["mixup"]]]}
+        search = GridSearchCV(estimator, grid, cv=2, error_score="raise").fit(X, y)
+        assert len(np.unique(search.cv_results_["mean_test_score"])) == 3
 
     def test_over_the_users_own_net_in_two_processes(self, table):
         X, y = table
