@@ -356,10 +356,7 @@ def _arguments(net):
     made = {"optimizer": net.optimizer, "module": net.module}
     made |= net.get_params_for("criterion") | net.get_params_for("module")
     arrays = (torch.Tensor, np.ndarray)
-    return {
-        name: tuple(value.shape) if isinstance(value, arrays) else value
-        for name, value in made.items()
-    }
+    return {name: [*x.shape] if isinstance(x, arrays) else x for name, x in made.items()}
 
 
 def _differ(old, new):

@@ -1043,7 +1043,7 @@ class TestGoingOn:
             ({"method__mixing_layer": 0}, "mixing_layer"),
             ({"method__variance_weighting": 0.5}, "variance_weighting"),
             ({"activation": "tanh"}, "activation"),
-            ({"n_knots": 4}, r"knots=\(3, 4\)"),
+            ({"n_knots": 4}, r"knots=\[3, 4\]"),
             ({"n_members": 2}, "n_members"),
             ({"family": "homoscedastic-normal"}, "family"),
         ],
