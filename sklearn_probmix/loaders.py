@@ -198,7 +198,8 @@ def nearest_neighbors(X: torch.Tensor | np.ndarray, n_neighbors: int) -> np.ndar
             "expected at least 1 and fewer than the training rows."
         )
     flat = np.asarray(X, dtype=np.float64).reshape(n_rows, -1)
-    flat = StandardScaler().fit_transform(flat).astype(np.float32)
+    scaler = StandardScaler().set_output(transform="default")
+    flat = scaler.fit_transform(flat).astype(np.float32)
     descent = _import_pynndescent() if flat.size > 1_000_000 else None
     if descent is None:
         search = NearestNeighbors(n_neighbors=n_neighbors).fit(flat)

@@ -349,15 +349,17 @@ def refuse_change(name: str, old: Any, new: Any) -> NoReturn:
 
 
 def _arguments(net):
-    """Return what a net is made of; of an ensemble, `module` is that of the members."""
+    """Return what a net is made of; of an ensemble, `module` is that of the members.
+
+    Arrays, which a module keeps as it keeps weights, are told by their shapes.
+    """
     made = {"optimizer": net.optimizer, "module": net.module}
-    return made | net.get_params_for("criterion") | net.get_params_for("module")
+    made |= net.get_params_for("criterion") | net.get_params_for("module")
+    arrays = (torch.Tensor, np.ndarray)
+    return {name: [*x.shape] if isinstance(x, arrays) else x for name, x in made.items()}
 
 
 def _differ(old, new):
-    """Compare arguments; of arrays, which a module keeps as it keeps weights, the shapes."""
-    arrays = (torch.Tensor, np.ndarray)
-    old, new = (each.shape if isinstance(each, arrays) else each for each in (old, new))
     if isinstance(old, torch.nn.Module):
         return type(old) is not type(new)
     return old != new

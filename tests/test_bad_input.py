@@ -24,6 +24,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_probmix import (
+    Kind,
     NegativeLogLikelihood,
     ProbMixupClassifier,
     ProbMixupRegressor,
@@ -31,9 +32,9 @@ from sklearn_probmix import (
     get_family,
 )
 
-KINDS = [ProbMixupRegressor, ProbMixupClassifier]
+ESTIMATORS = [ProbMixupRegressor, ProbMixupClassifier]
 _TINY = ONE_NETWORK | {
-    "method": "erm",
+    "method": Kind("erm", lr_schedule="constant"),
     "hidden_layer_sizes": (8,),
     "max_epochs": 3,
     "batch_size": 16,
@@ -49,8 +50,8 @@ def classifier(**params):
     return ProbMixupClassifier(**(_TINY | params))
 
 
-def small(kind, **params):
-    return kind(**(_TINY | params))
+def small(make, **params):
+    return make(**(_TINY | params))
 
 
 @pytest.fixture
@@ -125,21 +126,21 @@ class InterruptedLoader(TensorLoader):
 
 
 class TestData:
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("make", ESTIMATORS)
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_value_in_X_that_is_not_finite(self, table, kind, value):
+    def test_value_in_X_that_is_not_finite(self, table, make, value):
         X, y = table
         X[3, 1] = value
         with pytest.raises(ValueError, match=r"(?s)Input X contains (NaN|infinity)"):
-            small(kind).fit(X, y)
+            small(make).fit(X, y)
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("make", ESTIMATORS)
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_value_in_y_that_is_not_finite(self, table, kind, value):
+    def test_value_in_y_that_is_not_finite(self, table, make, value):
         X, y = table
         y[3] = value
         with pytest.raises(ValueError, match=r"(?s)Input y contains (NaN|infinity)"):
-            small(kind).fit(X, y)
+            small(make).fit(X, y)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_value_at_prediction_that_is_not_finite(self, table, value):
@@ -149,51 +150,51 @@ class TestData:
         with pytest.raises(ValueError, match=r"Input X contains (NaN|infinity)"):
             fitted.predict_proba(X)
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("make", ESTIMATORS)
     @pytest.mark.parametrize("method", ["predict", "predict_proba"])
-    def test_other_number_of_features(self, table, kind, method):
+    def test_other_number_of_features(self, table, make, method):
         X, y = table
-        fitted = small(kind).fit(X, y)
+        fitted = small(make).fit(X, y)
         with pytest.raises(ValueError, match=r"X has 2 features.* expecting 3 features"):
             getattr(fitted, method)(X[:, :2])
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_other_number_of_features_in_partial_fit(self, table, kind):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_other_number_of_features_in_partial_fit(self, table, make):
         X, y = table
-        fitted = small(kind).partial_fit(X, y)
+        fitted = small(make).partial_fit(X, y)
         with pytest.raises(ValueError, match=r"X has 2 features.* expecting 3 features"):
             fitted.partial_fit(X[:, :2], y)
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_other_column_names(self, table, kind):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_other_column_names(self, table, make):
         X, y = table
-        fitted = small(kind).fit(pd.DataFrame(X, columns=["a", "b", "c"]), y)
+        fitted = small(make).fit(pd.DataFrame(X, columns=["a", "b", "c"]), y)
         with pytest.raises(ValueError, match=r"(?s)feature names should match.*- d"):
             fitted.predict(pd.DataFrame(X, columns=["a", "b", "d"]))
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_sparse_X(self, table, kind):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_sparse_X(self, table, make):
         X, y = table
         with pytest.raises(TypeError, match="Sparse data was passed for X, but dense"):
-            small(kind).fit(sparse.csr_array(X), y)
+            small(make).fit(sparse.csr_array(X), y)
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_complex_X(self, table, kind):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_complex_X(self, table, make):
         X, y = table
         with pytest.raises(ValueError, match="Complex data not supported"):
-            small(kind).fit(X + 1j, y)
+            small(make).fit(X + 1j, y)
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_words_in_X(self, table, kind):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_words_in_X(self, table, make):
         X, y = table
         X = X.astype(object)
         X[0, 0] = "seven"
         with pytest.raises(ValueError, match="could not convert string to float: 'seven'"):
-            small(kind).fit(X, y)
+            small(make).fit(X, y)
 
     @pytest.mark.parametrize("values", [["x", "y"], ["2020", "2021"], [0.5, np.nan]])
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_column_of_a_table_that_holds_no_numbers_is_named(self, table, kind, values):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_column_of_a_table_that_holds_no_numbers_is_named(self, table, make, values):
         X, y = table
         town = pd.Series(values * 30)
         if values[0] == "2020":
@@ -202,7 +203,7 @@ class TestData:
             town = town.astype("category")
         frame = pd.DataFrame({"a": X[:, 0], "town": town})
         with pytest.raises(ValueError, match="column 'town' of X, of type .*Encode"):
-            small(kind).fit(frame, y)
+            small(make).fit(frame, y)
 
     def test_column_of_a_name_that_occurs_twice(self, table):
         X, y = table
@@ -217,37 +218,37 @@ class TestData:
         with pytest.raises(ValueError, match="feature names should match"):
             est.predict(frame.assign(c="text"))
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("make", ESTIMATORS)
     @pytest.mark.parametrize(
         ("shape", "message"),
         [((0, 3), r"0 sample\(s\)"), ((1, 3), "1 sample"), ((4, 0), r"0 feature\(s\)")],
     )
-    def test_too_few_rows_or_columns(self, kind, shape, message):
+    def test_too_few_rows_or_columns(self, make, shape, message):
         with pytest.raises(ValueError, match=f"{message}.*minimum of [12] is required"):
-            small(kind).fit(np.ones(shape), np.arange(shape[0]) % 2)
+            small(make).fit(np.ones(shape), np.arange(shape[0]) % 2)
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_one_row_says_how_many_are_needed(self, kind):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_one_row_says_how_many_are_needed(self, make):
         with pytest.raises(ValueError, match="minimum of 2"):
-            small(kind).fit([[1.0, 2.0]], [1])
+            small(make).fit([[1.0, 2.0]], [1])
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_X_without_columns_axis(self, table, kind):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_X_without_columns_axis(self, table, make):
         X, y = table
         with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
-            small(kind).fit(X[:, 0], y)
+            small(make).fit(X[:, 0], y)
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_sequences_without_a_net_for_them(self, table, kind):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_sequences_without_a_net_for_them(self, table, make):
         X, y = table
         with pytest.raises(ValueError, match="Found array with dim 3"):
-            small(kind).fit(X[:, :, None], y)
+            small(make).fit(X[:, :, None], y)
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_X_and_y_of_different_length(self, table, kind):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_X_and_y_of_different_length(self, table, make):
         X, y = table
         with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[60, 59\]"):
-            small(kind).fit(X, y[:-1])
+            small(make).fit(X, y[:-1])
 
     def test_number_of_outputs_changes_in_partial_fit(self, table):
         X, y = table
@@ -346,11 +347,11 @@ class TestWeights:
             (np.ones(59), r"sample_weight.shape == \(59,\), expected \(60,\)"),
         ],
     )
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_sample_weight(self, table, kind, weight, message):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_sample_weight(self, table, make, weight, message):
         X, y = table
         with pytest.raises(ValueError, match=message):
-            small(kind).fit(X, y, sample_weight=weight)
+            small(make).fit(X, y, sample_weight=weight)
 
     @pytest.mark.parametrize("share", [-1.0, np.nan, np.inf])
     def test_class_weight(self, table, share):
@@ -390,7 +391,7 @@ class TestParameters:
         [
             (PredefinedSplit(-np.ones(60)), "gives 0 training and 0 validation rows of 60"),
             (PredefinedSplit(np.zeros(60)), "gives 0 training and 60 validation rows of 60"),
-            ("a,b", "'auto', 'holdout', 'cv', a splitter"),
+            ("a,b", "'auto', 'holdout', 'cv', a share, a number of folds"),
         ],
     )
     def test_validation_that_divides_nothing(self, table, splitter, message):
@@ -413,59 +414,84 @@ class TestParameters:
     def test_layer_that_does_not_exist(self, table, method):
         X, y = table
         with pytest.raises(ValueError, match="mixing_layer=2 with 1 hidden layers"):
-            regressor(method=method, mixing_layer=2).fit(X, y)
+            regressor(method=Kind(method, mixing_layer=2)).fit(X, y)
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("make", ESTIMATORS)
     @pytest.mark.parametrize(
         ("name", "value"),
         [
             ("alpha", -0.1),
             ("alpha", np.nan),
             ("alpha", "much"),
-            ("beta", -1e-9),
             ("n_neighbors", 0),
             ("n_neighbors", 2.5),
             ("pooling", "geometric"),
-            ("response", "mixed"),
-            ("n_mixes", 0),
             ("hidden_layer_sizes", 16),
             ("activation", "sigmoid"),
-            ("dropout", 1.0),
-            ("n_draws", 0),
             ("lr", 0.0),
             ("batch_size", 0),
+            ("batch_size", "all"),
             ("max_epochs", 0),
-            ("validation", 5),
-            ("validation_fraction", 0.0),
-            ("validation_fraction", 1.0),
-            ("n_iter_no_change", 0),
+            ("validation", 0.0),
+            ("validation", 1.0),
+            ("validation", 1.5),
+            ("validation", 1),
+            ("validation", True),
             ("net", torch.nn.Linear),
             ("callbacks", At(1, poison)),
             ("random_state", "seed"),
         ],
     )
-    def test_parameter_and_value_are_named(self, table, kind, name, value):
+    def test_parameter_and_value_are_named(self, table, make, name, value):
         X, y = table
-        with pytest.raises(InvalidParameterError, match=f"'{name}' parameter of {kind.__name__}"):
-            small(kind, **{name: value}).fit(X, y)
+        with pytest.raises(InvalidParameterError, match=f"'{name}' parameter of {make.__name__}"):
+            small(make, **{name: value}).fit(X, y)
 
-    @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("name", ["alpha", "beta"])
-    def test_infinite_mixing_parameters(self, table, kind, name):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("method", "auto"),
+            ("alpha", None),
+            ("alpha", np.inf),
+            ("beta", -1e-9),
+            ("beta", np.inf),
+            ("response", "mixed"),
+            ("n_mixes", 0),
+            ("objective", "log"),
+            ("dropout", 1.0),
+            ("mixing_layer", -1),
+            ("embedding_variance", "none"),
+            ("n_draws", 0),
+            ("n_train_draws", 0),
+            ("variance_weighting", 1.1),
+            ("monitor", "loss"),
+            ("lr_schedule", "linear"),
+            ("n_iter_no_change", 0),
+        ],
+    )
+    def test_parameter_and_value_of_a_kind_are_named(self, table, make, name, value):
         X, y = table
-        with pytest.raises(ValueError, match=f"{name}.*inf"):
-            small(kind, method="probmix", response="expected", **{name: np.inf}).fit(X, y)
+        method = Kind("probmix", response="expected").updated(**{name: value})
+        with pytest.raises(InvalidParameterError, match=f"'{name}' parameter of Kind.*{value!r}"):
+            small(make, method=["erm", method]).fit(X, y)
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_unknown_method_is_told_which_exist(self, table, kind):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_infinite_alpha(self, table, make):
+        X, y = table
+        with pytest.raises(InvalidParameterError, match="'alpha' parameter.*inf"):
+            small(make, method="probmix", alpha=np.inf).fit(X, y)
+
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_unknown_method_is_told_which_exist(self, table, make):
         X, y = table
         with pytest.raises(ValueError, match="method") as error:
-            small(kind, method="cutmix").fit(X, y)
+            small(make, method="cutmix").fit(X, y)
         for name in ("erm", "mixup", "manifold-mixup", "m-probmix", "probmix", "cutmix"):
             assert f"'{name}'" in str(error.value)
 
     @pytest.mark.parametrize(
-        ("kind", "names"),
+        ("make", "names"),
         [
             (
                 ProbMixupRegressor,
@@ -474,21 +500,21 @@ class TestParameters:
             (ProbMixupClassifier, "categorical bernoulli"),
         ],
     )
-    def test_unknown_family_is_told_which_exist(self, table, kind, names):
+    def test_unknown_family_is_told_which_exist(self, table, make, names):
         X, y = table
         with pytest.raises(InvalidParameterError, match="'family' parameter") as error:
-            small(kind, family="cauchy").fit(X, y)
+            small(make, family="cauchy").fit(X, y)
         for name in [*names.split(), "cauchy"]:
             assert f"'{name}'" in str(error.value)
 
     @pytest.mark.parametrize(
-        ("kind", "family"),
+        ("make", "family"),
         [(ProbMixupRegressor, "categorical"), (ProbMixupClassifier, "normal")],
     )
-    def test_family_of_the_other_estimator(self, table, kind, family):
+    def test_family_of_the_other_estimator(self, table, make, family):
         X, y = table
         with pytest.raises((ValueError, TypeError), match="family"):
-            small(kind, family=get_family(family)).fit(X, y)
+            small(make, family=get_family(family)).fit(X, y)
 
     @pytest.mark.parametrize("sizes", [(0,), (-3,), (2.5,), (True,), ("many",), [[3]]])
     def test_layers_that_cannot_be(self, table, sizes):
@@ -496,13 +522,14 @@ class TestParameters:
         with pytest.raises((ValueError, TypeError), match="hidden_layer_sizes"):
             regressor(hidden_layer_sizes=sizes).fit(X, y)
         with pytest.raises((ValueError, TypeError), match="hidden_layer_sizes"):
-            regressor(method=[{"method": "erm", "hidden_layer_sizes": sizes}]).fit(X, y)
+            # Explicit sizes would go before those of the kind.
+            regressor(method=[Kind(hidden_layer_sizes=sizes)], hidden_layer_sizes=None).fit(X, y)
 
     @pytest.mark.parametrize("n_neighbors", [16, 60, 100])
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_more_neighbours_than_rows(self, table, kind, n_neighbors):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_more_neighbours_than_rows(self, table, make, n_neighbors):
         X, y = table
-        estimator = small(kind, method="probmix", n_neighbors=n_neighbors, validation_fraction=0.75)
+        estimator = small(make, method="probmix", n_neighbors=n_neighbors, validation=0.75)
         with pytest.raises(ValueError, match=rf"n_neighbors={n_neighbors} for 15 training rows"):
             estimator.fit(X, y)
 
@@ -511,17 +538,51 @@ class TestParameters:
         X, _ = table
         y = np.full(60, 0.5 if family == "beta" else 1.0)
         with pytest.raises(ValueError, match="response='pooled'.*use response='expected'"):
-            regressor(method="probmix", family=family, response="pooled").fit(X, y)
+            regressor(method=Kind("probmix", response="pooled"), family=family).fit(X, y)
 
     def test_pooled_labels_without_smoothing(self, table):
         X, y = table
         with pytest.raises(ValueError, match=r"response='pooled'.*beta > 0.*response='expected'"):
-            classifier(method="probmix", response="pooled").fit(X, y)
+            classifier(method=Kind("probmix", response="pooled")).fit(X, y)
 
     def test_random_embedding_without_a_hidden_layer(self, table):
         X, y = table
         with pytest.raises(ValueError, match="mixing_layer=1 with 0 hidden layers"):
             regressor(method="m-probmix", hidden_layer_sizes=()).fit(X, y)
+
+    @pytest.mark.parametrize("n_members", [1, 3, 7])
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_members_that_are_no_multiple_of_the_folds(self, table, make, n_members):
+        X, y = table
+        message = rf"n_members={n_members}, validation=2: each member .*members for all of them"
+        with pytest.raises(ValueError, match=message):
+            small(make, validation=2, n_members=n_members).fit(X, y)
+
+    def test_more_folds_than_rows(self, table):
+        X, y = table
+        with pytest.raises(ValueError, match="validation=61: .* 61 folds of 60 rows"):
+            regressor(validation=61, n_members=61).fit(X, y)
+
+    def test_more_folds_than_groups(self, table):
+        X, y = table
+        with pytest.raises(ValueError, match="groups holds 3 .*groups; expected at least 4"):
+            regressor(validation=4, n_members=8).fit(X, y, groups=np.arange(60) % 3)
+
+    @pytest.mark.parametrize("pairs", [[], [([], [])], [(np.arange(60), [])]])
+    def test_pairs_that_divide_nothing(self, table, pairs):
+        X, y = table
+        n_train = len(pairs[0][0]) if pairs else 0
+        with pytest.raises(ValueError, match=f"gives {n_train} training and 0 validation rows of"):
+            regressor(validation=pairs).fit(X, y)
+
+    @pytest.mark.parametrize("family", ["gamma", "beta", "poisson", "bernoulli"])
+    def test_calibration_of_a_family_that_has_none(self, table, family):
+        X, _ = table
+        y = np.full(60, 0.5 if family == "beta" else 1.0)
+        name = type(get_family(family)).__name__
+        with pytest.raises(ValueError, match=f"calibration='on': {name}.*expected 'auto' or 'off'"):
+            regressor(family=family, calibration="on").fit(X, y)
+        assert regressor(family=family, calibration="auto").fit(X, y).calibration_ is None
 
     def test_two_ways_to_ask_for_a_spread(self, table):
         X, y = table
@@ -578,10 +639,10 @@ _NOT_FITTED = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "method"), _NOT_FITTED)
-def test_prediction_before_fit(table, kind, method):
-    with pytest.raises(NotFittedError, match=f"This {kind.__name__} instance is not fitted"):
-        getattr(kind(), method)(table[0])
+@pytest.mark.parametrize(("make", "method"), _NOT_FITTED)
+def test_prediction_before_fit(table, make, method):
+    with pytest.raises(NotFittedError, match=f"This {make.__name__} instance is not fitted"):
+        getattr(make(), method)(table[0])
 
 
 def _bad_X(X, y):
@@ -622,8 +683,8 @@ _FAILURES = {
 }
 
 
-def _make(kind, **params):
-    return small(kind, **({"family": "bernoulli"} if kind is ProbMixupRegressor else {}), **params)
+def _make(make, **params):
+    return small(make, **({"family": "bernoulli"} if make is ProbMixupRegressor else {}), **params)
 
 
 def _attempt(failure, estimator, X, y):
@@ -636,17 +697,17 @@ def _attempt(failure, estimator, X, y):
     return before, vars(estimator)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("make", ESTIMATORS)
 @pytest.mark.parametrize("failure", _FAILURES)
 class TestFailedFitChangesNothing:
-    def test_of_an_unfitted_estimator(self, table, kind, failure):
-        before, after = _attempt(failure, _make(kind), *table)
+    def test_of_an_unfitted_estimator(self, table, make, failure):
+        before, after = _attempt(failure, _make(make), *table)
         assert after == before
 
     @pytest.mark.parametrize("warm_start", [False, True])
-    def test_of_a_fitted_one(self, table, kind, failure, warm_start):
+    def test_of_a_fitted_one(self, table, make, failure, warm_start):
         X, y = table
-        estimator = _make(kind, warm_start=warm_start).fit(X, y)
+        estimator = _make(make, warm_start=warm_start).fit(X, y)
         expected = np.asarray(estimator.predict_proba(X))
         weights = copy.deepcopy(estimator.net_.module_.state_dict())
         before, after = _attempt(failure, estimator, X, y)
@@ -656,9 +717,9 @@ class TestFailedFitChangesNothing:
         state = estimator.net_.module_.state_dict()
         assert all(torch.equal(state[name], weights[name]) for name in weights)
 
-    def test_of_one_that_goes_on_in_passes(self, table, kind, failure):
+    def test_of_one_that_goes_on_in_passes(self, table, make, failure):
         X, y = table
-        estimator = _make(kind, warm_start=True).partial_fit(X, y)
+        estimator = _make(make, warm_start=True).partial_fit(X, y)
         twin = pickle.loads(pickle.dumps(estimator))
         _attempt(failure, estimator, X, y)
         assert_array_equal(
@@ -673,11 +734,11 @@ class TestDivergence:
         with pytest.raises(ValueError, match=r"diverged.*lower lr \(now 0\.003\)"):
             regressor(callbacks=[At(1, poison)]).fit(X, y)
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_of_its_own_accord(self, table, kind):
+    @pytest.mark.parametrize("make", ESTIMATORS)
+    def test_of_its_own_accord(self, table, make):
         X, y = table
         with pytest.raises(ValueError, match=r"diverged.*lower lr \(now 1e\+30\)"):
-            small(kind, lr=1e30).fit(X, y)
+            small(make, lr=1e30).fit(X, y)
 
     def test_with_a_module_whose_output_may_not_be_natural_parameters(self, table):
         X, y = table
@@ -719,29 +780,30 @@ class TestDivergence:
         assert caught[0].filename == __file__
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("make", ESTIMATORS)
 @pytest.mark.parametrize("method", ["erm", "probmix", "manifold-mixup"])
 class TestInterruption:
-    def test_later_keeps_the_best_weights_and_says_so(self, table, kind, method):
+    def test_later_keeps_the_best_weights_and_says_so(self, table, make, method):
         X, y = table
-        estimator = small(kind, method=method, max_epochs=20, callbacks=[At(4, interrupt)])
+        method = Kind(method, lr_schedule="constant")
+        estimator = small(make, method=method, max_epochs=20, callbacks=[At(4, interrupt)])
         with pytest.warns(UserWarning, match=r"interrupted in epoch 4\b.*epoch 3"):
             estimator.fit(X, y)
-        expected = small(kind, method=method, max_epochs=3).fit(X, y)
+        expected = small(make, method=method, max_epochs=3).fit(X, y)
         assert_array_equal(
             np.asarray(estimator.predict_proba(X)), np.asarray(expected.predict_proba(X))
         )
 
-    def test_leaves_no_hook(self, table, kind, method):
+    def test_leaves_no_hook(self, table, make, method):
         X, y = table
-        estimator = small(kind, method=method, max_epochs=20, callbacks=[At(4, interrupt)])
+        estimator = small(make, method=method, max_epochs=20, callbacks=[At(4, interrupt)])
         with pytest.warns(UserWarning, match="interrupted"):
             estimator.fit(X, y)
         assert not any(module._forward_hooks for module in estimator.net_.module_.modules())
 
-    def test_in_the_first_epoch_reaches_the_user(self, table, kind, method):
+    def test_in_the_first_epoch_reaches_the_user(self, table, make, method):
         X, y = table
-        estimator = small(kind, method=method, callbacks=[At(1, interrupt)])
+        estimator = small(make, method=method, callbacks=[At(1, interrupt)])
         before = vars(estimator).copy()
         with pytest.raises(KeyboardInterrupt):
             estimator.fit(X, y)
@@ -796,9 +858,9 @@ class TestInterruptionElsewhere:
             estimator.predict(X)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_good_input_gives_no_warning(table, kind):
+@pytest.mark.parametrize("make", ESTIMATORS)
+def test_good_input_gives_no_warning(table, make):
     X, y = table
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        small(kind, method="m-probmix").fit(X, y).predict(X)
+        small(make, method="m-probmix").fit(X, y).predict(X)

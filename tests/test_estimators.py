@@ -1,5 +1,6 @@
 """The two estimators: what they predict, in which units, and from which rows they learn."""
 
+import copy
 import multiprocessing
 import os
 import pickle
@@ -16,7 +17,13 @@ from one_network import ONE_NETWORK
 from sample_y import UNITS, sample_y
 from sklearn.base import clone
 from sklearn.datasets import make_classification
-from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, StratifiedKFold
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    PredefinedSplit,
+    StratifiedKFold,
+    TimeSeriesSplit,
+)
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
@@ -34,22 +41,27 @@ from sklearn_probmix.metrics import nll
 
 METHODS = ["erm", "mixup", "manifold-mixup", "probmix", "m-probmix"]
 _TINY = ONE_NETWORK | {
-    "method": "m-probmix",
     "hidden_layer_sizes": (16,),
     "max_epochs": 3,
     "batch_size": 32,
     "lr": 0.02,
-    "n_draws": 8,
     "random_state": 0,
 }
 
 
-def regressor(**params):
-    return ProbMixupRegressor(**(_TINY | params))
+def kind(method, **params):
+    """Make a kind like that of the other tests here; a kind or a list stays as it is."""
+    if isinstance(method, str):
+        return ONE_NETWORK["method"].updated(method=method, **{"n_draws": 8} | params)
+    return method
 
 
-def classifier(**params):
-    return ProbMixupClassifier(**(_TINY | params))
+def regressor(method="m-probmix", **params):
+    return ProbMixupRegressor(**(_TINY | {"method": kind(method)} | params))
+
+
+def classifier(method="m-probmix", **params):
+    return ProbMixupClassifier(**(_TINY | {"method": kind(method)} | params))
 
 
 def make_table(n_rows=80, n_features=3, seed=0):
@@ -80,7 +92,8 @@ class TrainingRows(Callback):
     """Remember the rows that the last fit trained on."""
 
     def on_train_begin(self, net, X=None, y=None, **kwargs):
-        self.X_ = X.X.numpy()
+        self.rows_ = X.rows.numpy()
+        self.X_ = X.table.X[X.rows].numpy()
 
 
 class RecordingSplitter:
@@ -191,7 +204,7 @@ class TestRegressor:
         assert_allclose(est.predict_proba(X).cdf(quantiles), np.outer([0.1, 0.5, 0.9], y * 0 + 1))
 
     def test_random_embedding_gives_one_component_per_draw(self, table):
-        est = regressor(n_draws=5).fit(*table)
+        est = regressor(kind("m-probmix", n_draws=5)).fit(*table)
         assert est.predict_proba(table[0]).n_components == 5
 
     def test_epistemic_variance_is_that_of_the_draws_only(self, table):
@@ -350,7 +363,8 @@ class TestClassifier:
 
     def test_pooled_labels(self, classes):
         X, y = classes
-        est = classifier(method="probmix", response="pooled", beta=0.1, max_epochs=20).fit(X, y)
+        method = kind("probmix", response="pooled", beta=0.1)
+        est = classifier(method, max_epochs=20).fit(X, y)
         assert est.score(X, y) > 0.7
 
     @pytest.mark.parametrize(
@@ -444,7 +458,7 @@ class TestRandomness:
     @pytest.mark.parametrize("n_neighbors", [None, 3])
     @pytest.mark.parametrize("method", METHODS)
     def test_same_seed_same_bits(self, table, method, n_neighbors):
-        params = {"method": method, "n_neighbors": n_neighbors, "dropout": 0.1}
+        params = {"method": kind(method, dropout=0.1), "n_neighbors": n_neighbors}
         first, second = (
             [est.fit(X, y).predict_proba(X) for est, X, y in self._pair(table, params)]
             for _ in range(2)
@@ -466,7 +480,7 @@ class TestRandomness:
 
     @pytest.mark.parametrize("method", METHODS)
     def test_global_generators_are_left_alone(self, table, method):
-        for est, X, y in self._pair(table, {"method": method, "dropout": 0.1}):
+        for est, X, y in self._pair(table, {"method": kind(method, dropout=0.1)}):
             expected = self._draws()
             self._draws(draw=False)
             est.fit(X, y)
@@ -489,13 +503,13 @@ class TestRandomness:
         for seed in (0, 1):
             np.random.seed(seed)  # noqa: NPY002
             torch.manual_seed(seed)
-            predictions.append(regressor(dropout=0.1).fit(X, y).predict(X))
+            predictions.append(regressor(kind("m-probmix", dropout=0.1)).fit(X, y).predict(X))
         assert_array_equal(*predictions)
 
     def test_fits_in_threads_do_not_disturb_each_other(self):
         X, y = make_table(n_rows=150)
         estimators = [
-            regressor(method="m-probmix", dropout=0.1, max_epochs=15, random_state=seed)
+            regressor(kind("m-probmix", dropout=0.1), max_epochs=15, random_state=seed)
             for seed in range(2)
         ]
         alone = [clone(est).fit(X, y).predict(X) for est in estimators]
@@ -650,10 +664,10 @@ def _validation_loss(est, X, y):
 
 
 class TestValidation:
-    @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
+    @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.3, 0.5])
     def test_fraction(self, table, fraction):
         X, y = table
-        est = regressor(validation_fraction=fraction, callbacks=[("rows", TrainingRows())])
+        est = regressor(validation=fraction, callbacks=[("rows", TrainingRows())])
         assert len(training_rows(est.fit(X, y))) == round(len(X) * (1 - fraction))
 
     def test_hold_out_of_classes_is_stratified(self):
@@ -683,6 +697,31 @@ class TestValidation:
         trained = est.scaler_.inverse_transform(training_rows(est))
         assert_allclose(trained, X[train], rtol=1e-5, atol=1e-6)
 
+    def test_first_of_a_list_of_pairs(self, table):
+        X, y = table
+        pairs = list(KFold(5, shuffle=True, random_state=0).split(X))
+        of_list = regressor(validation=pairs, callbacks=[("rows", TrainingRows())]).fit(X, y)
+        assert_array_equal(dict(of_list.net_.callbacks_)["rows"].rows_, pairs[0][0])
+        of_splitter = regressor(validation=KFold(5, shuffle=True, random_state=0)).fit(X, y)
+        assert_array_equal(of_list.predict(X), of_splitter.predict(X))
+
+    def test_places_of_pairs_count_rows_of_no_weight_too(self, table):
+        X, y = table
+        pair = np.arange(10, 50), np.arange(50, 80)
+        est = regressor(validation=[pair]).fit(X, y, sample_weight=np.arange(80) >= 10.0)
+        rest = regressor(validation=[(pair[0] - 10, pair[1] - 10)]).fit(X[10:], y[10:])
+        assert_allclose(est.predict(X), rest.predict(X), rtol=1e-6, atol=1e-7)
+
+    def test_rows_that_a_splitter_leaves_out_are_counted_in_a_warning(self, table):
+        message = "20 training and 20 validation rows; 40 of 80 rows are not used"
+        with pytest.warns(UserWarning, match=message) as caught:
+            est = regressor(validation=TimeSeriesSplit(3)).fit(*table)
+        assert caught[0].filename == __file__
+        first = [(np.arange(20), np.arange(20, 40))]
+        with pytest.warns(UserWarning, match=message):
+            expected = regressor(validation=first).fit(*table)
+        assert_array_equal(est.predict(table[0]), expected.predict(table[0]))
+
     @pytest.mark.parametrize("validation", ["holdout", GroupKFold(5)])
     def test_groups_are_never_divided(self, table, validation):
         X, y = table
@@ -704,7 +743,7 @@ class TestValidation:
     @pytest.mark.parametrize("method", ["erm", "probmix", "m-probmix"])
     def test_loss_of_the_best_epoch_is_that_of_the_fitted_estimator(self, table, method):
         X, y = table
-        est = regressor(method=method, max_epochs=30, early_stopping=False)
+        est = regressor(kind(method, n_iter_no_change=None), max_epochs=30)
         est.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
         losses = [epoch["valid_loss"] for epoch in est.history_]
         assert est.best_epoch_ == 1 + np.argmin(losses)
@@ -726,14 +765,14 @@ class TestValidation:
 
     def test_early_stopping_waits_as_long_as_it_is_told(self, table):
         X, y = table
-        est = regressor(method="erm", max_epochs=500, lr=0.05, n_iter_no_change=7)
+        est = regressor(kind("erm", n_iter_no_change=7), max_epochs=500, lr=0.05)
         est.fit(X, y, X_val=X, y_val=np.random.default_rng(0).permutation(y))
         assert est.n_iter_ == est.best_epoch_ + 7 < 500
 
     def test_no_early_stopping_runs_all_epochs(self, table):
-        X, y = table
-        est = regressor(method="erm", max_epochs=60, lr=0.05, n_iter_no_change=1)
-        assert est.set_params(early_stopping=False).fit(X, y).n_iter_ == 60
+        est = regressor(kind("erm", n_iter_no_change=1), max_epochs=60, lr=0.05)
+        assert clone(est).fit(*table).n_iter_ < 60
+        assert est.set_params(method__n_iter_no_change=None).fit(*table).n_iter_ == 60
 
     def test_none_trains_on_all_rows_and_keeps_the_last_epoch(self, table):
         X, y = table
@@ -757,6 +796,90 @@ class TestValidation:
         est.fit(X, y, sample_weight=weight)
         best = min(epoch["valid_loss"] for epoch in est.history_)
         assert _validation_loss(est, X[40:60], y[40:60]) == pytest.approx(best, abs=1e-4)
+
+
+def _fitted_in_folds(make, X, y, **params):
+    """Fit an ensemble, and tell who held which row out, (n_members, n)."""
+    est = make(callbacks=[("rows", TrainingRows())], **params).fit(X, y)
+    trained = dict(est.net_.callbacks_)["rows"].rows_.T
+    return est, np.array([~np.isin(np.arange(len(X)), rows) for rows in trained])
+
+
+def _member(est, make, number, X, y, **params):
+    """One member of every kind, alone, as if the fit had been of it only."""
+    single = make(**params | {"n_members": 1, "validation": None}).fit(X, y)
+    for own, ensemble in zip(single.nets_, est.nets_, strict=True):
+        own.module_.load_state_dict(ensemble.module_.state_of(number))
+    single.weights_ = est.weights_
+    return single
+
+
+class TestFolds:
+    """A number of folds, of which several members may share one."""
+
+    @pytest.mark.parametrize(("n_members", "n_folds"), [(2, 2), (3, 3), (6, 3), (8, 2)])
+    def test_every_row_is_held_out_by_as_many_members(self, table, n_members, n_folds):
+        _, held_out = _fitted_in_folds(regressor, *table, n_members=n_members, validation=n_folds)
+        assert (held_out.sum(0) == n_members // n_folds).all()
+        assert_allclose(held_out.sum(1), len(table[0]) / n_folds, atol=1)
+        # Members that are as many apart as there are folds share one; others share no row.
+        shared = held_out.astype(int) @ held_out.T
+        same = np.subtract.outer(np.arange(n_members), np.arange(n_members)) % n_folds == 0
+        assert ((shared > 0) == same).all()
+
+    def test_as_many_folds_as_members_are_those_of_cv(self, table):
+        X, y = table
+        folds, cv = (regressor(n_members=4, validation=how).fit(X, y) for how in (4, "cv"))
+        assert_array_equal(folds.predict(X), cv.predict(X))
+        assert folds.oof_scores_ == cv.oof_scores_
+
+    @pytest.mark.parametrize("method", ["erm", "m-probmix", ["erm", "probmix"]])
+    @pytest.mark.parametrize("n_members", [3, 6])
+    def test_out_of_fold_mixes_the_members_that_held_the_row_out(self, table, method, n_members):
+        X, y = table
+        params = {"method": kind(method), "n_members": n_members, "validation": 3}
+        est, held_out = _fitted_in_folds(regressor, X, y, **params)
+        density, mean = np.zeros((2, n_members, len(y)))
+        for number in range(n_members):
+            member = _member(est, regressor, number, X, y, **params)
+            density[number] = np.exp(member.predict_proba(X).logpdf(y))
+            mean[number] = member.predict(X)
+        n_holders = n_members // 3
+        oof = est.oof_predictive_
+        assert_allclose(np.exp(oof.logpdf(y)), (held_out * density).sum(0) / n_holders, rtol=1e-5)
+        assert_allclose(oof.mean(), (held_out * mean).sum(0) / n_holders, rtol=1e-4, atol=1e-5)
+        assert_allclose(est.predict(X), mean.mean(0), rtol=1e-4, atol=1e-5)
+        # Those who trained on a row would have given another density.
+        assert np.abs(density.mean(0) - np.exp(oof.logpdf(y))).max() > 1e-3
+        assert est.oof_scores_["nll"] == pytest.approx(nll(y, oof))
+
+    def test_out_of_fold_probabilities_of_classes(self, classes):
+        X, y = classes
+        params = {"method": "erm", "n_members": 4, "validation": 2}
+        est, held_out = _fitted_in_folds(classifier, X, y, **params)
+        p = [_member(est, classifier, m, X, y, **params).predict_proba(X) for m in range(4)]
+        expected = (held_out[:, :, None] * np.array(p)).sum(0) / 2
+        assert_allclose(est.oof_predictive_, expected, rtol=1e-5)
+
+    def test_folds_of_classes_are_stratified(self, classes):
+        X, y = classes
+        _, held_out = _fitted_in_folds(classifier, X, y, n_members=4, validation=4)
+        counts = np.array([np.bincount(y[rows]) for rows in held_out])
+        assert np.ptp(counts, axis=0).max() <= 1
+
+    def test_folds_keep_groups_together(self, table):
+        X, y = table
+        groups = np.arange(len(y)) // 8
+        rows = [("rows", TrainingRows())]
+        est = regressor(n_members=4, validation=2, callbacks=rows).fit(X, y, groups=groups)
+        for own in dict(est.net_.callbacks_)["rows"].rows_.T:
+            _, counts = np.unique(groups[own[own >= 0]], return_counts=True)
+            assert (counts == 8).all()
+
+    def test_a_single_table_of_few_rows_may_be_divided_by_request(self):
+        X, y = np.arange(12.0).reshape(6, 2), np.arange(6.0)
+        _, held_out = _fitted_in_folds(regressor, X, y, n_members=6, validation=6)
+        assert_array_equal(held_out.sum(0), 1)
 
 
 class TestFewRows:
@@ -788,7 +911,7 @@ class TestFewRows:
         X, y = np.arange(12.0)[:, None], np.arange(12) % 4
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The h.* not stratified", UserWarning)
-            est = classifier(method="erm", validation_fraction=fraction).fit(X, y)
+            est = classifier(method="erm", validation=fraction).fit(X, y)
         assert est.predict_proba(X).shape == (12, 4)
 
 
@@ -830,7 +953,8 @@ class TestGoingOn:
 
     def test_warm_start_repeats_the_schedule_of_the_step_size(self, table):
         X, y = table
-        est = regressor(warm_start=True, validation=None, lr_schedule="cosine", max_epochs=4)
+        cosine = kind("m-probmix", lr_schedule="cosine")
+        est = regressor(cosine, warm_start=True, validation=None, max_epochs=4)
         est.fit(X, y).fit(X, y)
         expected = est.lr * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2
         assert_allclose(est.net_.history[:, "event_lr"], np.tile(expected, 2))
@@ -884,13 +1008,80 @@ class TestGoingOn:
         after = est.partial_fit(X, y).predict(X)
         assert 0 < np.abs(after - before).mean() < 0.3
 
-    def test_a_copy_taken_before_is_not_changed(self, table):
+    @pytest.mark.parametrize("n_members", [1, 2])
+    @pytest.mark.parametrize("own", [False, True])
+    @pytest.mark.parametrize("how", ["fit", "partial_fit"])
+    def test_the_net_of_before_is_not_changed(self, table, how, own, n_members):
         X, y = table
-        est = regressor(warm_start=True).fit(X, y)
+        net = NeuralNet(DenseNet, NegativeLogLikelihood, max_epochs=3) if own else None
+        est = regressor("probmix", net=net, n_members=n_members, warm_start=True).fit(X, y)
         net, expected = est.net_, est.predict(X)
-        est.fit(X, y)
-        est.nets_, est.net_.history = [net], net.history
+        history, callbacks = list(net.history), list(net.callbacks_)
+        epochs = copy.deepcopy(history)
+        optimizer = copy.deepcopy(net.optimizer_.state_dict())
+        getattr(est, how)(X, y)
+        assert est.net_ is not net
+        assert len(est.net_.history) == 3 + (3 if how == "fit" else 1)
+        assert list(net.history) == history == epochs
+        assert list(net.callbacks_) == callbacks
+        torch.testing.assert_close(net.optimizer_.state_dict(), optimizer, rtol=0, atol=0)
+        assert (est.predict(X) != expected).any()
+        est.nets_ = [net]
         assert_array_equal(est.predict(X), expected)
+
+    @pytest.mark.parametrize("how", ["fit", "partial_fit"])
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ({"method": "erm"}, "method"),
+            ({"method": kind("mixup")}, "method"),
+            ({"method__method": "m-probmix"}, "method"),
+            ({"method": ["erm", "probmix"]}, "method"),
+            ({"hidden_layer_sizes": (16, 16)}, "hidden_layer_sizes"),
+            ({"hidden_layer_sizes": None}, "hidden_layer_sizes"),
+            ({"method__dropout": 0.5}, "dropout"),
+            ({"method__mixing_layer": 0}, "mixing_layer"),
+            ({"method__variance_weighting": 0.5}, "variance_weighting"),
+            ({"activation": "tanh"}, "activation"),
+            ({"n_knots": 4}, r"knots=\[3, 4\]"),
+            ({"n_members": 2}, "n_members"),
+            ({"family": "homoscedastic-normal"}, "family"),
+        ],
+        ids=str,
+    )
+    def test_a_change_of_the_networks_is_refused_by_name(self, table, change, named, how):
+        X, y = table
+        est = regressor("probmix", warm_start=True).fit(X, y)
+        expected, before = est.predict(X), vars(est).copy()
+        asked = est.method
+        est.method = clone(asked)
+        est.set_params(**change)
+        with pytest.raises(ValueError, match=rf"changed since fit: .* networks of {named}.*anew"):
+            getattr(est, how)(X, y)
+        vars(est).update({name: before[name] for name in est.get_params(deep=False)})
+        assert vars(est) == before
+        assert_array_equal(est.predict(X), expected)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"alpha": 1.0},
+            {"pooling": "linear"},
+            {"n_neighbors": 3},
+            {"lr": 0.01},
+            {"batch_size": "full"},
+            {"validation": 0.4},
+            {"method__beta": 0.1},
+            {"method__n_iter_no_change": None},
+        ],
+        ids=str,
+    )
+    def test_what_is_no_part_of_the_networks_may_change(self, table, change):
+        X, y = table
+        est = regressor("probmix", warm_start=True).fit(X, y)
+        before = est.predict(X)
+        assert len(est.set_params(**change).fit(X, y).history_) == 6
+        assert (est.predict(X) != before).any()
 
 
 class FirstBatch(Callback):
@@ -910,8 +1101,8 @@ class TestNets:
         return NeuralNet(module, NegativeLogLikelihood, **params)
 
     @pytest.mark.parametrize("method", ["erm", "mixup", "manifold-mixup", "probmix"])
-    @pytest.mark.parametrize(("kind", "classes"), [("regressor", None), ("classifier", 3)])
-    def test_module_is_told_sizes_and_family(self, table, method, kind, classes):
+    @pytest.mark.parametrize("classes", [None, 3])
+    def test_module_is_told_sizes_and_family(self, table, method, classes):
         X, y = table
         kwargs = {"net": self._net(), "method": method, "random_state": 0}
         if classes:
@@ -1025,8 +1216,8 @@ class LearningRates(Callback):
 
 @pytest.mark.parametrize("where", ["net", "callbacks"])
 class TestCallbacksOfTheUser:
-    def _fit(self, where, callbacks, X, y, **params):
-        common = {"method": "probmix", "random_state": 0, "early_stopping": False} | params
+    def _fit(self, where, callbacks, X, y):
+        common = {"method": kind("probmix", n_iter_no_change=None), "random_state": 0}
         if where == "net":
             net = NeuralNet(
                 FixedNet, NegativeLogLikelihood, max_epochs=60, lr=0.05, callbacks=callbacks
@@ -1082,7 +1273,7 @@ def test_kernel_around_the_responses_widens_the_predictions():
     X, y = make_table(n_rows=300)
     plain, smoothed = (
         np.median(
-            regressor(method="probmix", beta=beta, alpha=0.1, max_epochs=30)
+            regressor(kind("probmix", beta=beta), alpha=0.1, max_epochs=30)
             .fit(X, y)
             .predict(X, return_std=True)[1]
         )

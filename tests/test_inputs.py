@@ -309,11 +309,11 @@ def test_the_table_of_the_docs_has_the_rows_that_are_tried_here():
     assert list(ANSWERS) == list(CASES)
 
 
-def answers_to(kind):
+def answers_to(start):
     return [
         pytest.param(given, case, id=f"{given[:50]} {number}")
         for given, answer in ANSWERS.items()
-        if answer.startswith(kind)
+        if answer.startswith(start)
         for number, case in enumerate(CASES[given])
     ]
 
@@ -321,8 +321,8 @@ def answers_to(kind):
 @pytest.mark.filterwarnings("error", "ignore:X has feature names:UserWarning")
 @pytest.mark.parametrize(("given", "case"), answers_to("`"))
 def test_refusals(given, case):
-    kind, _, message = ANSWERS[given].strip("`").partition(": ")
-    with pytest.raises({"ValueError": ValueError, "TypeError": TypeError}[kind]) as error:
+    error_type, _, message = ANSWERS[given].strip("`").partition(": ")
+    with pytest.raises({"ValueError": ValueError, "TypeError": TypeError}[error_type]) as error:
         case()
     pattern = ".*".join(map(re.escape, message.split("...")))
     assert re.fullmatch(pattern, str(error.value), re.DOTALL), error.value

@@ -22,6 +22,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from sklearn_probmix import (
+    Kind,
     NegativeLogLikelihood,
     PredictiveDistribution,
     ProbMixupClassifier,
@@ -42,10 +43,11 @@ EXPECTED_FAILURES = {
 
 METHODS = ["erm", "mixup", "manifold-mixup", "probmix", "m-probmix"]
 # Enough for the R2 and the accuracy that two of the checks ask for.
-_SMALL = ONE_NETWORK | {"hidden_layer_sizes": (16,), "max_epochs": 12, "lr": 0.03, "n_draws": 8}
+_SMALL = ONE_NETWORK | {"hidden_layer_sizes": (16,), "max_epochs": 12, "lr": 0.03}
+_KINDS = {method: Kind(method, lr_schedule="constant", n_draws=8) for method in METHODS}
 _VARIANTS = [
-    *({"method": method} for method in METHODS),
-    {"method": "probmix", "n_neighbors": 2, "pooling": "linear"},
+    *({"method": kind} for kind in _KINDS.values()),
+    {"method": _KINDS["probmix"], "n_neighbors": 2, "pooling": "linear"},
 ]
 _TINY = ONE_NETWORK | {"hidden_layer_sizes": (8,), "max_epochs": 2, "random_state": 0}
 
@@ -67,7 +69,7 @@ class TrainingRows(Callback):
     """Remember the rows that the last fit trained on."""
 
     def on_train_begin(self, net, X=None, y=None, **kwargs):
-        self.X_ = X.X.numpy()
+        self.X_ = X.table.X[X.rows].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -112,33 +114,49 @@ def test_only_these_two_checks_are_excused():
     assert len(EXPECTED_FAILURES) == 2
 
 
-@pytest.mark.parametrize("kind", [ProbMixupRegressor, ProbMixupClassifier])
+@pytest.mark.parametrize("make", [ProbMixupRegressor, ProbMixupClassifier])
 class TestParameters:
-    def test_set_params_undoes_get_params(self, kind):
-        params = kind(method="erm", alpha=0.7, hidden_layer_sizes=(3, 2)).get_params()
-        assert kind().set_params(**params).get_params() == params
+    def test_set_params_undoes_get_params(self, make):
+        params = make(method="erm", alpha=0.7, hidden_layer_sizes=(3, 2)).get_params()
+        assert make().set_params(**params).get_params() == params
 
-    def test_clone_copies_parameters_and_no_fit(self, kind, classes):
+    def test_kinds_are_parameters_too(self, make):
+        estimator = make(method=Kind("probmix", beta=0.05), alpha=0.3)
+        params = estimator.get_params()
+        assert (params["method__beta"], params["method__alpha"], params["alpha"]) == (
+            0.05,
+            0.2,
+            0.3,
+        )
+        copy = clone(estimator)
+        assert copy.get_params() == params
+        copy.set_params(method__beta=0.1)
+        assert (copy.method.beta, estimator.method.beta) == (0.1, 0.05)
+        assert repr(estimator) == (
+            f"{make.__name__}(alpha=0.3, method=Kind(beta=0.05, method='probmix'))"
+        )
+
+    def test_clone_copies_parameters_and_no_fit(self, make, classes):
         X, y = classes
-        fitted = kind(**_TINY).fit(X, (y == "yes").astype(int))
+        fitted = make(**_TINY).fit(X, (y == "yes").astype(int))
         copy = clone(fitted)
         assert copy.get_params() == fitted.get_params()
         assert not [name for name in vars(copy) if name.endswith("_")]
 
-    def test_net_parameters_are_reached_by_name(self, kind):
-        estimator = kind(net=NeuralNet(TinyNet, NegativeLogLikelihood, module__hidden=3))
+    def test_net_parameters_are_reached_by_name(self, make):
+        estimator = make(net=NeuralNet(TinyNet, NegativeLogLikelihood, module__hidden=3))
         clone(estimator).set_params(net__module__hidden=7, net__lr=0.5)
         copy = clone(estimator).set_params(net__module__hidden=7, net__lr=0.5)
         assert (copy.net.module__hidden, copy.net.lr) == (7, 0.5)
         assert estimator.net.module__hidden == 3
 
-    def test_repr_html_shows_the_parameter_that_was_changed(self, kind):
-        html = kind(alpha=0.4321)._repr_html_()
-        assert kind.__name__ in html
+    def test_repr_html_shows_the_parameter_that_was_changed(self, make):
+        html = make(alpha=0.4321)._repr_html_()
+        assert make.__name__ in html
         assert "0.4321" in html
 
-    def test_repr_shows_only_what_was_changed(self, kind):
-        assert repr(kind(alpha=0.5)) == f"{kind.__name__}(alpha=0.5)"
+    def test_repr_shows_only_what_was_changed(self, make):
+        assert repr(make(alpha=0.5)) == f"{make.__name__}(alpha=0.5)"
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -152,7 +170,7 @@ def test_pickle_keeps_predictions_bitwise(table, protocol):
 @pytest.mark.parametrize("method", METHODS)
 def test_joblib_keeps_class_probabilities_bitwise(classes, method, tmp_path):
     X, y = classes
-    fitted = ProbMixupClassifier(**(_TINY | {"method": method})).fit(X, y)
+    fitted = ProbMixupClassifier(**(_TINY | {"method": _KINDS[method]})).fit(X, y)
     joblib.dump(fitted, tmp_path / "model.joblib")
     again = joblib.load(tmp_path / "model.joblib")
     assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
@@ -181,6 +199,27 @@ class TestSearch:
         dist = search.predict_proba(X[:7])
         assert isinstance(dist, PredictiveDistribution)
         assert dist.shape == (7,)
+
+    def test_into_a_kind(self, table):
+        X, y = table
+        estimator = ProbMixupRegressor(**_TINY | {"method": _KINDS["probmix"]})
+        grid = {"method__beta": [0.0, 1.0], "method__n_mixes": [1, 2]}
+        search = GridSearchCV(estimator, grid, cv=2, scoring=neg_nll_scorer, error_score="raise")
+        search.fit(X, y)
+        assert len(np.unique(search.cv_results_["mean_test_score"])) == 4
+        best = search.best_params_
+        expected = _KINDS["probmix"].updated(
+            beta=best["method__beta"], n_mixes=best["method__n_mixes"]
+        )
+        by_hand = ProbMixupRegressor(**_TINY | {"method": expected}).fit(X, y)
+        assert_array_equal(search.predict(X), by_hand.predict(X))
+
+    def test_over_kinds(self, table):
+        X, y = table
+        estimator = ProbMixupRegressor(**_TINY)
+        grid = {"method": [_KINDS["erm"], _KINDS["mixup"], [_KINDS["erm"], _KINDS["mixup"]]]}
+        search = GridSearchCV(estimator, grid, cv=2, error_score="raise").fit(X, y)
+        assert len(np.unique(search.cv_results_["mean_test_score"])) == 3
 
     def test_over_the_users_own_net_in_two_processes(self, table):
         X, y = table
