@@ -216,6 +216,10 @@ def train(
         use_generator(net.module_, None)
     net.module_.eval()
     best.table = best.valid = None
+    for name, callback in net.callbacks_:
+        if name == "cosine":
+            # It holds the optimiser, which a pickle would then have twice.
+            vars(callback).pop("lr_scheduler_", None)
     # An epoch that was interrupted left a row of its own.
     del net.history[epochs_before + best.n_epochs_ :]
     return Trained(net, best.n_epochs_, best.best_epoch_, best.stop_reason_)
@@ -238,7 +242,8 @@ def apart(trained: Trained, kind: Kind, common: Common, division: Division) -> l
         Their histories have the validation losses only.
     """
     best = dict(trained.net.callbacks_)["best_epoch"]
-    losses, outcomes, first = np.stack(best.losses_), [], 0
+    losses = np.reshape(best.losses_, (-1, len(trained.best_epoch)))
+    outcomes, first = [], 0
     for n_members in division.fits:
         members = slice(first, first + n_members) if n_members > 1 else first
         own = np.arange(first, first + n_members)
@@ -251,8 +256,9 @@ def apart(trained: Trained, kind: Kind, common: Common, division: Division) -> l
         n_epochs, reason = trained.n_epochs, trained.stop_reason
         if best.patience is not None and kept.max() + best.patience <= n_epochs:
             n_epochs, reason = int(kept.max() + best.patience), "patience"
-        if not np.isfinite(losses[:n_epochs, own]).all():
-            reason = "divergence"
+        is_bad = ~np.isfinite(losses[:n_epochs, own]).all(axis=1)
+        if is_bad.any():
+            n_epochs, reason = max(int(is_bad.argmax()) + 1, kept.max()), "divergence"
         net.history_ = History(
             {"batches": [], "epoch": epoch, "valid_loss": float(loss.mean())}
             for epoch, loss in enumerate(losses[:n_epochs, own], start=1)

@@ -369,7 +369,7 @@ def test_the_caller_may_replace_a_parameter(tmp_path):
     for parameters, message in [
         ({"max_epoch": 7}, "'max_epoch'"),
         ({"alpha": -1}, "'alpha' parameter"),
-        ({"hidden_layer_sizes": (8,)}, "network 0"),
+        ({"hidden_layer_sizes": (8,)}, "changed since fit.*hidden_layer_sizes="),
         ({"method": "auto"}, "the parameters were changed since fit.*method="),
         ({"method": ["m-probmix", 3]}, "describes no kind of network"),
         ({"method": kind(dropout=0.5)}, "the parameters were changed since fit.*dropout="),
