@@ -40,7 +40,7 @@ from sklearn_probmix.families import get_family
 from sklearn_probmix.kinds import METHODS, Kind
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.settings import neutral_settings
-from sklearn_probmix.training import natural_parameters, new_net, own_generator
+from sklearn_probmix.training import as_mixture, new_net, own_generator
 
 __all__ = ["load_model", "save_model"]
 
@@ -353,6 +353,9 @@ def _read(path):
             f"found version {str(found)[:50]} of the format; expected {_VERSION} or 1. A later one "
             "needs a later release of sklearn-probmix."
         )
+    # Dumped anew, as a tag may be written with escapes.
+    n_kinds = json.dumps(document).count('"$kind"')
+    check(n_kinds <= 2 * _MOST_NETS, "number of kinds", n_kinds, f"at most {2 * _MOST_NETS}")
     if found == 1:
         return _from_version_1(document, tensors), tensors
     check(checksum != "", "metadata", "no checksum", "one: it is damaged")
@@ -619,10 +622,11 @@ def _check_weights(what, est, stored, expected):
 
 
 def _try(est):
-    """Predict two rows: a model that cannot is refused now, not when it is needed."""
-    with np.errstate(all="ignore"):
-        X = est.scaler_.mean_ + [[0.0], [1.0]] * est.scaler_.scale_
+    """Predict a row: a model that cannot is refused now, not when it is needed."""
+    with np.errstate(all="ignore"), torch.no_grad():
+        X = (est.scaler_.mean_ + est.scaler_.scale_).reshape(1, -1)
         X = scale_columns(est.scaler_, X)
-        mixtures = [natural_parameters(net, X) for net in est.nets_]
+        # Without the padding of small products, which would cost wide networks many rows.
+        mixtures = [as_mixture(net.infer(X).cpu()) for net in est.nets_]
         predicted = np.asarray(est._predictive(est._pool(mixtures)))
     check(np.isfinite(predicted).all(), "prediction of the model", "NaN or infinity", "numbers")

@@ -29,7 +29,7 @@ from sklearn_probmix.modules import MLP, knots_of_a_column, quantile_knots, use_
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.table import DividedRows, Division, Table
 
-__all__ = ["Common", "Trained", "natural_parameters", "new_net", "train"]
+__all__ = ["Common", "Trained", "as_mixture", "natural_parameters", "new_net", "train"]
 
 # Rows of one forward pass in prediction. The last chunk is padded, to a multiple of what our own
 # module says and otherwise to this number, so that a row's bits do not depend on other rows.
@@ -288,7 +288,7 @@ def natural_parameters(net: NeuralNet, X: torch.Tensor) -> Mixture:
     with torch.no_grad():
         for rows in X.split(_CHUNK):
             padding = rows.new_zeros(-len(rows) % block, *rows.shape[1:])
-            output = _as_mixture(net.infer(torch.cat([rows, padding])))
+            output = as_mixture(net.infer(torch.cat([rows, padding])))
             chunks.append([value[: len(rows)].cpu() for value in output])
     return Mixture(*map(torch.cat, zip(*chunks, strict=True)))
 
@@ -461,7 +461,7 @@ def _copy_of(net):
     return new
 
 
-def _as_mixture(output):
+def as_mixture(output: torch.Tensor | Mixture) -> Mixture:
     """Give the components of a module's output an axis and weights."""
     if isinstance(output, tuple):
         return Mixture(*output)

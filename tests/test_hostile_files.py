@@ -260,7 +260,7 @@ EDITED = {
     "fitted kinds": ("knots", put("fitted", "kinds_", [{"$kind": {"method": "erm"}}] * 10**4)),
     "asked kinds": ("knots", parameters(method=[{"$kind": {}}] * 25_000)),
     "kinds that are no kinds": ("text", parameters(class_weight=[{"$kind": {}}] * 25_000)),
-    "kinds of kinds": ("knots", parameters(method=kind_in_kind(300))),
+    "kinds of kinds": ("knots", parameters(method=kind_in_kind(250))),
     "a kind of many parameters": (
         "knots",
         put("fitted", "kinds_", [{"$kind": {f"a{i}": 1 for i in range(10**5)}}]),
@@ -360,6 +360,7 @@ DOCUMENTS = {
     "a number of a million digits": '{"version": ' + "9" * 10**6 + "}",
     "a float of a million digits": '{"version": 0.' + "9" * 10**6 + "}",
     "wide characters": '"' + "\U0001d6fc" * 10**6 + '"',
+    "escaped kinds": '{"version":2,"a":[' + '{"\\u0024kind":{}},' * 20_000 + "1]}",
     "escaped brackets": '["' + "\\u005b" * 600_000 + '"]',
     "8 MB": '"' + "a" * 8_000_000 + '"',
     "an equal key": "{" + '"a":1,' * 10**5 + '"a":1}',
@@ -624,12 +625,17 @@ EDITS = {
         parameters(family={"$family": {"family": "categorical", "n_classes": 2.5}}),
         "n_classes=2.5; expected an integer",
     ),
-    "no kinds": ("knots", put("fitted", "kinds_", []), r"kinds_: found \[\]; expected"),
+    "no kinds": ("knots", put("fitted", "kinds_", []), "number of kinds_: found 0; expected 1"),
     "no kind": ("knots", put("fitted", "kinds_", ["erm"]), "a kind in kinds_: found a str"),
     "other kinds": (
         "knots",
         put("fitted", "kinds_", [{"$kind": {"method": "erm"}}]),
-        "parameters were changed since fit.*method=.'probmix'., the fitted ones have .'erm'.",
+        "weights of network 0: found .*encoder.knots.. superfluous",
+    ),
+    "other kinds of the same weights": (
+        "knots",
+        put("fitted", "kinds_", 0, "$kind", "method", "mixup"),
+        "parameters were changed since fit.*method=.'probmix'., the fitted ones have .'mixup'.",
     ),
     "code of a kind": (
         "knots",
@@ -836,8 +842,10 @@ def change_tensors(parts, rng):
     return name
 
 
-# What of a document makes another model; no other change of it moves a prediction.
+# What of a document makes another model; no other change of it moves a prediction. Version 1 has
+# an activation of every kind.
 MATTERS = {
+    *(f"fitted.kinds_.{kind}.activation" for kind in range(3)),
     *("parameters.activation", "parameters.family", "parameters.variance_floor"),
     *("fitted.calibration_.$temperature.temperature", "fitted.calibration_"),
     *("fitted.calibration_.$spread.a", "fitted.calibration_.$spread.b"),

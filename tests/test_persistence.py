@@ -312,7 +312,7 @@ def test_a_file_does_not_choose_how_many_members_a_net_has(tmp_path):
     parts = opened(tmp_path / "model")
     for n_members, message in [
         (1000, r"members of network 0: found \[torch.Size\(\[2\]\)\]; expected 1000"),
-        (1001, "n_members: found 1001; expected up to 1000"),
+        (1001, "number of members: found 1001; expected 1 to 1000"),
     ]:
         parts.document["parameters"]["n_members"] = n_members
         store(parts.tensors, parts.document, tmp_path / "model")

@@ -315,7 +315,9 @@ def interrupt(net):
 def test_one_that_diverges_later_keeps_its_best_and_the_others_learn():
     tables = [table(0), table(1)]
     estimators = regressors(2, **without_draws(callbacks=[At(4, spoil)]))
-    with pytest.warns(ConvergenceWarning, match="not finite in epoch 4; .* Kept the weights of epoch 3"):
+    with pytest.warns(
+        ConvergenceWarning, match="not finite in epoch 4; .* Kept the weights of epoch 3"
+    ):
         diverged, est = fit_together(estimators, tables)
     three, one = regressors(2, **without_draws())
     X, y = tables[0]
