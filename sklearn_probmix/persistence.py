@@ -304,7 +304,8 @@ def _checksum(text, tensors):
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        if value.numel():
+            digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -180,6 +180,7 @@ REGRESSORS = {
     },
     "few folds": {"n_members": 4, "validation": 2},
     "a share held out": {"validation": 0.3},
+    "no widths": {"method": kind("probmix"), "hidden_layer_sizes": np.zeros(0, dtype=int)},
     "a list of pairs": {"validation": [(np.arange(40), np.arange(40, 60))]},
     "auto": {"method": "auto", "max_epochs": 2},
     "knots": {"method": kind("probmix"), "n_knots": 4},
