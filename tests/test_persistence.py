@@ -25,6 +25,7 @@ from torch import nn
 
 from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor, get_family
 from sklearn_probmix.codec import decode, encode
+from sklearn_probmix.components import LatticeComponents
 from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.ensemble import Ensemble
@@ -204,6 +205,17 @@ def test_regressor_is_the_same_after_the_round_trip(name, tmp_path):
 def test_two_outputs_are_the_same_after_the_round_trip(tmp_path):
     est = regressor(n_members=2, validation="cv").fit(X, np.stack([Y, Y**2], axis=1))
     assert_same_model(est, round_trip(est, tmp_path))
+
+
+def test_a_mixture_of_densities_and_masses_is_the_same_after_the_round_trip(tmp_path):
+    est = regressor(n_members=2, validation="cv").fit(X, Y)
+    masses = RNG.dirichlet(np.ones(3), (len(Y), 2))
+    lattice = PredictiveDistribution(LatticeComponents([-1.0, 0.5, 2.0], masses))
+    est.oof_predictive_ = PredictiveDistribution.mix([est.oof_predictive_, lattice], [0.7, 0.3])
+    loaded = round_trip(est, tmp_path)
+    assert_same_model(est, loaded)
+    x = est.oof_predictive_.rvs(3, random_state=0)
+    assert_same(loaded.oof_predictive_.logpdf(x), est.oof_predictive_.logpdf(x))
 
 
 CLASSIFIERS = {
