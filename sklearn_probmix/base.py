@@ -387,6 +387,8 @@ class BaseProbMixup(BaseEstimator):
         overrides = {name: value for name, value in values.items() if value is not None}
         auto = self._auto_kinds if self.net is None else (Kind("erm"), Kind("probmix"))
         if self.net is not None:
+            batch_size = self.net.batch_size
+            overrides["batch_size"] = "full" if batch_size == -1 else batch_size
             overrides["max_epochs"] = self.net.max_epochs
         kinds = as_kinds(self.method, auto, overrides)
         if self.method == "auto":

@@ -16,8 +16,8 @@ tag                content
 ``$tuple``         a tuple, as a list
 =================  ===================================================================
 
-or the name of a class in `OBJECTS`, whose `to_dict` and `from_dict` say what an object consists of
-and check it. Tags are looked up in these tables and nowhere else.
+or the name of a class, whose `to_dict` and `from_dict` say what an object consists of and check
+it. Tags are looked up in two tables and nowhere else.
 """
 
 from __future__ import annotations
@@ -34,20 +34,15 @@ from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.families import Family
 from sklearn_probmix.kinds import Kind
 
-__all__ = ["OBJECTS", "decode", "encode"]
+__all__ = ["decode", "encode"]
 
-OBJECTS = {
-    "$distribution": PredictiveDistribution,
-    "$family": Family,
-    "$kind": Kind,
-    "$spread": Spread,
-    "$temperature": Temperature,
-}
 _LAST_CODE_POINT = 0x10FFFF
+_FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _NUMBERS = {
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64"),
 }
+_SCALARS = {name: np.dtype(name).type for name in (*_NUMBERS, "str")}
 
 
 def encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
@@ -94,9 +89,6 @@ def encode(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     for tag, codec in _CODECS.items():
         if codec.takes(value):
             return {tag: encode(codec.plain(value), name, tensors)}
-    for tag, made in OBJECTS.items():
-        if isinstance(value, made):
-            return {tag: encode(value.to_dict(), name, tensors)}
     raise TypeError(f"{name} holds a {type(value).__name__}, which is not data that a file holds.")
 
 
@@ -139,11 +131,7 @@ def decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         known = isinstance(content, str) and content in tensors
         check(known, f"tensor of {tag}", repr(content)[:80], "one that is unread")
         return _KEPT[tag].make(tensors.pop(content))
-    content = decode(content, tensors)
-    if tag in OBJECTS:
-        check_type(tag, content, dict)
-        return OBJECTS[tag].from_dict(content)
-    return look_up(_CODECS, tag, "tag").make(content)
+    return look_up(_CODECS, tag, "tag").make(decode(content, tensors))
 
 
 class _Codec(NamedTuple):
@@ -192,37 +180,14 @@ _KEPT = {
 }
 
 
-def _make_float(name):
-    check(name in ("nan", "inf", "-inf"), "$float", repr(name)[:50], "'nan', 'inf' or '-inf'")
-    return float(name)
-
-
-def _make_dict(pairs):
-    made = dict(pairs)
-    check(len(made) == len(pairs), "$dict", "a key twice", "each once")
-    return made
-
-
-def _make_tuple(items):
-    check_type("$tuple", items, list)
-    return tuple(items)
-
-
-def _is_scalar(value):
-    is_text = isinstance(value, np.str_)
-    return isinstance(value, np.generic) and (is_text or value.dtype.name in _NUMBERS)
-
-
 def _plain_scalar(value):
-    return ["str", str(value)] if value.dtype.kind == "U" else [value.dtype.name, value.item()]
+    name = "str" if value.dtype.kind == "U" else value.dtype.name
+    return [name, value.item()]
 
 
 def _make_scalar(pair):
     name, value = pair
-    check(name in _NUMBERS or name == "str", "$scalar", repr(name)[:50], sorted(_NUMBERS))
-    made = np.dtype(name).type(value)
-    check(_plain_scalar(made)[1] == value or value != value, "$scalar", repr(value)[:50], name)
-    return made
+    return look_up(_SCALARS, name, "$scalar")(value)
 
 
 def _are_plain(values):
@@ -234,21 +199,37 @@ def _is_objects(value):
 
 
 def _make_objects(values):
-    check_type("$objects", values, list)
     check(_are_plain(values), "values of $objects", "others", "strings and numbers")
     array = np.empty(len(values), dtype=object)
-    array[:] = values
+    array[:] = list(values)
     return array
 
 
+def _object(made):
+    return _Codec(
+        lambda value: isinstance(value, made), lambda value: value.to_dict(), made.from_dict
+    )
+
+
 _CODECS = {
-    "$float": _Codec(lambda value: type(value) is float, repr, _make_float),
-    "$tuple": _Codec(lambda value: type(value) is tuple, list, _make_tuple),
-    "$dict": _Codec(
-        lambda value: type(value) is dict, lambda value: [*map(list, value.items())], _make_dict
+    "$float": _Codec(
+        lambda value: type(value) is float, repr, lambda name: look_up(_FLOATS, name, "$float")
     ),
-    "$scalar": _Codec(_is_scalar, _plain_scalar, _make_scalar),
+    "$tuple": _Codec(lambda value: type(value) is tuple, list, tuple),
+    "$dict": _Codec(
+        lambda value: type(value) is dict, lambda value: [*map(list, value.items())], dict
+    ),
+    "$scalar": _Codec(
+        lambda value: isinstance(value, np.generic) and _plain_scalar(value)[0] in _SCALARS,
+        _plain_scalar,
+        _make_scalar,
+    ),
     "$objects": _Codec(lambda value: _is_objects(value) and _are_plain(value), list, _make_objects),
+    "$distribution": _object(PredictiveDistribution),
+    "$family": _object(Family),
+    "$kind": _object(Kind),
+    "$spread": _object(Spread),
+    "$temperature": _object(Temperature),
 }
 
 

@@ -29,7 +29,7 @@ from sklearn_probmix.modules import MLP, knots_of_a_column, quantile_knots, use_
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.table import DividedRows, Division, Table
 
-__all__ = ["Common", "Trained", "natural_parameters", "new_net", "train"]
+__all__ = ["Common", "Trained", "as_mixture", "natural_parameters", "new_net", "train"]
 
 # Rows of one forward pass in prediction. The last chunk is padded, to a multiple of what our own
 # module says and otherwise to this number, so that a row's bits do not depend on other rows.
@@ -216,6 +216,10 @@ def train(
         use_generator(net.module_, None)
     net.module_.eval()
     best.table = best.valid = None
+    for name, callback in net.callbacks_:
+        if name == "cosine":
+            # It holds the optimiser, which a pickle would then have twice.
+            vars(callback).pop("lr_scheduler_", None)
     # An epoch that was interrupted left a row of its own.
     del net.history[epochs_before + best.n_epochs_ :]
     return Trained(net, best.n_epochs_, best.best_epoch_, best.stop_reason_)
@@ -238,7 +242,8 @@ def apart(trained: Trained, kind: Kind, common: Common, division: Division) -> l
         Their histories have the validation losses only.
     """
     best = dict(trained.net.callbacks_)["best_epoch"]
-    losses, outcomes, first = np.stack(best.losses_), [], 0
+    losses = np.reshape(best.losses_, (-1, len(trained.best_epoch)))
+    outcomes, first = [], 0
     for n_members in division.fits:
         members = slice(first, first + n_members) if n_members > 1 else first
         own = np.arange(first, first + n_members)
@@ -251,8 +256,9 @@ def apart(trained: Trained, kind: Kind, common: Common, division: Division) -> l
         n_epochs, reason = trained.n_epochs, trained.stop_reason
         if best.patience is not None and kept.max() + best.patience <= n_epochs:
             n_epochs, reason = int(kept.max() + best.patience), "patience"
-        if not np.isfinite(losses[:n_epochs, own]).all():
-            reason = "divergence"
+        is_bad = ~np.isfinite(losses[:n_epochs, own]).all(axis=1)
+        if is_bad.any():
+            n_epochs, reason = max(int(is_bad.argmax()) + 1, kept.max()), "divergence"
         net.history_ = History(
             {"batches": [], "epoch": epoch, "valid_loss": float(loss.mean())}
             for epoch, loss in enumerate(losses[:n_epochs, own], start=1)
@@ -282,7 +288,7 @@ def natural_parameters(net: NeuralNet, X: torch.Tensor) -> Mixture:
     with torch.no_grad():
         for rows in X.split(_CHUNK):
             padding = rows.new_zeros(-len(rows) % block, *rows.shape[1:])
-            output = _as_mixture(net.infer(torch.cat([rows, padding])))
+            output = as_mixture(net.infer(torch.cat([rows, padding])))
             chunks.append([value[: len(rows)].cpu() for value in output])
     return Mixture(*map(torch.cat, zip(*chunks, strict=True)))
 
@@ -457,7 +463,7 @@ def _copy_of(net):
     return new
 
 
-def _as_mixture(output):
+def as_mixture(output: torch.Tensor | Mixture) -> Mixture:
     """Give the components of a module's output an axis and weights."""
     if isinstance(output, tuple):
         return Mixture(*output)

@@ -3,7 +3,7 @@
 The first file is an honest model. It is loaded once before the others are measured, for libraries
 take memory when they are used for the first time. Every other file is loaded in a fork. A line of
 JSON for each: the outcome, the peak of the resident memory over that before the load, in bytes,
-and the seconds.
+and the seconds of processor time.
 """
 
 import json
@@ -37,9 +37,9 @@ def measured(honest, path):
     load(honest)
     # The peak so far is forgotten.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before, start = memory("VmRSS"), time.perf_counter()
+    before, start = memory("VmRSS"), time.process_time()
     outcome = load(path)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return {"outcome": outcome, "bytes": memory("VmHWM") - before, "seconds": seconds}
 
 

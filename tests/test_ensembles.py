@@ -11,6 +11,7 @@ from skorch import NeuralNet
 from torch import nn
 
 from sklearn_probmix import (
+    Kind,
     NegativeLogLikelihood,
     PredictiveDistribution,
     ProbMixup,
@@ -25,9 +26,15 @@ from sklearn_probmix.families import Normal, get_family
 from sklearn_probmix.metrics import crps, nll
 from sklearn_probmix.modules import MLP
 from sklearn_probmix.pooling import Mixture
-from sklearn_probmix.training import Part, as_mixture, natural_parameters, out_of_fold
+from sklearn_probmix.table import DividedRows, Division, Table
+from sklearn_probmix.training import by_holders, natural_parameters
 
-SMALL = ONE_NETWORK | {"hidden_layer_sizes": (16, 8), "n_draws": 4, "random_state": 0}
+
+def kind(method="m-probmix", **fields):
+    return Kind(method, **{"lr_schedule": "constant", "n_draws": 4, **fields})
+
+
+SMALL = ONE_NETWORK | {"method": kind(), "hidden_layer_sizes": (16, 8), "random_state": 0}
 
 
 def regressor(**params):
@@ -60,12 +67,7 @@ def table():
 
 
 def member_states(ensemble):
-    names = [name for name, _ in ensemble.template.named_parameters()]
-    stacked = dict(zip(names, ensemble.parameters(), strict=True))
-    return [
-        {name: value[member].detach() for name, value in stacked.items()}
-        for member in range(ensemble.n_members)
-    ]
+    return [ensemble.state_of(member) for member in range(ensemble.n_members)]
 
 
 def net_of(module, n_members, **kwargs):
@@ -141,7 +143,7 @@ def test_loop_and_vmap_agree():
 def test_every_family_is_fitted_by_members_with_draws(table, family, method, n_members):
     X, y = table
     counts = np.ceil(np.exp(y))
-    est = regressor(family=family, method=method, n_members=n_members, max_epochs=2)
+    est = regressor(family=family, method=kind(method), n_members=n_members, max_epochs=2)
     assert np.isfinite(est.fit(X, counts).predict_proba(X).logpdf(counts)).all()
 
 
@@ -162,7 +164,7 @@ def test_shared_parameters_of_stacked_members_are_each_its_own():
     eta = ensemble(X).unflatten(1, (2, 4))
     for member in range(2):
         alone = MLP(3, 2, "homoscedastic-normal", (6,), embedding="gaussian", n_draws=4).eval()
-        alone.load_state_dict(ensemble.member_state(member))
+        alone.load_state_dict(ensemble.state_of(member))
         torch.testing.assert_close(eta[:, member], alone(X))
 
 
@@ -172,7 +174,7 @@ def test_criterion_is_the_sum_of_the_members_mean_losses():
     eta = family.natural(torch.randn(9, 6, 2, 2))
     mask = torch.ones(9, 3)
     mask[:4, 1] = 0
-    together = NegativeLogLikelihood(family, n_members=3)(eta, {"y": y, "mask": mask})
+    together = NegativeLogLikelihood(family, n_members=3)(eta, {"y": y.unsqueeze(1), "mask": mask})
     alone = [
         NegativeLogLikelihood(family)(eta[mask[:, m] > 0][:, 2 * m : 2 * m + 2], y[mask[:, m] > 0])
         for m in range(3)
@@ -202,7 +204,7 @@ def test_crps_that_chooses_epochs_equals_the_metric():
     torch.manual_seed(0)
     family, y = Normal(), torch.randn(9, 1)
     eta = family.natural(torch.randn(9, 2, 1, 2))
-    ours = normal_crps(family, eta, y.unsqueeze(1), n_members=2)[:, 0].mean(0)
+    ours = normal_crps(family, eta, y[:, None, None], n_members=2)[..., 0].mean(0)
     for member in range(2):
         parameters = family.scipy_parameters(eta[:, member])
         dist = PredictiveDistribution("norm", {k: v.numpy() for k, v in parameters.items()})
@@ -211,12 +213,12 @@ def test_crps_that_chooses_epochs_equals_the_metric():
 
 def test_mixture_weights_enter_the_likelihood_of_each_member():
     torch.manual_seed(0)
-    family, y = Normal(), torch.randn(5, 1, 1)
+    family, y = Normal(), torch.randn(5, 1, 1, 1)
     eta = family.natural(torch.randn(5, 4, 1, 2))
     within = torch.tensor([0.2, 0.8, 0.5, 0.5])
     mixture = Mixture(eta, (within / 2).log().expand(5, -1))
-    ours = log_likelihood(family, mixture, y, n_members=2)[:, 0]
-    density = family.log_prob(eta, y)[..., 0].exp() * within
+    ours = log_likelihood(family, mixture, y, n_members=2)[..., 0]
+    density = family.log_prob(eta, y[:, 0])[..., 0].exp() * within
     torch.testing.assert_close(ours, density.reshape(5, 2, 2).sum(-1).log())
 
 
@@ -224,7 +226,7 @@ def test_mixture_weights_enter_the_likelihood_of_each_member():
 @pytest.mark.parametrize("method", ["erm", "m-probmix"])
 def test_each_member_keeps_the_weights_of_its_own_best_epoch(table, validation, method):
     X, y = table
-    est = regressor(method=method, n_members=3, validation=validation, max_epochs=12, lr=0.05)
+    est = regressor(method=kind(method), n_members=3, validation=validation, max_epochs=12, lr=0.05)
     recorded = []
 
     class Recorder(ProbMixup):
@@ -247,7 +249,7 @@ def test_each_member_keeps_the_weights_of_its_own_best_epoch(table, validation, 
 
 
 def fold_of_rows(est, X, y):
-    """Find the folds again from the masks that the seed gives."""
+    """Find the folds again that the seed gives."""
     seed = np.random.RandomState(est.random_state).randint(2**31)
     folds = KFold(est.n_members, shuffle=True, random_state=seed).split(X)
     return [np.isin(np.arange(len(y)), fold) for _, fold in folds]
@@ -255,9 +257,8 @@ def fold_of_rows(est, X, y):
 
 def test_a_held_out_row_does_not_touch_its_member(table):
     X, y = table
-    est = regressor(
-        method="probmix", n_members=3, validation="cv", max_epochs=4, early_stopping=False
-    )
+    own = kind("probmix", n_iter_no_change=None)
+    est = regressor(method=own, n_members=3, validation="cv", max_epochs=4)
     before = member_states(est.fit(X, y).net_.module_)
     best_epoch = est.best_epoch_[0, 0]
     (fold, *_) = fold_of_rows(est, X, y)
@@ -276,28 +277,52 @@ def test_a_held_out_row_does_not_touch_its_member(table):
 
 def test_out_of_fold_rows_come_from_the_member_that_held_them_out(table):
     X, y = table
-    est = regressor(method="m-probmix", n_members=3, validation="cv", max_epochs=3)
+    est = regressor(method=kind(), n_members=3, validation="cv", max_epochs=3)
     est.fit(X, y)
-    whole = est._part(X, y, None)
     folds = [np.flatnonzero(fold) for fold in fold_of_rows(est, X, y)]
-    held_out = out_of_fold(est.net_, whole, folds)
-    everything = natural_parameters(est.net_, whole.X)
+    everything = natural_parameters(est.net_, scale_columns(est.scaler_, X))
+    holders = Division.folds(folds, 3).holders(len(y))
+    held_out = by_holders(everything, holders, 3)
     for member, fold in enumerate(folds):
         own = slice(4 * member, 4 * member + 4)
         torch.testing.assert_close(held_out.eta[fold], everything.eta[fold, own])
+        parameters = est.family_.scipy_parameters(everything.eta[fold, own], *est._y_scaling())
+        oof = {name: value[..., 0].numpy() for name, value in parameters.items()}
+        dist = PredictiveDistribution("norm", oof)
+        np.testing.assert_allclose(est.oof_predictive_[fold].mean(), dist.mean(), rtol=1e-6)
 
 
-def test_folds_of_unequal_size_are_padded_with_weight_zero():
-    part = Part(torch.arange(5.0)[:, None], torch.arange(5.0)[:, None])
-    held_out = Part.side_by_side([part.take([0, 1, 2]), part.take([3, 4])])
-    assert held_out.X[..., 0].T.tolist() == [[0, 1, 2], [3, 4, 3]]
-    assert held_out.validation().weight.T.tolist() == [[1, 1, 1], [1, 1, 0]]
+def test_folds_fewer_than_members_are_held_out_by_several(table):
+    X, y = table
+    est = regressor(method=kind("probmix"), n_members=6, validation=3, max_epochs=3).fit(X, y)
+    seed = np.random.RandomState(est.random_state).randint(2**31)
+    everyone = est.predict_proba(X)
+    assert everyone.n_components == 6
+    assert est.oof_predictive_.n_components == 2
+    for fold, (_, rows) in enumerate(KFold(3, shuffle=True, random_state=seed).split(X)):
+        for name in ("loc", "scale"):
+            holders = everyone.params[name][rows][:, [fold, fold + 3]]
+            np.testing.assert_array_equal(est.oof_predictive_.params[name][rows], holders)
+
+
+def test_folds_of_unequal_size_end_in_no_row():
+    division = Division.folds([np.array([0, 2, 4]), np.array([1, 3])], 2)
+    assert division.valid.T.tolist() == [[0, 2, 4], [1, 3, -1]]
+    assert division.train.T.tolist() == [[1, 3, -1], [0, 2, 4]]
+    rows = DividedRows(
+        Table(torch.arange(5.0)[:, None], torch.arange(5.0)[:, None]), division.train
+    )
+    X, target = rows[:]
+    assert X[..., 0].T.tolist() == [[1, 3, 4], [0, 2, 4]]
+    assert torch.equal(target["y"], X)
+    # Which row stands where none is has no say.
+    assert target["mask"].T.tolist() == [[1, 1, 0], [1, 1, 1]]
 
 
 def test_kinds_are_stacked_by_their_out_of_fold_scores(table):
     X, y = table
-    good, bad = {"method": "erm", "max_epochs": 60}, {"method": "erm", "max_epochs": 1, "lr": 1e-6}
-    est = regressor(method=[good, bad], n_members=3, validation="cv", lr=0.02)
+    good, bad = kind("erm", max_epochs=60, lr=0.02), kind("erm", max_epochs=1, lr=1e-6)
+    est = regressor(method=[good, bad], n_members=3, validation="cv", max_epochs=None)
     est.fit(X, y)
     assert est.weights_[0] > 0.9
     uniform = est.set_params(weighting="uniform").fit(X, y)
@@ -306,10 +331,10 @@ def test_kinds_are_stacked_by_their_out_of_fold_scores(table):
 
 def test_prediction_is_the_weighted_mixture_of_the_kinds(table):
     X, y = table
-    est = regressor(method=["erm", "m-probmix"], n_members=2, max_epochs=3).fit(X, y)
+    est = regressor(method=[kind("erm"), kind()], n_members=2, max_epochs=3).fit(X, y)
     parts = []
     for net in est.nets_:
-        eta, _ = as_mixture(natural_parameters(net, scale_columns(est.scaler_, X)))
+        eta, _ = natural_parameters(net, scale_columns(est.scaler_, X))
         parameters = est.family_.scipy_parameters(eta, *est._y_scaling())
         parts.append(
             PredictiveDistribution("norm", {k: v[..., 0].numpy() for k, v in parameters.items()})
@@ -320,9 +345,8 @@ def test_prediction_is_the_weighted_mixture_of_the_kinds(table):
 
 def test_out_of_fold_scores_of_a_regressor(table):
     X, y = table
-    est = regressor(method=["erm", "probmix"], n_members=3, validation="cv", max_epochs=20).fit(
-        X, y
-    )
+    kinds = [kind("erm"), kind("probmix")]
+    est = regressor(method=kinds, n_members=3, validation="cv", max_epochs=20).fit(X, y)
     assert est.oof_predictive_.shape == y.shape
     assert est.oof_scores_["nll"] == pytest.approx(nll(y, est.oof_predictive_))
     assert est.oof_scores_["crps"] == pytest.approx(crps(y, est.oof_predictive_))
@@ -339,7 +363,7 @@ def test_out_of_fold_probabilities_of_a_classifier(table):
     X, y = table
     labels = np.where(y > 0, "up", "down")
     est = classifier(
-        method=["erm", "probmix"],
+        method=[kind("erm"), kind("probmix")],
         n_members=3,
         validation="cv",
         max_epochs=30,
@@ -356,10 +380,10 @@ def test_out_of_fold_probabilities_of_a_classifier(table):
 def test_calibration_repairs_a_spread_that_is_too_small(table):
     X, y = table
     # The epoch of the best mean comes after that of the best spread.
-    kind = {"method": "erm", "max_epochs": 200}
-    arguments = {"n_members": 3, "validation": "cv", "monitor": "crps", "lr": 0.02}
-    raw = regressor(method=[kind], calibration="off", **arguments).fit(X, y)
-    repaired = regressor(method=[kind], calibration="on", **arguments).fit(X, y)
+    arguments = {"n_members": 3, "validation": "cv", "max_epochs": 200, "lr": 0.02}
+    arguments["method"] = [kind("erm", monitor="crps")]
+    raw = regressor(calibration="off", **arguments).fit(X, y)
+    repaired = regressor(calibration="on", **arguments).fit(X, y)
     assert repaired.oof_scores_["nll"] < raw.oof_scores_["nll"]
     spread = repaired.calibration_
     dists = [est.predict_proba(X[:4]) for est in (raw, repaired)]
@@ -371,11 +395,12 @@ def test_calibration_repairs_a_spread_that_is_too_small(table):
     ("parameters", "message"),
     [
         ({"validation": "cv", "n_members": 1}, "n_members=1"),
-        ({"validation": "cv", "n_members": 61}, "number of rows, 60"),
+        ({"validation": "cv", "n_members": 61}, "61 folds of 60 rows"),
+        ({"validation": 3, "n_members": 4}, "3 folds.*members for all of them alike"),
         ({"method": ["erm", "mixdown"]}, "mixdown"),
         ({"method": [{"method": "erm", "widths": 3}]}, "widths"),
-        ({"family": "gamma", "monitor": "crps"}, "monitor='crps'"),
-        ({"family": "gamma", "variance_weighting": 0.5}, "variance_weighting"),
+        ({"family": "gamma", "method": kind(monitor="crps")}, "monitor='crps'"),
+        ({"family": "gamma", "method": kind(variance_weighting=0.5)}, "variance_weighting"),
     ],
 )
 def test_bad_parameters_of_ensembles_are_named(table, parameters, message):
@@ -400,7 +425,7 @@ def test_frozen_weights_stay_frozen_in_an_ensemble():
 
     weights = dict(Ensemble(frozen_embedding, n_members=2).named_parameters())
     assert not weights["members.embedding.0.weight"].requires_grad
-    assert weights["member_head__0__weight"].requires_grad
+    assert weights["members.head.0.weight"].requires_grad
 
 
 @pytest.mark.parametrize(
@@ -408,7 +433,6 @@ def test_frozen_weights_stay_frozen_in_an_ensemble():
     [
         [],
         ["erm", 3],
-        [{"method": ["erm"]}],
         [{"method": "erm", "n_members": 3}],
         [{"method": "erm", "family": "gamma"}],
     ],
@@ -418,27 +442,46 @@ def test_kinds_share_rows_members_and_family(table, method):
         regressor(method=method).fit(*table)
 
 
-def test_parameters_of_a_kind_are_checked_like_the_estimators_own(table):
-    with pytest.raises(ValueError, match="'alpha' parameter"):
-        regressor(method=[{"method": "probmix", "alpha": -1.0}]).fit(*table)
+@pytest.mark.parametrize("bad", [{"alpha": -1.0}, {"method": ["erm"]}, {"n_mixes": 0}])
+def test_parameters_of_a_kind_are_checked_like_the_estimators_own(table, bad):
+    with pytest.raises(ValueError, match=f"'{next(iter(bad))}' parameter of Kind must be"):
+        regressor(method=[Kind(**{"method": "probmix"} | bad)]).fit(*table)
+
+
+def test_a_dict_is_the_kind_that_the_warning_writes(table):
+    given, written = {"method": "probmix", "alpha": 0.5}, Kind("probmix", alpha=0.5, max_epochs=2)
+    X, y = table
+    with pytest.warns(FutureWarning, match=r"(?s)write Kind\(alpha=0.5, .*'probmix'"):
+        est = regressor(method=[given], max_epochs=2).fit(X, y)
+    expected = regressor(method=[written], max_epochs=2).fit(X, y)
+    assert est.kinds_ == expected.kinds_
+    np.testing.assert_array_equal(est.predict(X), expected.predict(X))
+
+
+def test_what_the_estimator_says_holds_for_every_kind(table):
+    kinds = [kind("erm", max_epochs=7, lr=0.5), kind("probmix", n_knots=3)]
+    est = regressor(method=kinds, alpha=0.3, n_knots=2, lr=0.01, max_epochs=1).fit(*table)
+    for fitted in est.kinds_:
+        assert (fitted.alpha, fitted.n_knots, fitted.lr, fitted.max_epochs) == (0.3, 2, 0.01, 1)
+    assert [each.max_epochs for each in kinds] == [7, "auto"], "what was passed is left alone"
 
 
 def test_what_the_user_says_goes_before_what_auto_would_choose(table):
     X, y = table
     est = ProbMixupRegressor(hidden_layer_sizes=(4,), max_epochs=1, random_state=0).fit(X, y)
-    assert all("hidden_layer_sizes" not in kind for kind in est.kinds_)
-    assert est.kinds_[0]["activation"] == "silu"
+    assert [kind.hidden_layer_sizes for kind in est.kinds_] == 3 * [(4,)]
+    assert est.kinds_[0].activation == "silu"
     weights = [value for name, value in est.net_.module_.named_parameters() if "head" in name]
     assert weights[0].shape[-1] == 4
 
 
 @pytest.mark.parametrize("sizes", [[128, 64], np.array([128, 64])])
-def test_widths_in_any_container_are_those_of_the_default(table, sizes):
-    default, given = (
+def test_widths_in_any_container_are_the_same(table, sizes):
+    expected, given = (
         ProbMixupRegressor(max_epochs=1, n_members=1, **params).fit(*table).kinds_
-        for params in ({}, {"hidden_layer_sizes": sizes})
+        for params in ({"hidden_layer_sizes": (128, 64)}, {"hidden_layer_sizes": sizes})
     )
-    assert default == given
+    assert expected == given
 
 
 @pytest.mark.parametrize(
@@ -447,8 +490,8 @@ def test_widths_in_any_container_are_those_of_the_default(table, sizes):
         {"n_members": 3},
         {"hidden_layer_sizes": (4,)},
         {"family": "gamma"},
-        {"variance_floor": 0.5},
-        {"variance_weighting": 0.5},
+        {"family": get_family("normal", variance_floor=0.5)},
+        {"method": kind(variance_weighting=0.5)},
     ],
 )
 @pytest.mark.parametrize("go_on", ["fit", "partial_fit"])
@@ -493,17 +536,20 @@ def test_training_goes_on_with_a_new_step_size_of_ones_own_net(table):
     np.testing.assert_allclose(est.predict(table[0]), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("changed", [{"n_neighbors": None}, {"alpha": 0.0}, {"n_draws": 5}])
+@pytest.mark.parametrize(
+    "changed", [{"n_neighbors": None}, {"alpha": 0.0}, {"method": kind("probmix", n_draws=5)}]
+)
 @pytest.mark.parametrize("go_on", ["fit", "partial_fit"])
 def test_training_may_go_on_with_other_partners(table, changed, go_on):
-    est = regressor(method="probmix", n_neighbors=3, warm_start=True, max_epochs=1).fit(*table)
+    own = kind("probmix")
+    est = regressor(method=own, n_neighbors=3, warm_start=True, max_epochs=1).fit(*table)
     getattr(est.set_params(**changed), go_on)(*table)
     assert len(est.history_) == 2
 
 
 def test_training_goes_on_with_the_same_kinds_only(table):
     est = regressor(method=["erm"], warm_start=True, max_epochs=1).fit(*table)
-    with pytest.raises(ValueError, match="networks of kinds="):
+    with pytest.raises(ValueError, match="networks of method="):
         est.set_params(method=["probmix"]).fit(*table)
 
 
@@ -516,19 +562,24 @@ def test_an_instance_of_a_module_makes_no_ensemble(table):
 def test_calibration_leaves_room_for_the_spread_between_members(table):
     X, y = table
     est = regressor(
-        method="erm", n_members=4, validation="cv", calibration="on", max_epochs=150, lr=0.02
+        method=kind("erm"),
+        n_members=4,
+        validation="cv",
+        calibration="on",
+        max_epochs=150,
+        lr=0.02,
     ).fit(X, y)
     oof = est.oof_predictive_
     # One component each: the scale of the out-of-fold rows is that of the spread as fitted.
     assert oof.n_components == 1
     fitted = (oof.params["scale"] ** 2).mean() / est.y_scale_**2
-    eta = natural_parameters(est.net_, scale_columns(est.scaler_, X)).eta.double()
-    means, v = (moment.numpy()[..., 0] for moment in est.family_.moments(eta))
+    mixture = natural_parameters(est.net_, scale_columns(est.scaler_, X))
+    means, v = (moment.numpy()[..., 0] for moment in est.family_.moments(mixture.eta.double()))
     kept = 1 - means.var(1).mean() / fitted
     assert 0.5 < kept < 1
-    whole = est._part(X, y, None)
-    held_out = out_of_fold(est.net_, whole, [np.flatnonzero(f) for f in fold_of_rows(est, X, y)])
-    v_oof = est.family_.moments(held_out.eta.double())[1].numpy()[:, 0, 0]
+    # (rows, members): each row is held out by one.
+    is_holder = np.stack(fold_of_rows(est, X, y), axis=1)
+    v_oof = v[is_holder]
     fitted = est.calibration_.apply(v_oof) / kept
     np.testing.assert_allclose(fitted, oof.params["scale"][:, 0] ** 2 / est.y_scale_**2)
     expected = est.calibration_.apply(v) * est.y_scale_**2

@@ -19,11 +19,17 @@ from model_files import LABELS, X, Y, header, opened, store
 from one_network import ONE_NETWORK
 from safetensors.torch import save_file
 
-from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor, load_model, save_model
+from sklearn_probmix import (
+    Kind,
+    ProbMixupClassifier,
+    ProbMixupRegressor,
+    load_model,
+    save_model,
+)
 
 TINY = {"hidden_layer_sizes": (4,), "max_epochs": 2, "random_state": 0}
 ONE = ONE_NETWORK | TINY
-TWO_KINDS = ["erm", {"method": "m-probmix", "alpha": 0.1, "n_draws": 3}]
+TWO_KINDS = ["erm", Kind("m-probmix", alpha=0.1, n_draws=3)]
 MODELS = {
     "m-probmix": (ProbMixupRegressor(**ONE), Y),
     "kinds": (
@@ -75,6 +81,19 @@ def parameters(**changes):
     return lambda parts: parts.document["parameters"].update(changes)
 
 
+def network(**changes):
+    """Change what every kind says, and ask for these kinds."""
+
+    def tamper(parts):
+        asked, kinds = parts.document["parameters"], parts.document["fitted"]["kinds_"]
+        asked |= {name: None for name in changes if name in asked}
+        for kind in kinds:
+            kind["$kind"] |= changes
+        asked["method"] = copy.deepcopy(kinds)
+
+    return tamper
+
+
 def tensor(name, value):
     return lambda parts: parts.tensors.__setitem__(name, value)
 
@@ -104,7 +123,7 @@ def many_nets(n):
     def tamper(parts):
         parts.document["nets"] *= n
         parts.document["fitted"]["kinds_"] *= n
-        parts.document["parameters"]["method"] = ["probmix"] * n
+        network()(parts)
         parts.tensors["fitted.weights_"] = torch.full((n,), 1 / n, dtype=torch.float64)
         for name in [name for name in parts.tensors if name.startswith("nets.0.")]:
             for index in range(1, n):
@@ -118,8 +137,7 @@ def layers(n):
     """Make the single network deep."""
 
     def tamper(parts):
-        parts.document["parameters"] |= {"hidden_layer_sizes": [4] * n, "method": "erm"}
-        parts.document["fitted"]["kinds_"] = [{"method": "erm"}]
+        network(hidden_layer_sizes=[4] * n, method="erm")(parts)
         for name in [name for name in parts.tensors if name.startswith("nets.")]:
             del parts.tensors[name]
         parts.tensors["nets.0.shared"] = torch.zeros(1, 0)
@@ -135,7 +153,7 @@ def wide(width, n_draws):
     """Make the single network, of a random embedding, wide."""
 
     def tamper(parts):
-        parts.document["parameters"] |= {"hidden_layer_sizes": [width], "n_draws": n_draws}
+        network(hidden_layer_sizes=[width], n_draws=n_draws)(parts)
         shapes = {
             "embedding.trunk.0.weight": (width, 3),
             "embedding.trunk.0.bias": (width,),
@@ -155,7 +173,7 @@ def wide_point(width):
 
     def tamper(parts):
         layers(1)(parts)
-        parts.document["parameters"]["hidden_layer_sizes"] = [width]
+        network(hidden_layer_sizes=[width])(parts)
         shapes = {"embedding.0.weight": (width, 3), "embedding.0.bias": (width,)}
         for name, shape in (shapes | {"head.0.weight": (2, width)}).items():
             parts.tensors[f"nets.0.{name}"] = torch.zeros(shape)
@@ -192,7 +210,8 @@ def classes(n):
     return both(
         put("fitted", "classes_", {"$array": "codes"}),
         tensor("codes", codes),
-        parameters(hidden_layer_sizes=[1000], class_weight=None),
+        network(hidden_layer_sizes=[1000]),
+        parameters(class_weight=None),
     )
 
 
@@ -206,32 +225,48 @@ def columns(n):
     return tamper
 
 
+def kind_in_kind(depth):
+    value = "erm"
+    for _ in range(depth):
+        value = {"$kind": {"method": value}}
+    return value
+
+
 # A model, and what is done to its document and tensors.
 EDITED = {
-    "wide layers": ("knots", parameters(hidden_layer_sizes=[20_000, 20_000])),
-    "huge layers": ("knots", parameters(hidden_layer_sizes=[10**9, 10**9])),
-    "layers beyond 64 bits": ("knots", parameters(hidden_layer_sizes=[10**30])),
-    "many layers": ("knots", parameters(hidden_layer_sizes=[1] * 10**5)),
+    "wide layers": ("knots", network(hidden_layer_sizes=[20_000, 20_000])),
+    "huge layers": ("knots", network(hidden_layer_sizes=[10**9, 10**9])),
+    "layers beyond 64 bits": ("knots", network(hidden_layer_sizes=[10**30])),
+    "many layers": ("knots", network(hidden_layer_sizes=[1] * 10**5)),
     "700 layers": ("m-probmix", layers(700)),
     "2,000 layers": ("m-probmix", layers(2000)),
     "1,000 members": ("knots", members(1000)),
     "1,000 members in a loop": ("knots", members(1000, vectorised=False)),
     "20,000 members": ("knots", members(20_000)),
     "declared members": ("knots", parameters(n_members=10**8)),
-    "declared draws": ("m-probmix", parameters(n_draws=10**8)),
-    "draws beyond 64 bits": ("m-probmix", parameters(n_draws=10**30)),
+    "declared draws": ("m-probmix", network(n_draws=10**8)),
+    "draws beyond 64 bits": ("m-probmix", network(n_draws=10**30)),
     "true draws": ("m-probmix", wide(4, 150_000)),
     "draws of one number": ("m-probmix", wide(1, 340_000)),
     "a wide embedding": ("m-probmix", wide(2000, 16)),
     "a wide layer": ("m-probmix", wide_point(10**6)),
     "draws times outputs": ("m-probmix", many_outputs(10_000, 100_000)),
     "many outputs": ("m-probmix", many_outputs(100_000, 2)),
-    "declared knots": ("knots", parameters(n_knots=10**9)),
+    "declared knots": ("knots", network(n_knots=10**9)),
     "128 networks": ("knots", many_nets(128)),
     "129 networks": ("knots", many_nets(129)),
     "declared networks": ("knots", put("nets", [{"vectorised": None}] * 10**5)),
     "declared kinds": ("knots", parameters(method=["erm"] * 10**5)),
-    "fitted kinds": ("knots", put("fitted", "kinds_", [{"method": "erm"}] * 10**4)),
+    "fitted kinds": ("knots", put("fitted", "kinds_", [{"$kind": {"method": "erm"}}] * 10**4)),
+    "asked kinds": ("knots", parameters(method=[{"$kind": {}}] * 25_000)),
+    "kinds that are no kinds": ("text", parameters(class_weight=[{"$kind": {}}] * 25_000)),
+    "kinds of kinds": ("knots", parameters(method=kind_in_kind(250))),
+    "a kind of many parameters": (
+        "knots",
+        put("fitted", "kinds_", [{"$kind": {f"a{i}": 1 for i in range(10**5)}}]),
+    ),
+    "a kind of many widths": ("knots", network(hidden_layer_sizes=[1] * 180_000)),
+    "a kind of a wide batch": ("knots", network(batch_size=10**300, max_epochs=10**300)),
     "classes times width": ("text", classes(10**5)),
     "columns of a matrix": ("knots", columns(500_000)),
     "wide text": (
@@ -325,6 +360,7 @@ DOCUMENTS = {
     "a number of a million digits": '{"version": ' + "9" * 10**6 + "}",
     "a float of a million digits": '{"version": 0.' + "9" * 10**6 + "}",
     "wide characters": '"' + "\U0001d6fc" * 10**6 + '"',
+    "escaped kinds": '{"version":2,"a":[' + '{"\\u0024kind":{}},' * 20_000 + "1]}",
     "escaped brackets": '["' + "\\u005b" * 600_000 + '"]',
     "8 MB": '"' + "a" * 8_000_000 + '"',
     "an equal key": "{" + '"a":1,' * 10**5 + '"a":1}',
@@ -361,7 +397,7 @@ HEADERS = {
 HONEST = {
     *("700 layers", "1,000 members", "1,000 members in a loop", "true draws", "a wide layer"),
     *("a wide embedding", "many outputs", "128 networks", "a possible history"),
-    *("draws of one number", "many rows out of fold"),
+    *("draws of one number", "many rows out of fold", "a kind of a wide batch"),
 }
 
 
@@ -555,7 +591,11 @@ EDITS = {
     "dunder": ("text", parameters(__class__=1), "argument '__class__'"),
     "unknown tag": ("text", parameters(alpha={"$object": "os"}), "tag: found '.object'"),
     "two tags": ("text", parameters(alpha={"$float": "nan", "a": 1}), "expected the tag alone"),
-    "no float": ("text", parameters(alpha={"$float": "1e5"}), "expected 'nan', 'inf' or '-inf'"),
+    "no float": (
+        "text",
+        parameters(alpha={"$float": "1e5"}),
+        "float: found '1e5'; expected .'-inf', 'inf', 'nan'",
+    ),
     "no dtype": ("text", parameters(alpha={"$scalar": ["object", 1]}), "scalar: found 'object'"),
     "a small integer": ("text", parameters(alpha={"$scalar": ["int8", 300]}), "300"),
     "NaN": ("text", parameters(alpha={"$float": "nan"}), "'alpha' parameter"),
@@ -564,7 +604,11 @@ EDITS = {
     "callbacks": ("text", parameters(callbacks=["x"]), "callbacks holds 'x'; expected callbacks"),
     "net": ("text", parameters(net=[1]), "'net' parameter"),
     "weights of no class": ("text", parameters(class_weight={"x": 1}), "not in class_weight"),
-    "a large floor": ("knots", parameters(variance_floor=1e308), "variance_floor=1e.308; expected"),
+    "a large floor": (
+        "knots",
+        parameters(family={"$family": {"family": "normal", "variance_floor": 1e308}}),
+        "variance_floor=1e.308; expected",
+    ),
     "a negative floor": (
         "knots",
         parameters(family={"$family": {"family": "normal", "variance_floor": -1.0}}),
@@ -585,8 +629,48 @@ EDITS = {
         parameters(family={"$family": {"family": "categorical", "n_classes": 2.5}}),
         "n_classes=2.5; expected an integer",
     ),
-    "no kinds": ("knots", put("fitted", "kinds_", []), r"kinds_: found \[\]; expected"),
-    "other kinds": ("knots", put("fitted", "kinds_", [{"method": "erm"}]), "kinds_: found .*erm"),
+    "no kinds": ("knots", put("fitted", "kinds_", []), "number of kinds_: found 0; expected 1"),
+    "no kind": ("knots", put("fitted", "kinds_", ["erm"]), "a kind in kinds_: found a str"),
+    "other kinds": (
+        "knots",
+        put("fitted", "kinds_", [{"$kind": {"method": "erm"}}]),
+        "weights of network 0: found .*encoder.knots.. superfluous",
+    ),
+    "other kinds of the same weights": (
+        "knots",
+        put("fitted", "kinds_", 0, "$kind", "method", "mixup"),
+        "parameters were changed since fit.*method=.'probmix'., the fitted ones have .'mixup'.",
+    ),
+    "code of a kind": (
+        "knots",
+        put("fitted", "kinds_", 0, "$kind", "code", "os"),
+        "unexpected keyword argument 'code'",
+    ),
+    "a list as a kind": (
+        "knots",
+        put("fitted", "kinds_", [{"$kind": []}]),
+        "argument after .. must be a mapping, not list",
+    ),
+    "a negative alpha": (
+        "knots",
+        put("fitted", "kinds_", 0, "$kind", "alpha", -1),
+        "'alpha' parameter of Kind must be",
+    ),
+    "a family as an activation": (
+        "knots",
+        network(activation={"$family": {"family": "gamma"}}),
+        "'activation' parameter of Kind",
+    ),
+    "text as widths": (
+        "knots",
+        network(hidden_layer_sizes=["x"]),
+        "hidden_layer_sizes=.'x',.; exp",
+    ),
+    "other widths": (
+        "knots",
+        parameters(hidden_layer_sizes=[5]),
+        "changed since fit: they ask for networks of hidden_layer_sizes=.5,.",
+    ),
     "no networks": ("knots", put("nets", []), "number of networks: found 0"),
     "code of a network": ("knots", put("nets", [{"module": "os"}]), "argument 'module'"),
     "requests": ("knots", put("requests", {"__init__": {}}), "a request of: found __init__"),
@@ -598,11 +682,15 @@ EDITS = {
         put("fitted", "feature_names_in_", {"$objects": ["a", "b", 1]}),
         "feature_names_in_: found .* expected 3 strings",
     ),
-    "history": ("knots", put("fitted", "history_", [{"kind": 7}]), "kind in history_: found 7"),
+    "history": (
+        "knots",
+        put("fitted", "history_", [{"kind": 7}]),
+        "an epoch of history_: found .'kind': 7",
+    ),
     "batches": (
         "knots",
         put("fitted", "history_", [{"kind": 0, "batches": 1}]),
-        "history_: found 'batches'",
+        "an epoch of history_: found .*'batches': 1.; expected numbers of",
     ),
     "one class": (
         "text",
@@ -629,9 +717,17 @@ EDITS = {
         put("fitted", "calibration_", {"$spread": {"a": 1.0, "b": 0.0}}),
         "calibration_: found a Spread; expected Temperature or None",
     ),
-    "weights of kinds": ("knots", fill("fitted.weights_", 2.0), "sum of weights_: found 2.0"),
+    "weights of kinds": (
+        "knots",
+        fill("fitted.weights_", 2.0),
+        "weights_: found .2..; expected 1 of sum 1",
+    ),
     "no scale": ("knots", fill("fitted.y_scale_", 0.0), "cannot be loaded"),
-    "no number": ("knots", fill("fitted.y_shift_", torch.nan), "y_shift_: found .nan.; expected"),
+    "no number": (
+        "knots",
+        fill("fitted.y_shift_", torch.nan),
+        "is nan at index .0, 0, 0., expected finite",
+    ),
     "weight of NaN": ("knots", fill(BIAS, torch.nan), "bias of network 0: found NaN or infinity"),
     "infinite weight": ("knots", fill(BIAS, torch.inf), "bias of network 0: found NaN or infinity"),
     "infinite knots": (
@@ -701,6 +797,8 @@ VALUES = [
     *({"$family": {"family": "normal"}}, {"$family": {"family": "gamma", "variance_floor": 1}}),
     *(
         {"$objects": ["x"]},
+        {"$kind": {}},
+        {"$kind": {"method": "erm", "hidden_layer_sizes": [4]}},
         {"$dict": [[1, 2]]},
         "auto",
         "erm",
@@ -764,8 +862,10 @@ def change_tensors(parts, rng):
     return name
 
 
-# What of a document makes another model; no other change of it moves a prediction.
+# What of a document makes another model; no other change of it moves a prediction. Version 1 has
+# an activation of every kind.
 MATTERS = {
+    *(f"fitted.kinds_.{kind}.activation" for kind in range(3)),
     *("parameters.activation", "parameters.family", "parameters.variance_floor"),
     *("fitted.calibration_.$temperature.temperature", "fitted.calibration_"),
     *("fitted.calibration_.$spread.a", "fitted.calibration_.$spread.b"),

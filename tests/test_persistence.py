@@ -23,19 +23,25 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 
-from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor, get_family
+from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor, get_family
 from sklearn_probmix.codec import decode, encode
+from sklearn_probmix.components import LatticeComponents
 from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.families import Normal
 from sklearn_probmix.persistence import load_model, save_model
 
+
+def kind(method="m-probmix", **fields):
+    return Kind(method, **{"lr_schedule": "constant", "n_draws": 4, **fields})
+
+
 SMALL = ONE_NETWORK | {
+    "method": kind(),
     "hidden_layer_sizes": (16,),
     "max_epochs": 3,
     "random_state": 0,
-    "n_draws": 4,
 }
 RNG = np.random.default_rng(1)
 
@@ -114,7 +120,7 @@ def assert_same(a, b, where="value"):
         assert len(a) == len(b), where
         for index, pair in enumerate(zip(a, b, strict=True)):
             assert_same(*pair, f"{where}[{index}]")
-    elif isinstance(a, PredictiveDistribution):
+    elif isinstance(a, Kind | PredictiveDistribution):
         assert_same(a.to_dict(), b.to_dict(), where)
     elif isinstance(a, float):
         assert struct.pack("d", a) == struct.pack("d", b), where
@@ -142,20 +148,43 @@ def assert_same_model(est, loaded, X=X):
 
 
 REGRESSORS = {
-    "m-probmix": {"beta": 0.1, "random_state": np.int64(3), "hidden_layer_sizes": [16]},
-    "separate variances": {"embedding_variance": "separate", "activation": "tanh"},
-    "no mixing": {"method": "erm", "hidden_layer_sizes": (), "mixing_layer": 0},
-    "neighbours": {"method": "probmix", "n_neighbors": 3, "dropout": 0.2, "validation": None},
-    "ensemble": {"n_members": 3, "dropout": 0.1, "calibration": "on"},
+    "m-probmix": {
+        "method": kind(beta=0.1),
+        "random_state": np.int64(3),
+        "hidden_layer_sizes": [16],
+    },
+    "separate variances": {"method": kind(embedding_variance="separate"), "activation": "tanh"},
+    "no mixing": {"method": kind("erm", mixing_layer=0), "hidden_layer_sizes": ()},
+    "neighbours": {"method": kind("probmix", dropout=0.2), "n_neighbors": 3, "validation": None},
+    "ensemble": {"method": kind(dropout=0.1), "n_members": 3, "calibration": "on"},
     "folds and kinds": {
-        "method": ["erm", {"method": "m-probmix", "hidden_layer_sizes": (8, 4), "alpha": 0.1}],
+        "method": ["erm", Kind("m-probmix", hidden_layer_sizes=(8, 4), alpha=0.1, n_draws=4)],
+        "hidden_layer_sizes": None,
         "n_members": 3,
         "validation": "cv",
         "calibration": "on",
-        "lr_schedule": "cosine",
     },
+    "a kind of numbers of numpy": {
+        "method": Kind(
+            "m-probmix",
+            alpha=np.float64(0.3),
+            n_draws=np.int64(3),
+            hidden_layer_sizes=np.array([8, 4]),
+            batch_size="full",
+            n_iter_no_change=None,
+        ),
+        "hidden_layer_sizes": None,
+        "batch_size": None,
+    },
+    "kinds that differ in what is monitored": {
+        "method": (kind("erm", monitor="crps", variance_weighting=0.5), kind("erm", n_knots=3)),
+    },
+    "few folds": {"n_members": 4, "validation": 2},
+    "a share held out": {"validation": 0.3},
+    "no widths": {"method": kind("probmix"), "hidden_layer_sizes": np.zeros(0, dtype=int)},
+    "a list of pairs": {"validation": [(np.arange(40), np.arange(40, 60))]},
     "auto": {"method": "auto", "max_epochs": 2},
-    "knots": {"method": "probmix", "n_knots": 4},
+    "knots": {"method": kind("probmix"), "n_knots": 4},
     "more knots than a column may have": {"method": "erm", "n_knots": 600},
     "shared variance": {"family": "homoscedastic-normal", "method": "mixup"},
     "gamma": {"family": "gamma", "method": "probmix"},
@@ -176,6 +205,17 @@ def test_regressor_is_the_same_after_the_round_trip(name, tmp_path):
 def test_two_outputs_are_the_same_after_the_round_trip(tmp_path):
     est = regressor(n_members=2, validation="cv").fit(X, np.stack([Y, Y**2], axis=1))
     assert_same_model(est, round_trip(est, tmp_path))
+
+
+def test_a_mixture_of_densities_and_masses_is_the_same_after_the_round_trip(tmp_path):
+    est = regressor(n_members=2, validation="cv").fit(X, Y)
+    masses = RNG.dirichlet(np.ones(3), (len(Y), 2))
+    lattice = PredictiveDistribution(LatticeComponents([-1.0, 0.5, 2.0], masses))
+    est.oof_predictive_ = PredictiveDistribution.mix([est.oof_predictive_, lattice], [0.7, 0.3])
+    loaded = round_trip(est, tmp_path)
+    assert_same_model(est, loaded)
+    x = est.oof_predictive_.rvs(3, random_state=0)
+    assert_same(loaded.oof_predictive_.logpdf(x), est.oof_predictive_.logpdf(x))
 
 
 CLASSIFIERS = {
@@ -285,7 +325,7 @@ def test_a_file_does_not_choose_how_many_members_a_net_has(tmp_path):
     parts = opened(tmp_path / "model")
     for n_members, message in [
         (1000, r"members of network 0: found \[torch.Size\(\[2\]\)\]; expected 1000"),
-        (1001, "n_members: found 1001; expected up to 1000"),
+        (1001, "number of members: found 1001; expected 1 to 1000"),
     ]:
         parts.document["parameters"]["n_members"] = n_members
         store(parts.tensors, parts.document, tmp_path / "model")
@@ -300,6 +340,19 @@ def test_a_model_loaded_in_inference_mode_goes_on_training(tmp_path):
         assert_predicts_the_same(est, loaded)
     copy = pickle.loads(pickle.dumps(loaded))
     assert_predicts_the_same(loaded.partial_fit(X, Y), copy.partial_fit(X, Y))
+
+
+@pytest.mark.parametrize(
+    "parameters", [{}, {"n_members": 2, "n_knots": 3}, {"net": own_net()}], ids=repr
+)
+def test_a_model_unpickled_in_inference_mode_goes_on_training(parameters):
+    est = regressor(**parameters).fit(X, Y)
+    pickled = pickle.dumps(est)
+    with torch.inference_mode():
+        copy = pickle.loads(pickled)
+        assert_predicts_the_same(est, copy)
+    assert_predicts_the_same(est, copy)
+    assert_predicts_the_same(pickle.loads(pickled).partial_fit(X, Y), copy.partial_fit(X, Y))
 
 
 OBJECTS = {
@@ -329,9 +382,11 @@ def test_the_caller_may_replace_a_parameter(tmp_path):
     for parameters, message in [
         ({"max_epoch": 7}, "'max_epoch'"),
         ({"alpha": -1}, "'alpha' parameter"),
-        ({"hidden_layer_sizes": (8,)}, "network 0"),
-        ({"method": "auto"}, "kinds_: found"),
-        ({"n_draws": 8}, r"sampler.noise.*\(4, 16\).*\(8, 16\)"),
+        ({"hidden_layer_sizes": (8,)}, "changed since fit.*hidden_layer_sizes="),
+        ({"method": "auto"}, "the parameters were changed since fit.*method="),
+        ({"method": ["m-probmix", 3]}, "describes no kind of network"),
+        ({"method": kind(dropout=0.5)}, "the parameters were changed since fit.*dropout="),
+        ({"n_draws": 8}, "'n_draws'"),
         ({"device": "no such device"}, "no such device"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -351,6 +406,7 @@ VALUES = {
     "labels": [np.array(["a", "bcd"]), np.array(["a", 1, 2.5, True], dtype=object), np.array([""])],
     "tensors": [torch.tensor([[1.5, torch.nan]]).T, torch.tensor(2)],
     "families": [get_family("categorical", n_classes=4), get_family("gamma")],
+    "kinds": [Kind(), kind("probmix", alpha=np.float32(0.1), n_knots=9), {"a": (Kind("mixup"),)}],
 }
 
 
@@ -394,7 +450,12 @@ def test_what_cannot_be_saved_says_why(tmp_path):
     with pytest.raises(TypeError, match="'note'"):
         save_model(est, path)
     del est.note
-    for changed in ({"hidden_layer_sizes": (8,)}, {"variance_floor": 0.1}, {"n_members": 2}):
+    for changed in (
+        {"hidden_layer_sizes": (8,)},
+        {"family": get_family("normal", variance_floor=0.1)},
+        {"n_members": 2},
+        {"method": kind(n_draws=5, dropout=0.1)},
+    ):
         with pytest.raises(ValueError, match="changed since fit"):
             save_model(clone_fitted(est).set_params(**changed), path)
     with pytest.raises(ValueError, match="changed since fit"):
