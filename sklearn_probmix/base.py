@@ -26,6 +26,7 @@ from sklearn.model_selection import (
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from skorch import NeuralNet
 
 from sklearn_probmix.calibration import Spread, Temperature, stacking_weights
 from sklearn_probmix.criterion import log_likelihood
@@ -73,7 +74,7 @@ class Rows(NamedTuple):
     given: tuple
     """X, y and groups as they were given."""
 
-    def position(self, places: ArrayLike) -> NDArray[np.intp]:
+    def position(self, places: Sequence[int] | NDArray[np.intp]) -> NDArray[np.intp]:
         """Positions among these rows of those that are at these places of the given data."""
         position = np.full(len(self.given[1]), -1)
         position[self.kept] = np.arange(len(self.kept))
@@ -189,7 +190,16 @@ class BaseProbMixup(BaseEstimator):
                 self._weigh_evenly()
         return self
 
-    def _prepare(self, X, y, sample_weight=None, groups=None, *, reset=True, **kwargs) -> Rows:
+    def _prepare(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        *,
+        reset: bool = True,
+        **kwargs: Any,
+    ) -> Rows:
         """Check everything, and learn the scaling from rows of weight if this is a new fit."""
         self._check_parameters()
         X, y = self._validate_rows(X, y, reset=reset, **kwargs)
@@ -208,7 +218,7 @@ class BaseProbMixup(BaseEstimator):
         return Rows(self._table(X, y, weight), y, groups, kept, given)
 
     @property
-    def net_(self):
+    def net_(self) -> NeuralNet:
         """The trained net, the first if there are several kinds."""
         return self.nets_[0]
 
@@ -226,8 +236,8 @@ class BaseProbMixup(BaseEstimator):
         try:
             yield
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _check_parameters(self):
@@ -341,14 +351,14 @@ class BaseProbMixup(BaseEstimator):
         n_rows = len(rows.y)
         if isinstance(how, Real):
             _check_groups(rows.groups, 2, "the hold-out")
-            n_valid = math.ceil(how * n_rows)
+            n_valid = math.ceil(float(how) * n_rows)
             splitters = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
             splitter = self._choose(splitters, rows, min(n_valid, n_rows - n_valid), 2)
             splitter = splitter(1, test_size=how, random_state=rng.randint(2**31))
             return next(splitter.split(rows.y, rows.y, rows.groups))
         # It may know the rows by their places, so it sees those of no weight too.
-        parts = next(iter(check_cv(how).split(*rows.given)), ([], []))
-        train, valid = map(rows.position, parts)
+        splits = iter(check_cv(how).split(*rows.given))
+        train, valid = map(rows.position, next(splits, ((), ())))
         n_used = len(np.union1d(train, valid))
         if n_used < n_rows and len(train) and len(valid):
             warn(
@@ -415,7 +425,7 @@ class BaseProbMixup(BaseEstimator):
         if nets is not None:
             self._check_unchanged()
         seeds = rng.randint(2**31, size=len(kinds))
-        trained = []
+        trained: list[Trained] = []
         # Shorter than the kinds where an earlier fit was interrupted.
         for kind, seed, net in zip(kinds, seeds, nets or [None] * len(kinds), strict=False):
             own = kind if max_epochs is None else kind.updated(max_epochs=max_epochs)
@@ -441,7 +451,7 @@ class BaseProbMixup(BaseEstimator):
     def _keep(self, trained: list[Trained], kinds: list[Kind]) -> None:
         """Make trained networks of these kinds, or of the first of them, the fitted ones."""
         for stale in ("oof_predictive_", "oof_scores_"):
-            vars(self).pop(stale, None)
+            self.__dict__.pop(stale, None)
         self.nets_ = [new.net for new in trained]
         self.kinds_ = kinds[: len(trained)]
         self.n_iter_ = max(new.n_epochs for new in trained)
@@ -501,21 +511,23 @@ class BaseProbMixup(BaseEstimator):
         weight = held_out.row_weight().double().numpy()
         if len(self.nets_) > 1 and self.weighting == "stacked":
             points = held_out.y[:, None, None]
-            scores = [log_likelihood(self.family_, mixture, points) for mixture in judged]
-            scores = torch.stack([score[:, 0, 0] for score in scores], dim=1).double().numpy()
-            self.weights_ = stacking_weights(scores, weight)
+            scores = [log_likelihood(self.family_, mixture, points)[:, 0, 0] for mixture in judged]
+            self.weights_ = stacking_weights(torch.stack(scores, dim=1).double().numpy(), weight)
         mixture = self._pool(judged)
         if self.calibration != "off":
             self.calibration_ = self._fit_calibration(mixture, held_out, weight)
         if of_folds:
             self.oof_predictive_ = self._predictive(mixture)
-            weight = None if table.weight is None else weight
-            self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, weight)
+            given = None if table.weight is None else weight
+            self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, given)
             if self.calibration_ is not None:
-                self._allow_for_members(mixture, self._pool(everyone))
+                self.calibration_ = self._for_members(
+                    self.calibration_, mixture, self._pool(everyone)
+                )
 
-    def _allow_for_members(self, judged, delivered):
+    def _for_members(self, calibration, judged, delivered):
         """Correct a calibration for what the mixture of all members adds to the judged one."""
+        return calibration
 
     def _pool(self, mixtures):
         return pool(mixtures, torch.tensor(self.weights_).log())

@@ -82,6 +82,7 @@ def stacking_weights(
     return (1 - shrinkage) * weights + shrinkage / n_kinds
 
 
+@dataclass(frozen=True)
 class _Calibration:
     """What the calibrations share; the one without arguments changes nothing."""
 

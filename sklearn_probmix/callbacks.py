@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from sklearn_probmix.criterion import log_likelihood, normal_crps, output_shape
 from sklearn_probmix.ensemble import Ensemble
-from sklearn_probmix.families import get_family
+from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.loaders import PairedBatch
 from sklearn_probmix.mixing import Mixer, as_target
+from sklearn_probmix.table import Table
 
 __all__ = ["BestEpoch", "EpochBar", "ProbMixup"]
 
@@ -87,15 +92,15 @@ class ProbMixup(Callback):
 
     def __init__(
         self,
-        site="output",
-        alpha=0.2,
-        beta=0.0,
-        pooling="log-linear",
-        response=None,
-        family="normal",
-        n_mixes=1,
-        objective="expected-log",
-        random_state=None,
+        site: str = "output",
+        alpha: float = 0.2,
+        beta: float = 0.0,
+        pooling: str = "log-linear",
+        response: str | None = None,
+        family: str | Family = "normal",
+        n_mixes: int = 1,
+        objective: str = "expected-log",
+        random_state: int | np.random.Generator | None = None,
     ):
         self.site = site
         self.alpha = alpha
@@ -107,7 +112,7 @@ class ProbMixup(Callback):
         self.objective = objective
         self.random_state = random_state
 
-    def initialize(self):
+    def initialize(self) -> Self:
         """Check the parameters and seed the draws."""
         _check_at_least_zero("alpha", self.alpha)
         _check_at_least_zero("beta", self.beta)
@@ -131,7 +136,7 @@ class ProbMixup(Callback):
         self.armed_ = False
         return self
 
-    def on_train_begin(self, net, **kwargs):
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Register the hook, after removing one that an interrupted fit left."""
         self._remove_hook()
         if self.alpha == 0:
@@ -146,7 +151,7 @@ class ProbMixup(Callback):
         module, self.n_axes_ = net.module_, 3
         if isinstance(module, Ensemble):
             # Members that are stacked have an axis of their own, behind that of the rows.
-            module, self.n_axes_ = module.template, 3 + module.stacks
+            self.n_axes_, module = 3 + module.stacks, module.template
         submodules = dict(module.named_modules())
         name = "" if self.site == "output" else self.site
         if name not in submodules:
@@ -156,11 +161,13 @@ class ProbMixup(Callback):
             )
         self.handle_ = submodules[name].register_forward_hook(self._mix_output)
 
-    def on_train_end(self, net, **kwargs):
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Unhook the site."""
         self._remove_hook()
 
-    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+    def on_batch_begin(
+        self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
+    ) -> None:
         """Draw lam and the partners, mix the target, and the input if that is the site."""
         if not training or self.alpha == 0:
             return
@@ -182,7 +189,7 @@ class ProbMixup(Callback):
             batch[0] = self.mixer_.tensor(X, self.draw_, densities=False)
         self.armed_ = True
 
-    def on_batch_end(self, net, **kwargs):
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Leave the next forward pass alone."""
         self.armed_ = False
 
@@ -257,12 +264,12 @@ class BestEpoch(Callback):
 
     def __init__(
         self,
-        patience=None,
-        table=None,
-        valid=None,
-        monitor="nll",
-        family="normal",
-        fits=(1,),
+        patience: int | None = None,
+        table: Table | None = None,
+        valid: torch.Tensor | None = None,
+        monitor: str = "nll",
+        family: str | Family = "normal",
+        fits: Sequence[int] = (1,),
     ):
         self.patience = patience
         self.table = table
@@ -271,21 +278,24 @@ class BestEpoch(Callback):
         self.family = family
         self.fits = fits
 
-    def on_train_begin(self, net, **kwargs):
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Forget an earlier fit."""
         self.n_members = sum(self.fits)
         self.fit_of_member = np.repeat(np.arange(len(self.fits)), self.fits)
         self.best_epoch_ = np.zeros(self.n_members, dtype=int)
         self.best_score_ = np.full(self.n_members, np.inf)
-        self.n_epochs_, self.in_epoch_, self.losses_ = 0, True, []
+        self.n_epochs_, self.in_epoch_ = 0, True
+        self.losses_: list[NDArray[np.float64]] = []
         self.epochs_before_ = len(net.history)
-        self.stop_reason_, self.weights_, self.unproven_ = None, None, None
+        self.stop_reason_: str | None = None
+        self.weights_: dict[str, Any] | None = None
+        self.unproven_: tuple[int, dict[str, Any]] | None = None
 
-    def on_epoch_begin(self, net, **kwargs):
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Note that an exception from here on interrupts an epoch."""
         self.in_epoch_ = True
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Compare this epoch with the best, and stop training where it should."""
         if not net.history[-1, "train_batch_count"]:
             raise ValueError(
@@ -293,7 +303,7 @@ class BestEpoch(Callback):
                 "perhaps); expected at least one."
             )
         net.history.record("train_loss", net.history[-1, "train_loss"] / self.n_members)
-        score = None if self.valid is None else self._validate(net)
+        score = None if self.valid is None else self._validate(net, self.table, self.valid)
         self.in_epoch_ = False
         self.n_epochs_ += 1
         losses = [net.history[-1, "train_loss"], *([] if score is None else score)]
@@ -315,13 +325,13 @@ class BestEpoch(Callback):
         if self.patience is not None and (epoch >= self.last_epoch()).all():
             self._stop("patience")
 
-    def last_epoch(self):
+    def last_epoch(self) -> NDArray[np.intp]:
         """Epoch in which the patience of every member's fit is over; shape (n_members,)."""
         best = np.full(len(self.fits), self.epochs_before_)
         np.maximum.at(best, self.fit_of_member, self.best_epoch_)
         return best[self.fit_of_member] + self.patience
 
-    def on_train_end(self, net, **kwargs):
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Put the best weights back."""
         if self.in_epoch_:
             self.stop_reason_ = "interruption"
@@ -342,17 +352,18 @@ class BestEpoch(Callback):
         if self.unproven_ is not None:
             self.best_epoch_[:], self.weights_ = self.unproven_
 
-    def _validate(self, net):
+    def _validate(self, net, table, valid):
         """Score the validation rows and record the scores; shape (n_members,)."""
         scores = {"nll": lambda *args: -log_likelihood(*args), "crps": normal_crps}
         names = ["nll"] if self.monitor == "nll" else ["nll", "crps"]
-        family, own = get_family(self.family), self.valid.ndim == 2
+        family, own = get_family(self.family), valid.ndim == 2
         forward = net.module_.each if own else net.infer
-        totals, weights = dict.fromkeys(names, 0.0), 0.0
+        weights = torch.zeros((), dtype=torch.float64)
+        totals = dict.fromkeys(names, weights)
         net.module_.eval()
         with torch.no_grad():
-            for rows in self.valid.split(_VALIDATION_CHUNK):
-                part = self.table.take(rows)
+            for rows in valid.split(_VALIDATION_CHUNK):
+                part = table.take(rows)
                 y, weight = part.y, part.row_weight()
                 y, weight = (y, weight * (rows >= 0)) if own else (y.unsqueeze(1), weight[:, None])
                 output, points = forward(part.X.to(net.device)), y.unsqueeze(2).to(net.device)
@@ -390,18 +401,18 @@ class EpochBar(Callback):
         Stands before the bar.
     """
 
-    def __init__(self, max_epochs, title=""):
+    def __init__(self, max_epochs: int, title: str = ""):
         self.max_epochs = max_epochs
         self.title = title
 
-    def on_train_begin(self, net, **kwargs):
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Draw the empty bar."""
         # In a notebook without widgets the import alone warns.
         from tqdm.auto import tqdm
 
         self.bar_ = tqdm(total=self.max_epochs, desc=self.title, unit="epoch")
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Move on by one epoch."""
         best = dict(net.callbacks_)["best_epoch"].best_epoch_
         epoch = net.history[-1]
@@ -409,7 +420,7 @@ class EpochBar(Callback):
         self.bar_.set_postfix(losses, best=int(np.median(best)), refresh=False)
         self.bar_.update()
 
-    def on_train_end(self, net, **kwargs):
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Leave the bar as it is."""
         self.bar_.close()
         del self.bar_

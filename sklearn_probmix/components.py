@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -127,7 +127,7 @@ class Components(ABC):
         return self.tag, dict(self.params)
 
     @classmethod
-    def from_arrays(cls, content: dict[str, Any]) -> Components:
+    def from_arrays(cls, content: Mapping[str, Any]) -> Components:
         """Make what `to_arrays` gave as content."""
         return cls(content)
 
@@ -178,7 +178,7 @@ class Components(ABC):
         """Select rows by any 1-D index of numpy's."""
         return self._map(lambda values: values[rows])
 
-    def pick(self, component: int) -> Self:
+    def pick(self, component: int) -> Components:
         """Select one component; its axis stays."""
         return self._map(lambda values: values[:, [component]])
 
@@ -256,16 +256,8 @@ class ScipyComponents(Components, tag="scipy"):
     def _family(self):
         return getattr(stats, self.name)
 
-    @property
-    def is_discrete(self):
-        return isinstance(self._family, stats.rv_discrete)
-
-    has_atoms = is_discrete
-
-    @property
-    def is_integer(self):
-        loc = self.params.get("loc", np.zeros(1))
-        return self.is_discrete and bool((loc == np.floor(loc)).all())
+    is_discrete = has_atoms = property(lambda self: isinstance(self._family, stats.rv_discrete))
+    is_integer = property(lambda self: self.is_discrete and _is_whole(self.params.get("loc", 0.0)))
 
     def _each(self, method, *args):
         with np.errstate(all="ignore"):
@@ -274,17 +266,17 @@ class ScipyComponents(Components, tag="scipy"):
     cdf, sf, ppf = _delegate("cdf"), _delegate("sf"), _delegate("ppf")
     mean, var = _delegate("mean"), _delegate("var")
 
-    def density(self, x):
+    def density(self, x: Array) -> Array:
         return self._each("pmf" if self.is_discrete else "pdf", x)
 
-    def log_density(self, x):
+    def log_density(self, x: Array) -> Array:
         return self._each("logpmf" if self.is_discrete else "logpdf", x)
 
-    def support(self):
+    def support(self) -> tuple[Array, Array]:
         low, high = self._each("support")
         return np.broadcast_to(low, self.shape), np.broadcast_to(high, self.shape)
 
-    def atoms(self, low, high, most):
+    def atoms(self, low: Array, high: Array, most: int) -> Array:
         if not self.is_discrete:
             return super().atoms(low, high, most)
         if self.is_integer:
@@ -292,18 +284,18 @@ class ScipyComponents(Components, tag="scipy"):
         offsets = np.unique(self.params["loc"] % 1)
         return np.concatenate([_count(np.ceil(low - o) + o, high, most) for o in offsets])
 
-    def rvs(self, rows, chosen, rng):
+    def rvs(self, rows: NDArray[np.intp], chosen: NDArray[np.intp], rng: Any) -> NDArray:
         params = {key: value[rows, chosen] for key, value in self.params.items()}
         return self._draw(params, (*rows.shape, *self.shape[2:]), rng)
 
     def _draw(self, params, size, rng):
         return self._family.rvs(**params, size=size, random_state=rng)
 
-    def to_arrays(self):
+    def to_arrays(self) -> tuple[str, dict[str, Any]]:
         return self.tag, {"name": self.name, **self.params}
 
     @classmethod
-    def from_arrays(cls, content):
+    def from_arrays(cls, content: Mapping[str, Any]) -> Components:
         params = dict(content)
         return scipy_components(params.pop("name", None), params)
 
@@ -311,12 +303,12 @@ class ScipyComponents(Components, tag="scipy"):
 class _Normal(ScipyComponents):
     has_crps = True
 
-    def crps(self, y, weights):
+    def crps(self, y: Array, weights: Array) -> Array:
         # Where numba is installed, scoringrules compiles its scores when imported.
         from scoringrules import crps_mixnorm
 
-        params = {"loc": 0.0, "scale": 1.0, **self.params}
-        loc, scale, weights = np.broadcast_arrays(params["loc"], params["scale"], weights)
+        loc, scale = self.params.get("loc", 0.0), self.params.get("scale", 1.0)
+        loc, scale, weights = np.broadcast_arrays(loc, scale, weights)
         return crps_mixnorm(y, loc, scale, weights, m_axis=1)
 
 
@@ -328,15 +320,11 @@ class _Positive(ScipyComponents):
     one half. No means are subtracted, which are huge for a wide log-normal.
     """
 
-    @property
-    def has_crps(self):
-        return not np.any(self.params.get("loc", 0))
+    has_crps = property(lambda self: not np.any(self.params.get("loc", 0)))
+    #: Returns m, P(X+ <= y) and the matrix P(X+_i < X_j) of all pairs of components.
+    _size_biased: Callable[..., tuple[Array, Array, Array]]
 
-    def _size_biased(self, y, **params):
-        """Return m, P(X+ <= y) and the matrix P(X+_i < X_j) of all pairs of components."""
-        raise NotImplementedError
-
-    def crps(self, y, weights):
+    def crps(self, y: Array, weights: Array) -> Array:
         params = {key: value for key, value in self.params.items() if key != "loc"}
         mean, below, pairs = self._size_biased(y[:, None], **params)
         inner = below - (weights[:, None] * pairs).sum(axis=2)
@@ -345,7 +333,7 @@ class _Positive(ScipyComponents):
 
 
 class _LogNormal(_Positive):
-    def var(self):
+    def var(self) -> Array:
         # scipy computes exp(s^2) - 1 by subtraction: 1e-4 off at s = 1e-6, and 0 at s = 1e-9.
         s, scale = self.params["s"], self.params.get("scale", 1.0)
         with np.errstate(all="ignore"):
@@ -362,7 +350,7 @@ class _LogNormal(_Positive):
 
 
 class _UnderflowingQuantiles(_Positive):
-    def ppf(self, q):
+    def ppf(self, q: Array) -> Array:
         values = super().ppf(q)
         if not np.isnan(values).any():
             return values
@@ -382,12 +370,10 @@ class _Beta(_UnderflowingQuantiles):
     # Parameters from which scipy's density overflows.
     _LARGEST = 1e15
 
-    @property
-    def has_crps(self):
-        # Only a component with itself has a closed form.
-        return super().has_crps and self.shape[1] == 1
+    # Only a component with itself has a closed form.
+    has_crps = property(lambda self: super().has_crps and self.shape[1] == 1)
 
-    def density(self, x):
+    def density(self, x: Array) -> Array:
         is_large = np.maximum(self.params["a"], self.params["b"]) > self._LARGEST
         if not is_large.any():
             return super().density(x)
@@ -407,7 +393,7 @@ class _Poisson(_Positive):
     # And those that numpy draws too widely, or not at all from 1e19 on.
     _LARGEST = 1e12
 
-    def ppf(self, q):
+    def ppf(self, q: Array) -> Array:
         mu, z = self.params["mu"], special.ndtri(q)
         with np.errstate(invalid="ignore"):
             expansion = np.ceil(mu + np.sqrt(mu) * z + (z**2 - 1) / 6 - 0.5)
@@ -501,7 +487,7 @@ class LatticeComponents(Components, tag="lattice"):
         self.values = np.array(values, dtype=float)
         is_grid = self.values.ndim == 1 and np.isfinite(self.values).all() and self.values.size
         if not (is_grid and (np.diff(self.values) > 0).all()):
-            raise ValueError(f"values must be finite and increase, got {values}.")
+            raise ValueError(f"values must be finite and increase, got {values!r}.")
         masses = np.array(masses, dtype=float)
         if masses.ndim not in (3, 4) or masses.shape[-1] != len(self.values) or 0 in masses.shape:
             raise ValueError(
@@ -522,55 +508,53 @@ class LatticeComponents(Components, tag="lattice"):
         self.values.flags.writeable = False
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         return self.params["masses"].shape[:-1]
 
-    @property
-    def is_integer(self):
-        return bool((self.values == np.floor(self.values)).all())
+    is_integer = property(lambda self: _is_whole(self.values))
 
-    def alike(self):
+    def alike(self) -> tuple:
         return *super().alike(), self.values.tobytes()
 
     def _at(self, key, position):
         """Values of an array at positions on its last axis, which are broadcast with the others."""
         return self.params[key][*np.ogrid[tuple(map(slice, self.shape))], position]
 
-    def log_mass(self, x):
+    def log_mass(self, x: Array) -> Array:
         position = np.searchsorted(self.values, x).clip(max=len(self.values) - 1)
         with np.errstate(divide="ignore"):
             return np.log(np.where(self.values[position] == x, self._at("masses", position), 0.0))
 
     log_density = log_mass
 
-    def cdf(self, x):
+    def cdf(self, x: Array) -> Array:
         return self._at("below", np.searchsorted(self.values, x, side="right"))
 
-    def sf(self, x):
+    def sf(self, x: Array) -> Array:
         return self._at("above", np.searchsorted(self.values, x, side="right"))
 
-    def ppf(self, q):
+    def ppf(self, q: Array) -> Array:
         # An end of the support for 0 and 1.
         q = np.maximum(q, np.finfo(float).tiny)
         below = self.params["below"][..., 1:-1]
         return self.values[(below < q[..., None]).sum(axis=-1)]
 
-    def mean(self):
+    def mean(self) -> Array:
         return self.params["masses"] @ self.values
 
-    def var(self):
+    def var(self) -> Array:
         return (self.params["masses"] * (self.values - self.mean()[..., None]) ** 2).sum(axis=-1)
 
-    def support(self):
+    def support(self) -> tuple[Array, Array]:
         possible = self.params["masses"] > 0
         last = len(self.values) - 1 - possible[..., ::-1].argmax(axis=-1)
         return self.values[possible.argmax(axis=-1)], self.values[last]
 
-    def atoms(self, low, high, most):
+    def atoms(self, low: Array, high: Array, most: int) -> Array:
         values = self.values[:: -(-len(self.values) // most)]
         return np.clip(values.reshape(-1, *[1] * low.ndim), low, high)
 
-    def crps(self, y, weights):
+    def crps(self, y: Array, weights: Array) -> Array:
         cdf = np.einsum("nk...,nk...v->n...v", weights, self.params["below"])[..., 1:-1]
         y, left, right = y[..., None], self.values[:-1], self.values[1:]
         above = right - np.clip(y, left, right)
@@ -578,11 +562,11 @@ class LatticeComponents(Components, tag="lattice"):
         beyond = y - np.clip(y, self.values[0], self.values[-1])
         return steps.sum(axis=-1) + abs(beyond[..., 0])
 
-    def to_arrays(self):
+    def to_arrays(self) -> tuple[str, dict[str, Any]]:
         return self.tag, {"values": self.values, "masses": self.params["masses"]}
 
     @classmethod
-    def from_arrays(cls, content):
+    def from_arrays(cls, content: Mapping[str, Any]) -> Components:
         lattice = cls(**content)
         # The constructor divides masses by their sum, which would move the last bit of saved ones.
         return lattice._replace(_with_sums(np.array(content["masses"], dtype=float)))
@@ -603,12 +587,13 @@ class JoinedComponents(Components, tag="joined"):
     has_atoms = property(lambda self: any(block.has_atoms for block in self.blocks))
     is_integer = property(lambda self: all(block.is_integer for block in self.blocks))
 
-    @property
-    def params(self):
+    def _refuse_params(self) -> NoReturn:
         raise AttributeError(f"a mixture of {self.name} has no common params; see its blocks.")
 
+    params = property(_refuse_params)
+
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         n, _, *outputs = self.blocks[0].shape
         return (n, sum(block.shape[1] for block in self.blocks), *outputs)
 
@@ -621,15 +606,15 @@ class JoinedComponents(Components, tag="joined"):
     cdf, sf, ppf = _delegate("cdf"), _delegate("sf"), _delegate("ppf")
     mean, var = _delegate("mean"), _delegate("var")
 
-    def support(self):
+    def support(self) -> tuple[Array, Array]:
         ends = zip(*(block.support() for block in self.blocks), strict=True)
         low, high = (np.concatenate(end, axis=1) for end in ends)
         return low, high
 
-    def atoms(self, low, high, most):
+    def atoms(self, low: Array, high: Array, most: int) -> Array:
         return np.concatenate([block.atoms(low, high, most) for block in self.blocks])
 
-    def rvs(self, rows, chosen, rng):
+    def rvs(self, rows: NDArray[np.intp], chosen: NDArray[np.intp], rng: Any) -> NDArray:
         draws = np.empty((*rows.shape, *self.shape[2:]))
         first = 0
         for block in self.blocks:
@@ -638,30 +623,30 @@ class JoinedComponents(Components, tag="joined"):
             first += block.shape[1]
         return draws
 
-    def take(self, rows):
+    def take(self, rows: Any) -> Self:
         return type(self)([block.take(rows) for block in self.blocks])
 
-    def marginal(self, output):
+    def marginal(self, output: int) -> Self:
         return type(self)([block.marginal(output) for block in self.blocks])
 
-    def fold(self):
+    def fold(self) -> Self:
         return type(self)([block.fold() for block in self.blocks])
 
-    def pick(self, component):
+    def pick(self, component: int) -> Components:
         for block in self.blocks:
             if component < block.shape[1]:
                 return block.pick(component)
             component -= block.shape[1]
         raise IndexError(f"there are {self.shape[1]} components.")
 
-    def alike(self):
+    def alike(self) -> tuple:
         return tuple(block.alike() for block in self.blocks)
 
-    def to_arrays(self):
+    def to_arrays(self) -> tuple[str, dict[str, Any]]:
         return self.tag, {"blocks": [list(block.to_arrays()) for block in self.blocks]}
 
     @classmethod
-    def from_arrays(cls, content):
+    def from_arrays(cls, content: Mapping[str, Any]) -> Components:
         if any(tag == cls.tag for tag, _ in content["blocks"]):
             raise ValueError("found joined components in joined ones; expected them side by side.")
         blocks = [components_from_arrays(*block) for block in content["blocks"]]
@@ -669,7 +654,7 @@ class JoinedComponents(Components, tag="joined"):
             raise ValueError(f"blocks have the shapes {[block.shape for block in blocks]}.")
         return cls(blocks)
 
-    def concatenate(self, others, axis):
+    def concatenate(self, others: Sequence[Self], axis: int) -> Self:
         """Append the rows of others whose blocks are alike."""
         every = zip(self.blocks, *(other.blocks for other in others), strict=True)
         return type(self)([first.concatenate(rest, axis) for first, *rest in every])
@@ -695,13 +680,14 @@ def join(parts: Sequence[Components]) -> tuple[Components, NDArray[np.intp]]:
         numbers = np.arange(first, first + block.shape[1])
         groups.setdefault(block.alike(), []).append((block, numbers))
         first += block.shape[1]
-    blocks, numbers = [], []
+    blocks: list[Components] = []
+    places: list[NDArray[np.intp]] = []
     for group in groups.values():
         (head, *rest), own = zip(*group, strict=True)
         blocks.append(head.concatenate(rest, axis=1) if rest else head)
-        numbers.extend(own)
+        places.extend(own)
     joined = blocks[0] if len(blocks) == 1 else JoinedComponents(blocks)
-    return joined, np.concatenate(numbers)
+    return joined, np.concatenate(places)
 
 
 def components_from_arrays(tag: str, content: Mapping[str, Any]) -> Components:
@@ -755,6 +741,10 @@ def mixture_cdf(components: Components, weights: Array, x: Array) -> Array:
 def fold_weights(weights: Array, shape: tuple[int, ...]) -> Array:
     """Weights of what `Components.fold` makes of components of this shape."""
     return np.moveaxis(np.broadcast_to(weights, shape), 1, -1).reshape(-1, shape[1])
+
+
+def _is_whole(values):
+    return bool(np.all(values == np.floor(values)))
 
 
 def _count(low, high, most):

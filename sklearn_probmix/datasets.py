@@ -9,9 +9,10 @@ El-Laham, Dalmasso, Vyetrenko, Potluru, Veloso. *Mixup Regularization: A Probabi
 UAI 2025.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 
-def cubic_mean(X):
+def cubic_mean(X: ArrayLike) -> NDArray[np.float64]:
     r"""Return the true mean of y in both cubic problems, :math:`E[y|x] = x^3`.
 
     Parameters
@@ -48,7 +49,7 @@ def cubic_mean(X):
     return _only_column(X) ** 3
 
 
-def heteroscedastic_cubic_sd(X):
+def heteroscedastic_cubic_sd(X: ArrayLike) -> NDArray[np.float64]:
     r"""Return the true standard deviation of y in `make_heteroscedastic_cubic`.
 
     :math:`sd[y|x] = x^2 / 2 + 1`, Section 3.2.3 of the paper.
@@ -76,7 +77,14 @@ def heteroscedastic_cubic_sd(X):
     return 0.5 * _only_column(X) ** 2 + 1.0
 
 
-def make_cubic(n_samples=100, *, low=-4.0, high=4.0, noise_sd=3.0, random_state=None):
+def make_cubic(
+    n_samples: int = 100,
+    *,
+    low: float = -4.0,
+    high: float = 4.0,
+    noise_sd: float = 3.0,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     r"""Draw the paper's toy regression.
 
     :math:`x \sim U(low, high)`, :math:`y = x^3 + e`, :math:`e \sim N(0, noise\_sd^2)`. The paper
@@ -120,7 +128,13 @@ def make_cubic(n_samples=100, *, low=-4.0, high=4.0, noise_sd=3.0, random_state=
     return X, cubic_mean(X) + noise_sd * rng.standard_normal(n_samples)
 
 
-def make_heteroscedastic_cubic(n_samples=100, *, low=-5.0, high=5.0, random_state=None):
+def make_heteroscedastic_cubic(
+    n_samples: int = 100,
+    *,
+    low: float = -5.0,
+    high: float = 5.0,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     r"""Draw the problem of Section 3.2.3, whose noise grows with \|x\|.
 
     :math:`x \sim U(low, high)`, :math:`y = x^3 + (x^2/2 + 1) e`, :math:`e \sim N(0, 1)`. The true
@@ -158,12 +172,12 @@ def make_heteroscedastic_cubic(n_samples=100, *, low=-5.0, high=5.0, random_stat
 
 
 def make_rings(
-    n_samples=100,
+    n_samples: int = 100,
     *,
-    radii: Sequence[float] = (0.5, 1.5, 2.5),
-    noise_sd=0.3,
-    random_state=None,
-):
+    radii: ArrayLike = (0.5, 1.5, 2.5),
+    noise_sd: float = 0.3,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     r"""Draw the paper's toy classification: noisy rings around the origin, one class each.
 
     :math:`x = r_y (\cos t, \sin t) + e`, :math:`t \sim U(0, 2\pi)`,
@@ -173,7 +187,7 @@ def make_rings(
     ----------
     n_samples : int, default=100
         At least one per ring. The classes differ by at most one in size.
-    radii : sequence of float, default=(0.5, 1.5, 2.5)
+    radii : array-like of shape (n_rings,), default=(0.5, 1.5, 2.5)
         Radius of each ring, positive; class k is the ring of ``radii[k]``.
     noise_sd : float, default=0.3
         Standard deviation of the noise of each coordinate, at least 0.

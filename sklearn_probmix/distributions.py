@@ -530,7 +530,7 @@ class PredictiveDistribution:
             parts.append(function(self._take(rows), x_rows))
         return np.concatenate(parts, axis=-self.ndim)
 
-    def _check_x(self, x):
+    def _check_x(self, x: ArrayLike) -> Array:
         x = np.asarray(x, dtype=float)
         if np.isnan(x).any():
             raise ValueError(f"x or y contains NaN, first at index {first_index(np.isnan(x))}.")
@@ -650,7 +650,7 @@ def _check_reduction(name, reduction):
         )
 
 
-def _check_probability(what, value):
+def _check_probability(what: str, value: ArrayLike) -> Array:
     value = np.asarray(value, dtype=float)
     if not ((value >= 0) & (value <= 1)).all():
         hint = "; 90 % is 0.9." if (value > 1).any() else "."

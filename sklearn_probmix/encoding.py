@@ -7,6 +7,7 @@ found in it and what is expected.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, NoReturn
@@ -97,17 +98,17 @@ def to_columns(
             checked = validate_data(estimator, X, reset=reset, dtype=np.float64, **checks)
     except (OverflowError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        found = None if "feature" in reason else _column_without_numbers(frame, error)
-        if found is None:
+        culprit = None if "feature" in reason else _column_without_numbers(frame, error)
+        if culprit is None:
             raise
-        what = f"{found[1]}, does not hold finite numbers only ({reason})."
-        _refuse_column(found[0], name, what, error)
+        what = f"{culprit[1]}, does not hold finite numbers only ({reason})."
+        _refuse_column(culprit[0], name, what, error)
     size = np.abs(checked).reshape(-1, checked.shape[-1]).max(axis=0)
     if reset and (size > _LARGEST).any():
-        column = int(size.argmax())
+        place = int(size.argmax())
         raise ValueError(
-            f"column {column if names is None else names[column]!r} of {name} holds a number of "
-            f"size {size[column]:.3g}; expected at most {_LARGEST:g}: its square overflows."
+            f"column {place if names is None else names[place]!r} of {name} holds a number of "
+            f"size {size[place]:.3g}; expected at most {_LARGEST:g}: its square overflows."
         )
     return checked
 
@@ -353,12 +354,11 @@ def _column_without_numbers(
     X: narwhals.DataFrame | np.ndarray, error: Exception
 ) -> tuple[object, Any] | None:
     """Name and type of the first column whose values are not all finite numbers, or None."""
+    columns: Iterable[tuple[object, np.ndarray]] = ()
     if isinstance(X, narwhals.DataFrame):
         columns = zip(X.columns, map(np.asarray, X.iter_columns()), strict=True)
     elif isinstance(error, OverflowError | ValueError) and X.ndim == 2:
         columns = enumerate(X.T)
-    else:
-        columns = ()
     for column, values in columns:
         try:
             if values.dtype.kind == "c" or not np.isfinite(values.astype(np.float64)).all():

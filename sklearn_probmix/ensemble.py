@@ -70,7 +70,7 @@ class Ensemble(nn.Module):
         parameters, buffers = stack_module_state(members)
         persistent = first.state_dict().keys()
         # A subclass may have a forward pass of its own, for which this does not hold.
-        self.stacks = vars(type(first)).get("stacks", False)
+        self.stacks: bool = vars(type(first)).get("stacks", False)
         self.members = first if self.stacks else nn.Module()
         self._names = [*parameters, *buffers]
         for name, value in parameters.items():
@@ -87,7 +87,7 @@ class Ensemble(nn.Module):
                 self.vectorised = False
             # In a tuple, so that its weights, which are replaced in every call, are not registered.
             self._template = (copy.deepcopy(first).to("meta"),)
-            self._idle = deque()
+            self._idle: deque[nn.Module] = deque()
 
     @property
     def template(self) -> nn.Module:
@@ -97,7 +97,7 @@ class Ensemble(nn.Module):
     @property
     def row_block(self) -> int:
         """Return the number of rows whose multiples leave a row's bits as they are."""
-        return self.template.row_block
+        return vars(self.template)["row_block"]
 
     def train(self, mode: bool = True) -> Ensemble:
         """Set the mode of the members too."""

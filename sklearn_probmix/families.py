@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,11 @@ __all__ = ["Family", "get_family"]
 # Keeps a positive parameter away from zero where softplus underflows in float32.
 _TINY = 1e-12
 _LARGEST_FLOOR = 1e30
+
+#: What is removed from y and given back, of each output or of all.
+Units = Tensor | float
+#: Keyword arguments of scipy.stats.
+Params = dict[str, Tensor]
 
 
 def stack_parameters(*parameters: Tensor) -> Tensor:
@@ -84,9 +90,7 @@ class Family(ABC):
     def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         """Log-density of y (..., n_outputs) at eta (..., n_outputs, n_params), in nats."""
 
-    def components(
-        self, eta: Tensor, shift: Tensor | float = 0.0, scale: Tensor | float = 1.0
-    ) -> Components:
+    def components(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Components:
         """Predictive densities or masses of y in its original units.
 
         Parameters
@@ -102,9 +106,7 @@ class Family(ABC):
         params = self.scipy_parameters(eta, shift, scale)
         return scipy_components(self.scipy_name, {k: v.numpy() for k, v in params.items()})
 
-    def scipy_parameters(
-        self, eta: Tensor, shift: Tensor | float = 0.0, scale: Tensor | float = 1.0
-    ) -> dict[str, Tensor]:
+    def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         """Keyword arguments of `scipy.stats.<scipy_name>` for y in its original units.
 
         Parameters
@@ -120,6 +122,10 @@ class Family(ABC):
         raise NotImplementedError(
             f"{type(self).__name__} has no scipy_name and scipy_parameters, and no components."
         )
+
+    def moments(self, eta: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance, of y of a Normal family, each of shape (..., n_outputs)."""
+        raise NotImplementedError(f"{self!r} is no Normal family.")
 
     def in_support(self, y: Tensor) -> Tensor:
         """Boolean mask, True where a finite y has positive density."""
@@ -223,7 +229,7 @@ class Normal(Family):
             )
         self.variance_floor = variance_floor
 
-    def natural(self, raw):
+    def natural(self, raw: Tensor) -> Tensor:
         mean, spread = raw.unbind(-1)
         precision = 1 / (softplus(spread) + self.variance_floor)
         return stack_parameters(mean * precision, -0.5 * precision)
@@ -244,7 +250,7 @@ class Normal(Family):
         """Transform y to what is Normal."""
         return y
 
-    def log_prob(self, eta, y):
+    def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         # With the precision w: -(w y - w mu)^2 / (2 w) + log(w / (2 pi)) / 2. In float32 the
         # difference is off by 1e-7 of w y, which may be many standard deviations.
         first, second = eta.double().unbind(-1)
@@ -252,11 +258,11 @@ class Normal(Family):
         squared = (precision * y - first).square() / precision
         return 0.5 * (precision.log() - squared - math.log(2 * math.pi))
 
-    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+    def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         mean, variance = self.moments(eta.double())
         return {"loc": shift + scale * mean, "scale": scale * variance.sqrt()}
 
-    def scaling(self, y, weight):
+    def scaling(self, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         share = weight / weight.sum()
         shift = share @ y
         # Deviations are scaled before they are squared: 1e30 and 1e-30 are units like any other.
@@ -268,10 +274,10 @@ class Normal(Family):
         size = torch.where(shift == 0, 1.0, shift.abs())
         return shift, torch.where(constant, size, scale)
 
-    def standardise(self, y, shift, scale):
+    def standardise(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return (y - shift) / scale
 
-    def kernel(self, y, beta, noise=None):
+    def kernel(self, y: Tensor, beta: float, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         # Two points at one standard deviation have the mean and the variance of the kernel,
         # which is all of it that T(y) = (y, y^2) sees.
         if beta == 0:
@@ -281,7 +287,9 @@ class Normal(Family):
         points = torch.stack([y + deviation * z for z in noises], dim=1)
         return points, torch.full_like(points[..., 0], 1 / len(noises))
 
-    def pooled_kernel(self, y_i, y_j, lam, beta, noise=None):
+    def pooled_kernel(
+        self, y_i: Tensor, y_j: Tensor, lam: Tensor, beta: float, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return self.kernel(log_linear_pool(y_i, y_j, lam), beta, noise)
 
 
@@ -305,31 +313,33 @@ class LogNormal(Normal):
     dtype = torch.float64  # an outlier among many equal rows is beyond exp in float32
     support = "the positive numbers"
 
-    def in_support(self, y):
+    def in_support(self, y: Tensor) -> Tensor:
         return y > 0
 
     def to_normal(self, y):
         return y.log()
 
-    def log_prob(self, eta, y):
+    def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         log_y = y.double().log()
         return super().log_prob(eta, log_y) - log_y
 
-    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+    def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         normal = super().scipy_parameters(eta, shift, scale)
         return {"s": normal["scale"], "scale": _exp(normal["loc"])}
 
-    def scaling(self, y, weight):
+    def scaling(self, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return super().scaling(y.log(), weight)
 
-    def standardise(self, y, shift, scale):
+    def standardise(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return super().standardise(y.log(), shift, scale).exp()
 
-    def kernel(self, y, beta, noise=None):
+    def kernel(self, y: Tensor, beta: float, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         points, weights = super().kernel(y.log(), beta, noise)
         return points.exp(), weights
 
-    def pooled_kernel(self, y_i, y_j, lam, beta, noise=None):
+    def pooled_kernel(
+        self, y_i: Tensor, y_j: Tensor, lam: Tensor, beta: float, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return self.kernel(log_linear_pool(y_i.log(), y_j.log(), lam).exp(), beta, noise)
 
 
@@ -345,28 +355,28 @@ class Gamma(Family):
     dtype = torch.float64
     support = "the positive numbers"
 
-    def in_support(self, y):
+    def in_support(self, y: Tensor) -> Tensor:
         return y > 0
 
-    def natural(self, raw):
+    def natural(self, raw: Tensor) -> Tensor:
         mean, shape = (softplus(raw) + _TINY).unbind(-1)
         return stack_parameters(shape, -shape / mean)
 
-    def log_prob(self, eta, y):
+    def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         shape, rate = eta[..., 0].double(), -eta[..., 1].double()
         y = y.double()
         density = torch.xlogy(shape, rate) - torch.lgamma(shape) - y.log()
         return density + torch.xlogy(shape, y) - rate * y
 
-    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+    def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         eta = eta.double()
         return {"a": eta[..., 0], "scale": -scale / eta[..., 1]}
 
-    def scaling(self, y, weight):
+    def scaling(self, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         unit = y.amax(0)
         return y.new_zeros(y.shape[1]), unit * ((weight / weight.sum()) @ (y / unit))
 
-    def standardise(self, y, shift, scale):
+    def standardise(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return y / scale
 
 
@@ -380,22 +390,22 @@ class Beta(Family):
     dtype = torch.float64
     support = "the open interval (0, 1)"
 
-    def in_support(self, y):
+    def in_support(self, y: Tensor) -> Tensor:
         return (y > 0) & (y < 1)
 
-    def natural(self, raw):
+    def natural(self, raw: Tensor) -> Tensor:
         logit, size = raw.unbind(-1)
         size = softplus(size) + _TINY
         parameters = stack_parameters(torch.sigmoid(logit), torch.sigmoid(-logit))
         return parameters * size.unsqueeze(-1) + _TINY
 
-    def log_prob(self, eta, y):
+    def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         a, b = eta.double().unbind(-1)
         y = y.double()
         normaliser = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
         return (a - 1) * y.log() + (b - 1) * torch.log1p(-y) - normaliser
 
-    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+    def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         a, b = eta.double().unbind(-1)
         return {"a": a, "b": b}
 
@@ -408,17 +418,17 @@ class Poisson(Family):
     dtype = torch.float64
     support = "the counts 0, 1, 2, ..."
 
-    def in_support(self, y):
+    def in_support(self, y: Tensor) -> Tensor:
         return (y >= 0) & (y == y.floor())
 
-    def natural(self, raw):
+    def natural(self, raw: Tensor) -> Tensor:
         return raw
 
-    def log_prob(self, eta, y):
+    def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         log_rate, y = eta[..., 0].double(), y.double()
         return y * log_rate - log_rate.exp() - torch.lgamma(y + 1)
 
-    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+    def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         return {"mu": _exp(eta[..., 0].double())}
 
 
@@ -428,13 +438,15 @@ class _Classes(Family):
     n_classes: int
     calibration = Temperature
 
-    def kernel(self, y, beta, noise=None):
+    def kernel(self, y: Tensor, beta: float, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if beta == 0:
             return super().kernel(y, beta)
         weights = (self._one_hot(y) + beta) / (1 + self.n_classes * beta)
         return self._all_classes(y), weights
 
-    def pooled_kernel(self, y_i, y_j, lam, beta, noise=None):
+    def pooled_kernel(
+        self, y_i: Tensor, y_j: Tensor, lam: Tensor, beta: float, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         if beta == 0:
             raise ValueError(
                 "response='pooled' of class labels is 0/0 at beta=0; expected beta > 0, "
@@ -472,21 +484,16 @@ class Categorical(_Classes):
             raise ValueError(f"n_classes={n_classes!r}; expected an integer, at least 2.")
         self.n_classes = n_classes
 
-    @property
-    def n_params(self):
-        return self.n_classes
+    n_params = property(lambda self: self.n_classes)
+    support = property(lambda self: f"the codes 0, ..., {self.n_classes - 1}")
 
-    @property
-    def support(self):
-        return f"the codes 0, ..., {self.n_classes - 1}"
-
-    def in_support(self, y):
+    def in_support(self, y: Tensor) -> Tensor:
         return (y >= 0) & (y < self.n_classes) & (y == y.floor())
 
-    def natural(self, raw):
+    def natural(self, raw: Tensor) -> Tensor:
         return raw
 
-    def log_prob(self, eta, y):
+    def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         code = y.long().unsqueeze(-1)
         log_p = log_softmax(eta, dim=-1)
         shape = torch.broadcast_shapes(code.shape[:-1], eta.shape[:-1])
@@ -502,17 +509,17 @@ class Bernoulli(_Classes):
     n_classes = 2
     support = "the set {0, 1}"
 
-    def in_support(self, y):
+    def in_support(self, y: Tensor) -> Tensor:
         return (y == 0) | (y == 1)
 
-    def natural(self, raw):
+    def natural(self, raw: Tensor) -> Tensor:
         return raw
 
-    def log_prob(self, eta, y):
+    def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         logit, y = eta[..., 0], y.to(eta.dtype)
         return y * logsigmoid(logit) + (1 - y) * logsigmoid(-logit)
 
-    def scipy_parameters(self, eta, shift=0.0, scale=1.0):
+    def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         # Unlike the sigmoid's, the bits of these two do not depend on an element's place.
         return {"p": logsigmoid(eta[..., 0].double()).exp()}
 
@@ -529,7 +536,7 @@ FAMILIES = {
 }
 
 
-def get_family(family: str | Family, **parameters) -> Family:
+def get_family(family: str | Family, **parameters: Any) -> Family:
     """Look a family up by name, or pass an instance through.
 
     Parameters

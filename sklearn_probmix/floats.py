@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from inspect import isfunction
 from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-__all__ = ["USUAL", "usual_floats", "usual_floats_in_methods"]
+__all__ = ["usual_errors", "usual_floats", "usual_floats_in_methods"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Arguments of `numpy.errstate`. Underflow to zero is no error: densities have tails.
-USUAL = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+#: A context as numpy comes with it. Underflow to zero is no error: densities have tails.
+usual_errors = partial(np.errstate, divide="warn", over="warn", under="ignore", invalid="warn")
 
 
 def usual_floats(function: Callable[P, R]) -> Callable[P, R]:
@@ -32,7 +32,7 @@ def usual_floats(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with np.errstate(**USUAL):
+        with usual_errors():
             return function(*args, **kwargs)
 
     return call

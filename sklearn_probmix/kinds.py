@@ -209,8 +209,6 @@ class Kind(BaseEstimator):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Kind) and self.to_dict() == other.to_dict()
 
-    __hash__ = None
-
     @property
     def site(self) -> str | None:
         """Where this kind mixes; None where it mixes nothing."""
@@ -261,7 +259,7 @@ class Kind(BaseEstimator):
         if batch_size == "auto":
             batch_size = _BATCH_SIZE_OF_MANY_ROWS if n_rows >= _MANY_ROWS else _BATCH_SIZE
         if max_epochs == "auto":
-            n_steps = 1 if batch_size == "full" else math.ceil(n_rows / batch_size)
+            n_steps = 1 if isinstance(batch_size, str) else math.ceil(n_rows / batch_size)
             max_epochs = int(np.clip(_N_STEPS / n_steps, *_LEAST_AND_MOST_EPOCHS))
         return self.updated(batch_size=batch_size, max_epochs=max_epochs)
 
@@ -322,7 +320,7 @@ def as_kinds(
     -------
     list of Kind
     """
-    items = method if isinstance(method, list | tuple) else [method]
+    items: Sequence[Any] = method if isinstance(method, list | tuple) else [method]
     if isinstance(method, str) and method == "auto":
         items = auto
     if not items:

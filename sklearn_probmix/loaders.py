@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -223,7 +224,7 @@ def _import_pynndescent():
 class _WholeRows:
     """Any dataset as whole tensors, with the interface of :class:`.table.DividedRows`."""
 
-    def __init__(self, dataset: Dataset):
+    def __init__(self, dataset: Any):
         if hasattr(dataset, "X") and getattr(dataset, "y", None) is not None:
             self.X, self.y = (to_tensor(part, device="cpu") for part in (dataset.X, dataset.y))
         else:

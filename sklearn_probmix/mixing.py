@@ -141,12 +141,10 @@ class Mixer:
         )
         if log_expected:
             uniform = torch.from_numpy(rng.random((len(points), 1))).to(weights)
-            points, weights = _sample_point(points, weights, uniform), None
-        elif points.shape[1] == 1:
-            weights = None
+            points = _sample_point(points, weights, uniform)
         mixed = Target(
             points.unflatten(0, (-1, n_members)),
-            None if weights is None else weights.unflatten(0, (-1, n_members)),
+            None if points.shape[1] == 1 else weights.unflatten(0, (-1, n_members)),
             draws=self.n_mixes if log_expected else 1,
         )
         if target.row_weight is not None:
@@ -174,7 +172,7 @@ class Mixer:
         Tensor or Mixture of n_mixes times as many rows
         """
         own, partners = self._pairs(tensor, draw)
-        if self.pooling == "log-linear":
+        if draw.own_is_chosen is None:
             return log_linear_pool(own, partners, draw.lam.to(tensor))
         if densities:
             return linear_pool(own, partners, draw.lam.to(tensor))

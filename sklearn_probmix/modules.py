@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import chain, pairwise
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.quasirandom import SobolEngine
@@ -151,8 +153,9 @@ class PiecewiseLinear(nn.Module):
 
     #: Whether the members of an ensemble, whose knots are stacked, all have the same.
     same_for_all = True
+    knots: Tensor
 
-    def __init__(self, knots):
+    def __init__(self, knots: ArrayLike | Tensor):
         super().__init__()
         self.register_buffer("knots", torch.as_tensor(knots, dtype=torch.float32))
 
@@ -210,6 +213,8 @@ class GaussianSampler(_Noisy):
     >>> sampler(torch.tensor([[[0.0, -0.5], [3.0, -0.5]]])).shape
     torch.Size([1, 8, 2])
     """
+
+    noise: Tensor
 
     def __init__(self, n_features: int, n_draws: int = 32, n_train_draws: int = 1):
         super().__init__()
@@ -310,25 +315,25 @@ class MLP(nn.Module):
 
     def __init__(
         self,
-        n_features,
-        n_outputs=1,
-        family="normal",
-        hidden_layer_sizes=(128, 64),
-        activation="relu",
-        dropout=0.0,
-        mixing_layer=1,
-        embedding="point",
-        n_draws=32,
-        n_train_draws=1,
-        knots=None,
-        generator=None,
+        n_features: int,
+        n_outputs: int = 1,
+        family: str | Family = "normal",
+        hidden_layer_sizes: Sequence[int] = (128, 64),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        mixing_layer: int = 1,
+        embedding: str = "point",
+        n_draws: int = 32,
+        n_train_draws: int = 1,
+        knots: ArrayLike | Tensor | None = None,
+        generator: torch.Generator | None = None,
     ):
         super().__init__()
-        self.encoder = None
+        self.encoder: PiecewiseLinear | None = None
         if knots is not None:
             self.encoder = PiecewiseLinear(knots)
             n_features = self.encoder.knots.numel()
-        self.family: Family = get_family(family)
+        self.family = get_family(family)
         self.n_outputs = n_outputs
         sizes = [n_features, *hidden_layer_sizes]
         if embedding != "point" and not 1 <= mixing_layer < len(sizes):
@@ -352,10 +357,11 @@ class MLP(nn.Module):
         self.shared = nn.Parameter(
             torch.zeros(n_outputs, self.family.n_shared, dtype=torch.float32)
         )
-        self.embedding, self.sampler = trunk, None
+        self.embedding: nn.Module = trunk
+        self.sampler: GaussianSampler | None = None
         if embedding != "point":
             width = sizes[mixing_layer]
-            spread = Linear(width, width, generator)
+            spread: nn.Module = Linear(width, width, generator)
             if embedding == "gaussian-separate":
                 spread = nn.Sequential(
                     Linear(n_features, 64, generator),
@@ -366,8 +372,7 @@ class MLP(nn.Module):
             self.embedding = GaussianEmbedding(trunk, spread, embedding == "gaussian-separate")
             self.sampler = GaussianSampler(width, n_draws, n_train_draws)
         use_generator(self, generator)
-        layers = [layer for layer in self.modules() if isinstance(layer, Linear)]
-        smallest = min(layer.weight.numel() for layer in layers)
+        smallest = min(m.weight.numel() for m in self.modules() if isinstance(m, Linear))
         #: In evaluation the bits of a row are the same in any multiple of so many rows.
         self.row_block = _WHOLE_VECTORS * math.ceil(_SMALL_PRODUCT / smallest / _WHOLE_VECTORS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -48,7 +48,7 @@ def log_linear_pool(eta_i: Tensor, eta_j: Tensor, lam: Tensor) -> Tensor:
     return torch.lerp(eta_j, eta_i, _as_rows(lam, eta_i))
 
 
-def pool(mixtures: Sequence[Mixture], log_weights: Sequence[Tensor]) -> Mixture:
+def pool(mixtures: Sequence[Mixture], log_weights: Iterable[Tensor]) -> Mixture:
     """Mixture of mixtures of the same rows, sum_k w_k p_k; eq. 17 for any number of them.
 
     Parameters
@@ -56,7 +56,7 @@ def pool(mixtures: Sequence[Mixture], log_weights: Sequence[Tensor]) -> Mixture:
     mixtures : sequence of Mixture
         Natural parameters (rows, [members,] components, n_outputs, n_params), with log-weights
         (rows, [members,] components).
-    log_weights : sequence of Tensor, one for each mixture
+    log_weights : iterable of Tensor, one for each mixture
         Logarithms of convex weights, broadcastable to the mixture's.
 
     Returns

@@ -391,14 +391,13 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         data = (*(tensor.numpy() for tensor in tensors), weight)
         return calibrate(self.family_.calibration, data, self.calibration)
 
-    def _allow_for_members(self, judged, delivered):
+    def _for_members(self, spread, judged, delivered):
         # An out-of-fold row has one member of each kind; the means of the others differ from its,
         # and that spread must not come on top of the fitted one, so this is shrunk by its share.
-        spread = self.calibration_
         within, between = self._parts_of_variance(judged)
         added = self._parts_of_variance(delivered)[1] - between
         kept = max(1 - max(added, 0.0) / spread.apply(within), 0.5)
-        self.calibration_ = Spread(kept * spread.a, kept * spread.b)
+        return Spread(kept * spread.a, kept * spread.b)
 
     def _parts_of_variance(self, mixture):
         """Variance within and between the components, averaged over rows and outputs."""

@@ -7,11 +7,10 @@ from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-import numpy as np
 import sklearn
 import torch
 
-from sklearn_probmix.floats import USUAL
+from sklearn_probmix.floats import usual_errors
 
 __all__ = ["neutral_settings"]
 
@@ -66,7 +65,7 @@ def neutral_settings(function: Callable[P, R]) -> Callable[P, R]:
 def _neutral() -> Iterator[None]:
     with ExitStack() as settings:
         settings.enter_context(sklearn.config_context(**_SKLEARN))
-        settings.enter_context(np.errstate(**USUAL))
+        settings.enter_context(usual_errors())
         settings.enter_context(torch.inference_mode(False))
         settings.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda"):

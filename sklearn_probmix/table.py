@@ -29,7 +29,8 @@ class Table(NamedTuple):
 
     def take(self, rows: Tensor) -> Table:
         """Take rows by index, (rows,) or (rows, members); at -1, which is no row, the last."""
-        return Table(*(None if values is None else _take(values, rows) for values in self))
+        weight = None if self.weight is None else _take(self.weight, rows)
+        return Table(_take(self.X, rows), _take(self.y, rows), weight)
 
     def row_weight(self) -> Tensor:
         """Weights, ones if there are none."""
@@ -88,12 +89,13 @@ class Division(NamedTuple):
                 own = rows.T if rows.ndim == 2 else [rows] * n_members
                 columns += [column[column >= 0] + start for column in own]
             parts.append(_columns(columns))
-        return cls(*parts, fits=(n_members,) * len(divisions))
+        return cls(parts[0], parts[1], (n_members,) * len(divisions))
 
     def holders(self, n_rows: int) -> Tensor:
         """Members that hold a row out, shape (n_rows, holders), of folds."""
-        held_by = torch.full((n_rows, self.valid.shape[1]), -1)
-        for member, rows in enumerate(self.valid.T):
+        columns = () if self.valid is None else self.valid.T.unbind()
+        held_by = torch.full((n_rows, len(columns)), -1)
+        for member, rows in enumerate(columns):
             held_by[rows[rows >= 0], member] = member
         return held_by[held_by >= 0].reshape(n_rows, -1)
 

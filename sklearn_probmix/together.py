@@ -13,7 +13,7 @@ from sklearn_probmix.base import BaseProbMixup, Rows
 from sklearn_probmix.kinds import Kind
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.table import Division, Table
-from sklearn_probmix.training import apart, train
+from sklearn_probmix.training import Trained, apart, train
 
 __all__ = ["fit_together"]
 
@@ -95,7 +95,8 @@ def fit_together(
                 )
             n_rows = len(division.train)
             kinds = [kind.sized(n_rows) for kind in est._kinds()]
-            n_steps = [1 if k.batch_size == "full" else -(-n_rows // k.batch_size) for k in kinds]
+            sizes = [n_rows if k.batch_size == "full" else int(k.batch_size) for k in kinds]
+            n_steps = [-(-n_rows // size) for size in sizes]
             new = _Prepared(est, rows, division, kinds, rng)
             passes.setdefault(repr((n_steps, kinds)), []).append(new)
         for members in passes.values():
@@ -119,7 +120,7 @@ def _fit(prepared):
     together = common._replace(n_members=len(prepared) * common.n_members)
     kinds = prepared[0].kinds
     seeds = [each.rng.randint(2**31, size=len(kinds)) for each in prepared]
-    outcomes = []
+    outcomes: list[list[Trained]] = []
     for kind, own in zip(kinds, np.transpose(seeds), strict=True):
         seed = int(np.random.SeedSequence(own.tolist()).generate_state(1)[0])
         trained = train(kind, together, Table.concatenate(tables), joint, seed=seed)

@@ -184,7 +184,8 @@ def train(
         fits=division.fits or (common.n_members,),
     )
     generator = None if common.net is not None else torch.Generator().manual_seed(seeds[0])
-    with nullcontext() if generator else own_generator(seeds[0], common.net.device):
+    own = None if common.net is None else own_generator(seeds[0], common.net.device)
+    with own or nullcontext():
         net = new_net(kind, common, table, division) if net is None else _copy_of(net)
         settings = _loaders(kind, net, seeds[2]) | {
             "callbacks": _callbacks(kind, common, best, seeds[1]),
@@ -456,7 +457,7 @@ def _copy_of(net):
         return copy.deepcopy(net)
     # Many times quicker than a deep copy, for which skorch writes all to a temporary file.
     new = object.__new__(type(net))
-    vars(new).update(vars(net) | {"history_": History(net.history)})
+    new.__dict__.update(vars(net) | {"history_": History(net.history)})
     new.module_ = copy.deepcopy(net.module_)
     new.initialize_optimizer()
     new.optimizer_.load_state_dict(copy.deepcopy(net.optimizer_.state_dict()))

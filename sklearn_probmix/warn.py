@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import sys
 import warnings
 
 __all__ = ["warn"]
@@ -10,7 +10,7 @@ __all__ = ["warn"]
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the innermost line that is not the package's."""
-    frame, level = inspect.currentframe(), 0
+    frame, level = sys._getframe(), 0
     while frame.f_back and frame.f_globals["__name__"].startswith("sklearn_probmix."):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level + 1)
