@@ -190,16 +190,7 @@ class BaseProbMixup(BaseEstimator):
                 self._weigh_evenly()
         return self
 
-    def _prepare(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-        *,
-        reset: bool = True,
-        **kwargs: Any,
-    ) -> Rows:
+    def _prepare(self, X, y, sample_weight=None, groups=None, *, reset=True, **kwargs):
         """Check everything, and learn the scaling from rows of weight if this is a new fit."""
         self._check_parameters()
         X, y = self._validate_rows(X, y, reset=reset, **kwargs)

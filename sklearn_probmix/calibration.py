@@ -159,7 +159,15 @@ class Spread(_Calibration):
     def nll(
         self, y: Array, mean: Array, variance: Array, weights: Array, sample_weight: Array
     ) -> Array:
-        """Weighted negative log-likelihood of every row, shape (n,); arguments as in `fit`."""
+        """Weighted negative log-likelihood of every row, shape (n,).
+
+        Parameters
+        ----------
+        y : array of shape (n, n_outputs)
+        mean, variance : array of shape (n, components, n_outputs)
+        weights : array of shape (n, components)
+        sample_weight : array of shape (n,)
+        """
         scaled = self.apply(variance)
         squared = (y[:, None] - mean) ** 2 / scaled
         log_density = -0.5 * (np.log(2 * np.pi * scaled) + squared).sum(-1)
@@ -219,7 +227,14 @@ class Temperature(_Calibration):
         return log_softmax(log_p / self.temperature, axis=1)
 
     def nll(self, y: NDArray[np.int64], log_p: Array, sample_weight: Array) -> Array:
-        """Weighted log loss of every row, shape (n,); arguments as in `fit`."""
+        """Weighted log loss of every row, shape (n,).
+
+        Parameters
+        ----------
+        y : array of shape (n,)
+        log_p : array of shape (n, n_classes)
+        sample_weight : array of shape (n,)
+        """
         return -self.apply(log_p)[np.arange(len(y)), y] * sample_weight
 
 

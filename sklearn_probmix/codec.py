@@ -23,7 +23,7 @@ it. Tags are looked up in two tables and nowhere else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -251,7 +251,7 @@ def look_up(table: dict, name: object, what: str) -> Any:
     return table[name]
 
 
-def some(names: object) -> object:
+def some(names: Collection[str]) -> object:
     """Return a few names, cut: a file may hold long ones and many."""
     few = [name[:80] for name in sorted(names)[:5]]
     return few if len(names) <= 5 else f"{few} and {len(names) - 5} more"

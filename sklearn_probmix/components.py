@@ -231,7 +231,7 @@ class Components(ABC):
         self._freeze()
 
 
-def _delegate(method):
+def _delegate(method: str) -> Callable[..., Array]:
     """Return the method that calls the one of this name of what the components are made of."""
     return lambda self, *args: self._each(method, *args)
 

@@ -155,7 +155,7 @@ def normal_crps(
     output : Tensor or Mixture
         Components of equal weight, in `n_members` groups.
     points : Tensor of shape (rows, members, n_points, n_outputs)
-        As in :func:`log_likelihood`.
+        With one for all members, or each member's own.
     n_members : int, default=1
 
     Returns

@@ -138,13 +138,14 @@ def evaluate(table: Table, *, max_epochs: int | None = None) -> dict[str, Foreca
         By method.
     """
     # One network each: what is compared is the mixing.
-    settings = {"random_state": 0, "n_members": 1}
+    settings: dict[str, Any] = {"random_state": 0, "n_members": 1}
     if max_epochs is not None:
         settings["max_epochs"] = max_epochs
-    make, splitter, join = {
+    of_task: dict[str, tuple[Any, Any, Any]] = {
         "regression": (ProbMixupRegressor, KFold, PredictiveDistribution.concatenate),
         "classification": (ProbMixupClassifier, StratifiedKFold, np.concatenate),
-    }[table.task]
+    }
+    make, splitter, join = of_task[table.task]
     folds = list(splitter(N_FOLDS, shuffle=True, random_state=0).split(table.X, table.y))
     if len(table.y) > MAX_ROWS_FOR_ALL_FOLDS:
         folds = folds[:1]
@@ -237,7 +238,7 @@ def draw(table: Table, forecasts: dict[str, Forecast], path: Path) -> None:
     for method, (y, prediction, _) in forecasts.items():
         options = {"name": METHODS[method], "ax": right}
         if table.task == "classification":
-            p, y, event = _events(table, y, prediction)
+            p, y, event = _events(table, y, np.asarray(prediction))
             prediction, options = np.column_stack([1 - p, p]), options | {"n_bins": N_BINS}
             if method == SHOWN:
                 _draw_probabilities(left, p, y, event)
@@ -314,9 +315,9 @@ def _read_columns(path: Path) -> dict[str, tuple[str, ...]]:
     if not text.strip():
         raise ValueError(f"{path} is empty; expected a line of column names, and rows.")
     first_line = text.partition("\n")[0]
-    layout = {"delimiter": max(",;\t", key=first_line.count), "quotechar": '"', "comments": None}
+    delimiter = max(",;\t", key=first_line.count)
     try:
-        cells = np.loadtxt(io.StringIO(text), dtype=object, ndmin=2, **layout)
+        cells = np.loadtxt(io.StringIO(text), object, None, delimiter, ndmin=2, quotechar='"')
     except ValueError as error:
         raise ValueError(f"{path}: {str(error).partition(';')[0]}") from error
     header, *rows = [[cell.strip() for cell in row] for row in cells]
@@ -349,7 +350,7 @@ def _parse_target(
     known = np.array([value is not None and value == value for value in y])
     is_number = y.dtype.kind == "f"
     if task is None:
-        values = np.unique(y[known]) if is_number else []
+        values = np.unique(y[known]) if is_number else np.array([])
         few = len(values) <= MAX_CLASSES and np.all(np.equal(values, np.round(values)))
         task = "classification" if few else "regression"
     if task == "regression":

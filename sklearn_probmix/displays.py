@@ -4,24 +4,21 @@ Every display follows the contract of scikit-learn: `from_estimator` predicts, `
 computes and stores what the picture shows, and `plot` draws it. All three return the display. After
 them ``ax_``, ``figure_`` and the drawn artists are attributes, for whoever wants to change them.
 
-What `from_predictions` of all displays share, and their docstrings do not repeat:
-
-y_true : array-like of shape (n,) or (n, outputs)
-    NaN and infinity are a ValueError.
-y_pred : PredictiveDistribution, or a frozen scipy.stats distribution, which is broadcast to y_true
-    A shape that does not match is a ValueError; anything else, such as the class probabilities of
-    a classifier, a TypeError.
-output : int, default=None
-    Which output to show. It has to be given if y has several outputs, unless the display says
-    otherwise.
-ax : matplotlib Axes, default=None
-    None makes a new figure.
+NaN and infinity in y_true are a ValueError, and so is a y_pred of another shape; a frozen
+distribution of scipy.stats is broadcast to y_true. Another y_pred, such as the class probabilities
+of a classifier, is a TypeError unless the display says otherwise.
 
 Of a large set a part is drawn, evenly spread, so that the picture stays readable and quick; every
 figure that is printed in a legend is that of the whole set.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self, TypeVar
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 from scipy.stats.distributions import rv_frozen
 from sklearn.base import is_classifier
@@ -29,7 +26,15 @@ from sklearn.utils import _safe_indexing, check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.metrics import check_prediction, check_probabilities, coverage_curve
+from sklearn_probmix.metrics import (
+    Array,
+    Forecast,
+    check_prediction,
+    check_probabilities,
+    coverage_curve,
+)
+
+Output = TypeVar("Output")
 
 # Colours that the colour-blind can tell apart, without yellow and black, which fade on a light or
 # on a dark background.
@@ -40,12 +45,13 @@ COLORS_ON_DARK = COLORS[-1], *COLORS[1:-1], COLORS[0]
 class Display:
     """Data of a picture and the axes that show it; a subclass computes the one and has `_draw`."""
 
-    _figsize = None
+    _figsize: tuple[float, float] | None = None
+    _draw: Callable[[Any, str, Sequence[str]], None]
 
-    def __init__(self, **stored):
+    def __init__(self, **stored: Any):
         vars(self).update(stored)
 
-    def plot(self, ax=None):
+    def plot(self, ax: Any = None) -> Self:
         """Draw what is stored.
 
         Parameters
@@ -81,9 +87,12 @@ class _PredictionDisplay(Display):
     """A picture of predictions; a subclass has `from_predictions`."""
 
     _takes_classes = False
+    from_predictions: ClassVar[Callable[..., Any]]
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, ax=None, **options):
+    def from_estimator(
+        cls, estimator: Any, X: Any, y: Any, *, ax: Any = None, **options: Any
+    ) -> Self:
         """Predict the rows of X and draw the predictions.
 
         Parameters
@@ -164,17 +173,42 @@ class PredictiveIntervalDisplay(_PredictionDisplay):
     'row, in order of prediction'
     """
 
+    y_true: Array
+    prediction: Array
+    lower: Array
+    upper: Array
+    levels: Array
+    inside: Array
+    rows: NDArray[np.intp]
+    x: Array
+    x_label: str
+    kind: str
+
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, feature=None, ax=None, **options):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        feature: int | str | None = None,
+        ax: Any = None,
+        **options: Any,
+    ) -> Self:
         """Predict the rows of X and draw the predictions.
 
         Parameters
         ----------
-        estimator, X, y, ax, **options
-            As for the other displays.
+        estimator : fitted estimator with predict_proba, a Pipeline or a search too
+        X : array-like of shape (n, n_features)
+        y : array-like of shape (n,) or (n, outputs)
         feature : int or str, default=None
             Column of X along which the rows lie; None sorts them by prediction. The only column
             there is makes a band, one of several makes bars, because the others vary along it.
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
+        **options
+            Those of `from_predictions`.
         """
         if feature is not None:
             x, label = get_column(X, feature)
@@ -185,21 +219,23 @@ class PredictiveIntervalDisplay(_PredictionDisplay):
     @classmethod
     def from_predictions(
         cls,
-        y_true,
-        y_pred,
+        y_true: ArrayLike,
+        y_pred: Forecast,
         *,
-        x=None,
-        x_label="x",
-        levels=(0.5, 0.9),
-        kind=None,
-        max_rows=None,
-        output=None,
-        ax=None,
-    ):
+        x: ArrayLike | None = None,
+        x_label: str = "x",
+        levels: ArrayLike = (0.5, 0.9),
+        kind: str | None = None,
+        max_rows: int | None = None,
+        output: int | None = None,
+        ax: Any = None,
+    ) -> Self:
         """Compute the intervals and draw them.
 
         Parameters
         ----------
+        y_true : array-like of shape (n,) or (n, outputs)
+        y_pred : PredictiveDistribution or frozen distribution of scipy.stats
         x : array-like of shape (n,), default=None
             Where the rows lie; None sorts them by predicted mean.
         x_label : str, default="x"
@@ -209,6 +245,10 @@ class PredictiveIntervalDisplay(_PredictionDisplay):
             rows sorted by prediction and "bars" otherwise.
         max_rows : int, default=None
             Largest number of rows that are drawn; None means 200 for "band" and 80 for "bars".
+        output : int, default=None
+            Which output to show; it has to be given if y has several.
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
         """
         kind = kind or ("band" if x is None else "bars")
         if kind not in ("band", "bars"):
@@ -219,11 +259,11 @@ class PredictiveIntervalDisplay(_PredictionDisplay):
         mean = dist.mean()
         if x is None:
             order = np.argsort(mean, kind="stable")
-            x, x_label = np.argsort(order), "row, in order of prediction"
+            at, x_label = np.argsort(order), "row, in order of prediction"
         else:
-            x = check_array(x, ensure_2d=False, dtype=np.float64, input_name="x")
-            check_consistent_length(x, y)
-            order = np.argsort(x, kind="stable")
+            at = check_array(x, ensure_2d=False, dtype=np.float64, input_name="x")
+            check_consistent_length(at, y)
+            order = np.argsort(at, kind="stable")
         rows = order[_spread(len(y), max_rows)]
         lower, upper = dist[rows].interval(levels)
         return cls(
@@ -234,7 +274,7 @@ class PredictiveIntervalDisplay(_PredictionDisplay):
             levels=levels,
             inside=_share_inside(y, dist, levels),
             rows=rows,
-            x=x[rows],
+            x=at[rows],
             x_label=x_label,
             kind=kind,
         ).plot(ax)
@@ -302,13 +342,29 @@ class ReliabilityDisplay(_PredictionDisplay):
     (array([0.45, 0.87]), array([0.55  , 0.9275]))
     """
 
+    nominal: list[Array]
+    observed: list[Array]
+    lower: list[Array]
+    upper: list[Array]
+    names: list[str]
+    axis_labels: tuple[str, str]
+
     _figsize = (4.8, 4.8)
     _takes_classes = True
 
     @classmethod
     def from_predictions(
-        cls, y_true, y_pred, *, levels=None, n_bins=10, labels=None, output=None, name=None, ax=None
-    ):
+        cls,
+        y_true: ArrayLike,
+        y_pred: Forecast | ArrayLike,
+        *,
+        levels: ArrayLike | None = None,
+        n_bins: int = 10,
+        labels: ArrayLike | None = None,
+        output: int | None = None,
+        name: str | None = None,
+        ax: Any = None,
+    ) -> Self:
         """Compute the curves and draw them.
 
         Parameters
@@ -328,6 +384,8 @@ class ReliabilityDisplay(_PredictionDisplay):
             of them, and of two classes the second.
         name : str, default=None
             Of the model, for the legend.
+        ax : matplotlib Axes, default=None
+            Those of another curve to add one; None makes a new figure.
         """
         if isinstance(y_pred, PredictiveDistribution | rv_frozen):
             pairs = cls._outputs(y_true, y_pred)
@@ -336,8 +394,8 @@ class ReliabilityDisplay(_PredictionDisplay):
             axis_labels = "nominal coverage", "observed coverage"
         elif np.ndim(y_pred) == 2:
             is_class, proba, _ = check_probabilities(y_true, y_pred, labels, None)
-            labels = np.unique(y_true) if labels is None else labels
-            names = [f"class {label}" for label in labels]
+            classes = np.unique(y_true) if labels is None else np.asarray(labels)
+            names = [f"class {label}" for label in classes]
             columns = zip(is_class.T, proba.T, strict=True)
             curves = [_frequency_points(*column, n_bins) for column in columns]
             axis_labels = "predicted probability", "observed frequency"
@@ -425,13 +483,33 @@ class PITDisplay(_PredictionDisplay):
     (array([1.8, 0.6, 0.5, 0.6, 1.5]), 0.88, 1.125)
     """
 
+    edges: Array
+    density: Array
+    lower: float
+    upper: float
+
     @classmethod
-    def from_predictions(cls, y_true, y_pred, *, n_bins=10, output=None, ax=None):
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_pred: Forecast,
+        *,
+        n_bins: int = 10,
+        output: int | None = None,
+        ax: Any = None,
+    ) -> Self:
         """Compute the histogram and draw it.
 
         Parameters
         ----------
+        y_true : array-like of shape (n,) or (n, outputs)
+        y_pred : PredictiveDistribution or frozen distribution of scipy.stats
         n_bins : int, default=10
+            Fewer for few rows.
+        output : int, default=None
+            Which output to show; it has to be given if y has several.
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
         """
         y, dist = cls._output(y_true, y_pred, output)
         edges = np.linspace(0, 1, n_bins + 1)
@@ -489,30 +567,52 @@ class PredictiveDensityDisplay(_PredictionDisplay):
     (array([0., 1., 2., 3., 4., 5.]), array([0.37, 0.37, 0.18, 0.06, 0.02, 0.  ]))
     """
 
+    rows: NDArray[np.intp]
+    y_true: Array
+    x: list[Array]
+    density: list[Array]
+    is_discrete: bool
+
     @classmethod
-    def from_predictions(cls, y_true, y_pred, *, rows=None, max_rows=8, output=None, ax=None):
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_pred: Forecast,
+        *,
+        rows: Sequence[int] | None = None,
+        max_rows: int = 8,
+        output: int | None = None,
+        ax: Any = None,
+    ) -> Self:
         """Compute the densities and draw them.
 
         Parameters
         ----------
+        y_true : array-like of shape (n,) or (n, outputs)
+        y_pred : PredictiveDistribution or frozen distribution of scipy.stats
         rows : sequence of int, default=None
             Rows to show; None takes rows that are evenly spread in the order of prediction.
         max_rows : int, default=8
             How many rows None takes.
+        output : int, default=None
+            Which output to show; it has to be given if y has several.
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
         """
         y, dist = cls._output(y_true, y_pred, output)
-        if rows is None:
-            rows = np.argsort(dist.mean(), kind="stable")[_spread(len(y), max_rows)]
+        order = np.argsort(dist.mean(), kind="stable")
+        chosen: Any = order[_spread(len(y), max_rows)] if rows is None else rows
         # Negative indices become those that the axis shows.
-        rows = np.atleast_1d(np.arange(len(y))[rows])
-        shown = dist[rows]
+        index = np.atleast_1d(np.arange(len(y))[chosen])
+        shown = dist[index]
         if dist.is_discrete:
             ends = shown.ppf([0.001, 0.999])
             x = [_atoms(row, *ends[:, [r]]) for r, row in enumerate(shown)]
             density = [row.pdf(at[:, None])[:, 0] for row, at in zip(shown, x, strict=True)]
         elif any(block.has_atoms for block in dist.blocks):
             # The mean density of narrow cells, in which an atom is a spike.
-            x = list(np.linspace(*shown.ppf([0.001, 0.999]), 101).T)
+            low, high = shown.ppf([0.001, 0.999])
+            x = list(np.linspace(low, high, 101).T)
             widths = [at[1] - at[0] or 1.0 for at in x]
             density = [
                 np.exp(row.log_probability(at[:, None], width))[:, 0] / width
@@ -525,7 +625,7 @@ class PredictiveDensityDisplay(_PredictionDisplay):
             grid = np.sort(np.concatenate([quantiles, even]), axis=0)
             x, density = list(grid.T), list(shown.pdf(grid).T)
         return cls(
-            rows=rows, y_true=y[rows], x=x, density=density, is_discrete=dist.is_discrete
+            rows=index, y_true=y[index], x=x, density=density, is_discrete=dist.is_discrete
         ).plot(ax)
 
     def _draw(self, ax, ink, colors):
@@ -549,11 +649,11 @@ class PredictiveDensityDisplay(_PredictionDisplay):
         self._legend_on_top(1)
 
 
-def choose_output(outputs, output, found):
+def choose_output(outputs: Sequence[Output], output: int | None, found: str) -> Output:
     """Return one of the outputs; `found` is what an error says about their number."""
     if output is None and len(outputs) == 1:
         return outputs[0]
-    if output not in range(len(outputs)):
+    if output is None or output not in range(len(outputs)):
         raise ValueError(
             f"output={output!r}, but {found.format(len(outputs))}; choose one by its index, "
             f"0 to {len(outputs) - 1}."
@@ -566,7 +666,7 @@ def _spread(n, n_kept):
     return np.unique(np.linspace(0, n - 1, min(n, n_kept)).round().astype(int))
 
 
-def get_column(X, feature):
+def get_column(X: Any, feature: int | str) -> tuple[Array, str]:
     """Return a column of numbers and its name."""
     X = X if hasattr(X, "shape") else np.asarray(X)
     names = getattr(X, "columns", {feature: f"feature {feature}"})

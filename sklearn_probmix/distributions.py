@@ -226,7 +226,12 @@ class PredictiveDistribution:
         return tuple(self._of(self._components.pick(c), certain) for c in range(self.n_components))
 
     def marginal(self, output: int) -> Self:
-        """Distribution of one output of a 2-D y, of shape (n,)."""
+        """Distribution of one output of a 2-D y, of shape (n,).
+
+        Parameters
+        ----------
+        output : int
+        """
         return self._of(self._components.marginal(output), self.weights)
 
     def __len__(self) -> int:
@@ -269,7 +274,16 @@ class PredictiveDistribution:
         return self._mixed("density", x)
 
     def pmf(self, x: ArrayLike) -> Array:
-        """Probability of x itself, for each output; 0 where x is no atom. x as in `pdf`."""
+        """Probability of x itself, for each output; 0 where x is no atom.
+
+        Parameters
+        ----------
+        x : array-like, broadcastable to shape or to (...,) + shape
+
+        Returns
+        -------
+        ndarray of shape (...,) + shape
+        """
         if not self._components.has_atoms:
             return np.zeros(self._check_x(x).shape)
         return self.map_rows(
@@ -278,7 +292,16 @@ class PredictiveDistribution:
         )
 
     def logpdf(self, x: ArrayLike) -> Array:
-        """Logarithm of the density (or mass) of each output, as `pdf`; -inf off the support."""
+        """Logarithm of `pdf`, of each output; -inf off the support.
+
+        Parameters
+        ----------
+        x : array-like, broadcastable to shape or to (...,) + shape
+
+        Returns
+        -------
+        ndarray of shape (...,) + shape
+        """
         return self.map_rows(lambda d, x: d._log_average(d._log_density(x)), self._check_x(x))
 
     def log_probability(self, y: ArrayLike, width: ArrayLike) -> Array:
@@ -350,11 +373,29 @@ class PredictiveDistribution:
         return self.map_rows(joint, y)[..., 0]
 
     def cdf(self, x: ArrayLike) -> Array:
-        """Probability of a value of at most x, for each output; x and result as in `pdf`."""
+        """Probability of a value of at most x, for each output.
+
+        Parameters
+        ----------
+        x : array-like, broadcastable to shape or to (...,) + shape
+
+        Returns
+        -------
+        ndarray of shape (...,) + shape
+        """
         return np.minimum(self._mixed("cdf", x), 1.0)
 
     def sf(self, x: ArrayLike) -> Array:
-        """Probability of a value above x, 1 - cdf without loss of digits in the upper tail."""
+        """Probability of a value above x, 1 - cdf without loss of digits in the upper tail.
+
+        Parameters
+        ----------
+        x : array-like, broadcastable to shape or to (...,) + shape
+
+        Returns
+        -------
+        ndarray of shape (...,) + shape
+        """
         return np.minimum(self._mixed("sf", x), 1.0)
 
     def ppf(self, q: ArrayLike) -> Array:
@@ -433,7 +474,13 @@ class PredictiveDistribution:
         return score + abs(y - inside)
 
     def mean(self, **reduction: Any) -> Array:
-        """Mean of each output, of y's shape and units; `np.mean` gives the same."""
+        """Mean of each output, of y's shape and units; `np.mean` gives the same.
+
+        Parameters
+        ----------
+        **reduction
+            What `np.mean` passes on; an axis is a TypeError, since rows are not reduced.
+        """
         _check_reduction("mean", reduction)
         with np.errstate(all="ignore"):
             return average(self._components.mean(), self._weights())
@@ -448,6 +495,8 @@ class PredictiveDistribution:
         ----------
         kind : {"total", "aleatoric", "epistemic"}, default="total"
             The noise that every component expects, the disagreement between components, or both.
+        **reduction
+            What `np.var` passes on; an axis is a TypeError, since rows are not reduced.
 
         Returns
         -------
@@ -465,7 +514,13 @@ class PredictiveDistribution:
             return kinds[kind]()
 
     def std(self, **reduction: Any) -> Array:
-        """Square root of the total variance of each output, of y's shape and units."""
+        """Square root of the total variance of each output, of y's shape and units.
+
+        Parameters
+        ----------
+        **reduction
+            What `np.std` passes on; an axis is a TypeError, since rows are not reduced.
+        """
         _check_reduction("std", reduction)
         return np.sqrt(self.var())
 
@@ -596,7 +651,12 @@ class PredictiveDistribution:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Make what `to_dict` described, or raise a ValueError or TypeError."""
+        """Make what `to_dict` described, or raise a ValueError or TypeError.
+
+        Parameters
+        ----------
+        content : dict
+        """
         weights = np.array(content["weights"], dtype=float)
         checked = cls(components_from_arrays(*content["components"]), weights=weights)
         if weights.shape != checked.weights.shape:

@@ -84,11 +84,22 @@ class Family(ABC):
 
     @abstractmethod
     def natural(self, raw: Tensor) -> Tensor:
-        """Map unconstrained outputs (..., n_outputs, n_params) to natural parameters."""
+        """Map the unconstrained outputs of a network to natural parameters, of the same shape.
+
+        Parameters
+        ----------
+        raw : Tensor of shape (..., n_outputs, n_params)
+        """
 
     @abstractmethod
     def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
-        """Log-density of y (..., n_outputs) at eta (..., n_outputs, n_params), in nats."""
+        """Log-density of y in nats, shape (..., n_outputs).
+
+        Parameters
+        ----------
+        eta : Tensor of shape (..., n_outputs, n_params)
+        y : Tensor of shape (..., n_outputs)
+        """
 
     def components(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Components:
         """Predictive densities or masses of y in its original units.
@@ -124,11 +135,21 @@ class Family(ABC):
         )
 
     def moments(self, eta: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance, of y of a Normal family, each of shape (..., n_outputs)."""
+        """Mean and variance of y, each of shape (..., n_outputs); of the Normal families only.
+
+        Parameters
+        ----------
+        eta : Tensor of shape (..., n_outputs, n_params)
+        """
         raise NotImplementedError(f"{self!r} is no Normal family.")
 
     def in_support(self, y: Tensor) -> Tensor:
-        """Boolean mask, True where a finite y has positive density."""
+        """Boolean mask, True where a finite y has positive density.
+
+        Parameters
+        ----------
+        y : Tensor of shape (..., n_outputs)
+        """
         return torch.ones_like(y, dtype=torch.bool)
 
     def scaling(self, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +163,14 @@ class Family(ABC):
         return y.new_zeros(y.shape[1]), y.new_ones(y.shape[1])
 
     def standardise(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """Map y to the units in which the network is trained; stays in the support."""
+        """Map y to the units in which the network is trained; stays in the support.
+
+        Parameters
+        ----------
+        y : Tensor of shape (..., n_outputs)
+        shift, scale : Tensor of shape (n_outputs,)
+            What :meth:`scaling` found.
+        """
         return y
 
     def kernel(self, y: Tensor, beta: float, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -172,7 +200,23 @@ class Family(ABC):
     def pooled_kernel(
         self, y_i: Tensor, y_j: Tensor, lam: Tensor, beta: float, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Log-linear pool of the kernels around y_i and y_j as weighted points, eq. 14."""
+        """Log-linear pool of the kernels around y_i and y_j as weighted points, eq. 14.
+
+        Parameters
+        ----------
+        y_i, y_j : Tensor of shape (rows, n_outputs)
+        lam : Tensor of shape (rows,)
+            Share of y_i.
+        beta : float
+            Variance of the kernels, or smoothing of the labels, in transformed units.
+        noise : Tensor of shape (rows, n_outputs), default=None
+            Standard Normal draws, with which a continuous kernel is sampled.
+
+        Returns
+        -------
+        points : Tensor of shape (rows, n_points, n_outputs)
+        weights : Tensor of shape (rows, n_points)
+        """
         raise ValueError(
             f"response='pooled' needs a kernel around y, which {self!r} does not have; "
             "use response='expected'."
@@ -187,7 +231,12 @@ class Family(ABC):
 
     @staticmethod
     def from_dict(data: dict) -> Family:
-        """Make the family that :meth:`to_dict` described."""
+        """Make the family that :meth:`to_dict` described.
+
+        Parameters
+        ----------
+        data : dict
+        """
         return get_family(**data)
 
     def __repr__(self) -> str:
@@ -316,7 +365,7 @@ class LogNormal(Normal):
     def in_support(self, y: Tensor) -> Tensor:
         return y > 0
 
-    def to_normal(self, y):
+    def to_normal(self, y: Tensor) -> Tensor:
         return y.log()
 
     def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:

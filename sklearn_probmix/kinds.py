@@ -215,7 +215,13 @@ class Kind(BaseEstimator):
         return METHODS[self.method].site if self.alpha > 0 else None
 
     def updated(self, **parameters: Any) -> Self:
-        """Return a new kind that differs in these parameters."""
+        """Return a new kind that differs in these parameters.
+
+        Parameters
+        ----------
+        **parameters
+            By name.
+        """
         return type(self)(**(self.get_params() | parameters))
 
     def check(self, family: Family) -> None:
@@ -248,13 +254,24 @@ class Kind(BaseEstimator):
             )
 
     def suited(self, family: Family) -> Self:
-        """Leave out what this family does not have, of a kind that was not chosen for it."""
+        """Leave out what this family does not have, of a kind that was not chosen for it.
+
+        Parameters
+        ----------
+        family : Family
+        """
         if family.is_normal:
             return self
         return self.updated(variance_weighting=0.0, monitor="nll")
 
     def sized(self, n_rows: int) -> Self:
-        """Settle the batch size and the number of epochs that were left to the number of rows."""
+        """Settle the batch size and the number of epochs that were left to the number of rows.
+
+        Parameters
+        ----------
+        n_rows : int
+            That train.
+        """
         batch_size, max_epochs = self.batch_size, self.max_epochs
         if batch_size == "auto":
             batch_size = _BATCH_SIZE_OF_MANY_ROWS if n_rows >= _MANY_ROWS else _BATCH_SIZE
@@ -269,7 +286,12 @@ class Kind(BaseEstimator):
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Make what `to_dict` described."""
+        """Make what `to_dict` described.
+
+        Parameters
+        ----------
+        content : dict
+        """
         return cls(**content)
 
 

@@ -94,10 +94,14 @@ class NeighborLoader(TensorLoader):
 
     Parameters
     ----------
-    dataset, batch_size, random_state
-        As for :class:`TensorLoader`. An odd number of rows in a batch is lowered by one.
+    dataset : torch.utils.data.Dataset
+        Whose X is one array or tensor.
+    batch_size : int, default=256
+        Number of rows in a batch; an odd one is lowered by one.
     shuffle : bool, default=True
         Accepted for skorch's sake; the order of edges is always random.
+    random_state : int, numpy.random.Generator or None, default=None
+        Source of the edges; None takes fresh entropy.
     n_neighbors : int, default=5
         K, less than the number of rows. Neighbours are found once, by Euclidean distance between
         standardised, flattened rows of X.

@@ -1,29 +1,27 @@
 """Scores of predictive distributions and of class probabilities.
 
-What all scores of distributions share, and their docstrings do not repeat:
-
-y_true : array-like of shape (n,) or (n, outputs)
-    NaN and infinity are a ValueError.
-y_pred : PredictiveDistribution, or a frozen scipy.stats distribution, which is broadcast to y_true
-    A shape that does not match is a ValueError. Class probabilities are a TypeError that names
-    the scorer of scikit-learn to use instead.
-sample_weight : array-like of shape (n,), default=None
-multioutput : {"uniform_average", "raw_values"} or array-like of shape (outputs,)
-    How the figures of the outputs are averaged; "raw_values" returns an array of all of them, and
-    anything else a float.
-level : float in (0, 1), default=0.9
-    Probability of the central interval that is judged.
+In all of them NaN and infinity in y_true are a ValueError, and so is a y_pred of another shape; a
+frozen distribution of scipy.stats is broadcast to y_true. Class probabilities where a distribution
+is expected are a TypeError that names the scorer of scikit-learn to use instead.
 
 The examples assume ``import numpy as np`` and ``from scipy import stats``.
 """
 
+from __future__ import annotations
+
+from typing import TypeAlias
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.floats import usual_floats
+
+Array = NDArray[np.float64]
+Forecast: TypeAlias = PredictiveDistribution | stats.distributions.rv_frozen
 
 
 def _scoringrules():
@@ -37,13 +35,31 @@ _LEVELS = np.linspace(0.05, 0.95, 19)
 
 
 @usual_floats
-def nll(y_true, y_pred, *, sample_weight=None, multioutput="joint"):
-    r"""Negative log-likelihood, :math:`-\frac{1}{n} \sum_r \log p_r(y_r)`; less is better.
+def nll(
+    y_true: ArrayLike,
+    y_pred: Forecast,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: str | ArrayLike = "joint",
+) -> float | Array:
+    r"""Negative log-likelihood: the score of the whole density; less is better, in nats.
 
     Parameters
     ----------
-    multioutput : {"joint", "raw_values", "uniform_average"} or array-like, default="joint"
-        "joint" takes the joint density of all outputs, the others the density of each output.
+    y_true : array-like of shape (n,) or (n, outputs)
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
+    sample_weight : array-like of shape (n,), default=None
+    multioutput : str or array-like of shape (outputs,), default="joint"
+        "joint" scores the joint density of all outputs; "uniform_average", "raw_values" and an
+        array the density of each.
+
+    Returns
+    -------
+    float or, for "raw_values", ndarray of shape (outputs,)
+
+    Notes
+    -----
+    :math:`-\frac{1}{n} \sum_r \log p_r(y_r)`.
 
     Examples
     --------
@@ -57,13 +73,35 @@ def nll(y_true, y_pred, *, sample_weight=None, multioutput="joint"):
 
 
 @usual_floats
-def crps(y_true, y_pred, *, sample_weight=None, multioutput="uniform_average"):
-    r"""Continuous ranked probability score, :math:`\int (F(x) - 1\{x \ge y\})^2 dx`.
+def crps(
+    y_true: ArrayLike,
+    y_pred: Forecast,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: str | ArrayLike = "uniform_average",
+) -> float | Array:
+    r"""Continuous ranked probability score, in the units of y; less is better.
 
-    Less is better; it is in the units of y, and the absolute error for a point prediction. Closed
-    forms serve Normal, log-normal, gamma, Poisson and lattice distributions, mixtures of one of
-    these, and the single beta; the rest is a sum over atoms or a quadrature with a relative error
-    below 1e-6, or 1e-4 where a density is mixed with counts of a standard deviation above 30.
+    It forgives a wrong tail sooner than `nll`, and is the absolute error of a point prediction.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,) or (n, outputs)
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
+    sample_weight : array-like of shape (n,), default=None
+    multioutput : str or array-like of shape (outputs,), default="uniform_average"
+        "raw_values" to see each output's figure; an array weighs them.
+
+    Returns
+    -------
+    float or, for "raw_values", ndarray of shape (outputs,)
+
+    Notes
+    -----
+    Closed forms serve Normal, log-normal, gamma, Poisson and lattice distributions, mixtures of one
+    of these, and the single beta; the rest is a sum over atoms or a quadrature with a relative
+    error below 1e-6, or 1e-4 where a density is mixed with counts of a standard deviation above 30.
+    It is the mean of :math:`\int (F(x) - 1\{x \ge y\})^2 dx`.
 
     Reference: Strictly proper scoring rules, prediction, and estimation, JASA 102 (2007).
 
@@ -79,20 +117,34 @@ def crps(y_true, y_pred, *, sample_weight=None, multioutput="uniform_average"):
 
 @usual_floats
 def pinball_loss(
-    y_true,
-    y_pred,
+    y_true: ArrayLike,
+    y_pred: Forecast,
     *,
-    quantiles=(0.05, 0.25, 0.5, 0.75, 0.95),
-    sample_weight=None,
-    multioutput="uniform_average",
-):
-    r"""Quantile loss :math:`\max(q (y - z_q), (q - 1)(y - z_q))`, averaged over the quantiles.
+    quantiles: ArrayLike = (0.05, 0.25, 0.5, 0.75, 0.95),
+    sample_weight: ArrayLike | None = None,
+    multioutput: str | ArrayLike = "uniform_average",
+) -> float | Array:
+    r"""Quantile loss, averaged over the quantiles; less is better, in the units of y.
 
-    Less is better, in the units of y; twice its average over all q is the CRPS.
+    Use it where single quantiles are what counts; twice its average over all of them is the CRPS.
 
     Parameters
     ----------
+    y_true : array-like of shape (n,) or (n, outputs)
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
     quantiles : float or array-like in (0, 1), default=(0.05, 0.25, 0.5, 0.75, 0.95)
+        Those that count.
+    sample_weight : array-like of shape (n,), default=None
+    multioutput : str or array-like of shape (outputs,), default="uniform_average"
+        "raw_values" to see each output's figure; an array weighs them.
+
+    Returns
+    -------
+    float or, for "raw_values", ndarray of shape (outputs,)
+
+    Notes
+    -----
+    :math:`\max(q (y - z_q), (q - 1)(y - z_q))` with the quantile z_q of probability q.
 
     Examples
     --------
@@ -106,12 +158,35 @@ def pinball_loss(
 
 
 @usual_floats
-def interval_score(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
-    r"""Winkler score of the central interval (l, u) of probability ``level``.
-
-    .. math:: (u - l) + \frac{2}{1 - level} \max(l - y, y - u, 0)
+def interval_score(
+    y_true: ArrayLike,
+    y_pred: Forecast,
+    *,
+    level: float = 0.9,
+    sample_weight: ArrayLike | None = None,
+    multioutput: str | ArrayLike = "uniform_average",
+) -> float | Array:
+    r"""Winkler score of a central interval: its width, and a penalty for what lies outside.
 
     Less is better, in the units of y.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,) or (n, outputs)
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
+    level : float, default=0.9
+        Probability of the interval, in (0, 1).
+    sample_weight : array-like of shape (n,), default=None
+    multioutput : str or array-like of shape (outputs,), default="uniform_average"
+        "raw_values" to see each output's figure; an array weighs them.
+
+    Returns
+    -------
+    float or, for "raw_values", ndarray of shape (outputs,)
+
+    Notes
+    -----
+    .. math:: (u - l) + \frac{2}{1 - level} \max(l - y, y - u, 0)
 
     Examples
     --------
@@ -125,11 +200,32 @@ def interval_score(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput
 
 
 @usual_floats
-def coverage(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
+def coverage(
+    y_true: ArrayLike,
+    y_pred: Forecast,
+    *,
+    level: float = 0.9,
+    sample_weight: ArrayLike | None = None,
+    multioutput: str | ArrayLike = "uniform_average",
+) -> float | Array:
     """Share of values inside the central interval of probability ``level``, ends included.
 
     The best figure is ``level``. For counts the interval holds at least ``level`` by its
     construction, so the figure of a perfect forecast lies above it.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,) or (n, outputs)
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
+    level : float, default=0.9
+        Probability of the interval, in (0, 1).
+    sample_weight : array-like of shape (n,), default=None
+    multioutput : str or array-like of shape (outputs,), default="uniform_average"
+        "raw_values" to see each output's figure; an array weighs them.
+
+    Returns
+    -------
+    float or, for "raw_values", ndarray of shape (outputs,)
 
     Examples
     --------
@@ -142,8 +238,29 @@ def coverage(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="unif
 
 
 @usual_floats
-def coverage_error(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
+def coverage_error(
+    y_true: ArrayLike,
+    y_pred: Forecast,
+    *,
+    level: float = 0.9,
+    sample_weight: ArrayLike | None = None,
+    multioutput: str | ArrayLike = "uniform_average",
+) -> float | Array:
     """Distance of the observed `coverage` of an interval from its nominal ``level``, in [0, 1].
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,) or (n, outputs)
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
+    level : float, default=0.9
+        Probability of the interval, in (0, 1).
+    sample_weight : array-like of shape (n,), default=None
+    multioutput : str or array-like of shape (outputs,), default="uniform_average"
+        "raw_values" to see each output's figure; an array weighs them.
+
+    Returns
+    -------
+    float or, for "raw_values", ndarray of shape (outputs,)
 
     Examples
     --------
@@ -157,7 +274,13 @@ def coverage_error(y_true, y_pred, *, level=0.9, sample_weight=None, multioutput
 
 
 @usual_floats
-def coverage_curve(y_true, y_pred, *, levels=None, sample_weight=None):
+def coverage_curve(
+    y_true: ArrayLike,
+    y_pred: Forecast,
+    *,
+    levels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> tuple[Array, Array]:
     """Observed against nominal coverage of central intervals, for a reliability diagram.
 
     A count has a whole interval of PIT values, from cdf(y - 1) to cdf(y): it is covered to the
@@ -165,8 +288,11 @@ def coverage_curve(y_true, y_pred, *, levels=None, sample_weight=None):
 
     Parameters
     ----------
+    y_true : array-like of shape (n,) or (n, outputs)
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
     levels : array-like of shape (n_levels,) in (0, 1), default=None
-        None means 0.05, 0.1, ..., 0.95.
+        Nominal coverages; None means 0.05, 0.1, ..., 0.95.
+    sample_weight : array-like of shape (n,), default=None
 
     Returns
     -------
@@ -197,16 +323,30 @@ def coverage_curve(y_true, y_pred, *, levels=None, sample_weight=None):
 
 @usual_floats
 def calibration_error(
-    y_true, y_pred, *, levels=None, sample_weight=None, multioutput="uniform_average"
-):
+    y_true: ArrayLike,
+    y_pred: Forecast,
+    *,
+    levels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    multioutput: str | ArrayLike = "uniform_average",
+) -> float | Array:
     """Mean distance of observed from nominal coverage over a grid of levels.
 
     Less is better, in [0, 1]: the area between `coverage_curve` and the diagonal.
 
     Parameters
     ----------
+    y_true : array-like of shape (n,) or (n, outputs)
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
     levels : array-like of shape (n_levels,) in (0, 1), default=None
-        None means 0.05, 0.1, ..., 0.95.
+        Nominal coverages; None means 0.05, 0.1, ..., 0.95.
+    sample_weight : array-like of shape (n,), default=None
+    multioutput : str or array-like of shape (outputs,), default="uniform_average"
+        "raw_values" to see each output's figure; an array weighs them.
+
+    Returns
+    -------
+    float or, for "raw_values", ndarray of shape (outputs,)
 
     Examples
     --------
@@ -219,20 +359,26 @@ def calibration_error(
 
 
 @usual_floats
-def pit_values(y_true, y_pred, *, random_state=None):
-    r"""Probability integral transform, :math:`F_r(y_r)`; uniform if the forecast is perfect.
-
-    For counts it is randomised, :math:`F(y - 1) + V p(y)` with V uniform on (0, 1), because F(y)
-    itself cannot be uniform.
+def pit_values(
+    y_true: ArrayLike, y_pred: Forecast, *, random_state: int | np.random.Generator | None = None
+) -> Array:
+    r"""Probability integral transform, the cdf at y; uniform if the forecast is perfect.
 
     Parameters
     ----------
+    y_true : array-like of shape (n,) or (n, outputs)
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
     random_state : int, Generator or None, default=None
-        Used for counts only.
+        For counts, whose transform is randomised.
 
     Returns
     -------
     ndarray of y_true's shape, in [0, 1]
+
+    Notes
+    -----
+    :math:`F_r(y_r)`; for counts, whose cdf cannot be uniform, :math:`F(y - 1) + V p(y)` with V
+    uniform on (0, 1).
 
     Examples
     --------
@@ -246,8 +392,24 @@ def pit_values(y_true, y_pred, *, random_state=None):
 
 
 @usual_floats
-def sharpness(y_pred, *, sample_weight=None, multioutput="uniform_average"):
+def sharpness(
+    y_pred: Forecast,
+    *,
+    sample_weight: ArrayLike | None = None,
+    multioutput: str | ArrayLike = "uniform_average",
+) -> float | Array:
     """Mean predictive standard deviation, in the units of y; it says nothing of the truth.
+
+    Parameters
+    ----------
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
+    sample_weight : array-like of shape (n,), default=None
+    multioutput : str or array-like of shape (outputs,), default="uniform_average"
+        "raw_values" to see each output's figure; an array weighs them.
+
+    Returns
+    -------
+    float or, for "raw_values", ndarray of shape (outputs,)
 
     Examples
     --------
@@ -259,8 +421,27 @@ def sharpness(y_pred, *, sample_weight=None, multioutput="uniform_average"):
 
 
 @usual_floats
-def interval_width(y_pred, *, level=0.9, sample_weight=None, multioutput="uniform_average"):
+def interval_width(
+    y_pred: Forecast,
+    *,
+    level: float = 0.9,
+    sample_weight: ArrayLike | None = None,
+    multioutput: str | ArrayLike = "uniform_average",
+) -> float | Array:
     """Mean width of the central interval of probability ``level``, in the units of y.
+
+    Parameters
+    ----------
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
+    level : float, default=0.9
+        Probability of the interval, in (0, 1).
+    sample_weight : array-like of shape (n,), default=None
+    multioutput : str or array-like of shape (outputs,), default="uniform_average"
+        "raw_values" to see each output's figure; an array weighs them.
+
+    Returns
+    -------
+    float or, for "raw_values", ndarray of shape (outputs,)
 
     Examples
     --------
@@ -273,10 +454,15 @@ def interval_width(y_pred, *, level=0.9, sample_weight=None, multioutput="unifor
 
 
 @usual_floats
-def expected_calibration_error(y_true, y_proba, *, labels=None, n_bins=15, sample_weight=None):
-    r"""Distance of accuracy from confidence, :math:`\sum_b \frac{n_b}{n} |acc_b - conf_b|`.
-
-    The confidence of a row is its largest probability; the bins b divide [0, 1] evenly.
+def expected_calibration_error(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    n_bins: int = 15,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    r"""Distance of the accuracy of a classifier from its confidence, in [0, 1]; less is better.
 
     Parameters
     ----------
@@ -286,13 +472,17 @@ def expected_calibration_error(y_true, y_proba, *, labels=None, n_bins=15, sampl
         The classes in the order of the columns, ``classes_`` of the classifier; None means the
         sorted values of y_true.
     n_bins : int, default=15
+        Fewer for few rows; they divide [0, 1] evenly.
     sample_weight : array-like of shape (n,), default=None
 
     Returns
     -------
-    float in [0, 1]; less is better
+    float
 
-    Reference: On calibration of modern neural networks, ICML (2017).
+    Notes
+    -----
+    :math:`\sum_b \frac{n_b}{n} |acc_b - conf_b|` over the bins of confidence, the largest
+    probability of a row. Reference: On calibration of modern neural networks, ICML (2017).
 
     Examples
     --------
@@ -309,8 +499,23 @@ def expected_calibration_error(y_true, y_proba, *, labels=None, n_bins=15, sampl
     return float(abs(gaps).sum() / weight.sum())
 
 
-def check_prediction(y_true, y_pred, sample_weight, *, instead="neg_brier_score"):
-    """Return y, the distribution and the weights, arrays of matching shapes, or raise."""
+def check_prediction(
+    y_true: ArrayLike,
+    y_pred: Forecast,
+    sample_weight: ArrayLike | None,
+    *,
+    instead: str = "neg_brier_score",
+) -> tuple[Array, PredictiveDistribution, Array]:
+    """Return y, the distribution and the weights, arrays of matching shapes, or raise.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,) or (n, outputs)
+    y_pred : PredictiveDistribution or frozen distribution of scipy.stats
+    sample_weight : array-like of shape (n,) or None
+    instead : str, default="neg_brier_score"
+        Scorer that an error names for class probabilities.
+    """
     _check_kind(y_pred, instead)
     y = check_array(y_true, ensure_2d=False, dtype=np.float64, input_name="y_true")
     if isinstance(y_pred, stats.distributions.rv_frozen):
@@ -331,7 +536,7 @@ def _check_forecast(y_pred, sample_weight):
 
 
 def _check_kind(y_pred, instead):
-    if not isinstance(y_pred, PredictiveDistribution | stats.distributions.rv_frozen):
+    if not isinstance(y_pred, Forecast):
         raise TypeError(
             f"y_pred must be a PredictiveDistribution, got {type(y_pred).__name__}. This score is "
             f"for regressors; for the class probabilities of a classifier use {instead!r} of "
@@ -363,8 +568,19 @@ def _check_open_unit(what, value):
 
 
 @usual_floats
-def check_probabilities(y_true, y_proba, labels, sample_weight):
-    """Return indicators of the classes, (n, n_classes), probabilities and weights, or raise."""
+def check_probabilities(
+    y_true: ArrayLike, y_proba: ArrayLike, labels: ArrayLike | None, sample_weight: ArrayLike | None
+) -> tuple[NDArray[np.bool_], Array, Array]:
+    """Return indicators of the classes, (n, n_classes), probabilities and weights, or raise.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,)
+    y_proba : array-like of shape (n, n_classes)
+    labels : array-like of shape (n_classes,) or None
+        The classes in the order of the columns; None means the sorted values of y_true.
+    sample_weight : array-like of shape (n,) or None
+    """
     if isinstance(y_proba, PredictiveDistribution):
         raise TypeError(
             "y_proba must be class probabilities, got a PredictiveDistribution. This score is for "

@@ -294,7 +294,7 @@ class MLP(nn.Module):
         Activations; or a Normal over z whose variance shares the trunk with its mean, or comes
         from a network of 64 units of its own (M-ProbMix*).
     n_draws, n_train_draws : int, default=32 and 1
-        As in :class:`GaussianSampler`.
+        Draws of a random embedding per row, in evaluation and in training.
     knots : array of shape (n_features, n_knots) or None, default=None
         Encode the columns of x by :class:`PiecewiseLinear` first.
     generator : torch.Generator or None, default=None

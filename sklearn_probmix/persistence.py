@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,7 @@ def _describe(est, tensors):
     _check_counts(est, len(est.nets_))
     parameters, left = {}, {}
     for name, value in given.items():
-        own = {}
+        own: dict[str, torch.Tensor] = {}
         try:
             parameters[name] = encode(value, f"parameters.{name}", own)
         except TypeError:
@@ -384,7 +385,7 @@ def _from_version_1(document, tensors):
         check(room >= 0, "$text", f"{len(values)} of width {width}", "less")
         return encode(np.array(values, dtype=f"U{width}"), "text", tensors)
 
-    changed = {
+    changed: dict[str, Callable[..., Any]] = {
         "$text": text,
         "$family": lambda name, arguments: {"$family": {"family": name} | arguments},
         "$distribution": lambda name, params, weights: {

@@ -106,8 +106,10 @@ def mix_responses(
     response : {"pooled", "expected"}
         Pool the kernels around y_i and y_j log-linearly, or linearly (Assumption 4.2 at
         beta = 0: the loss is ``lam NLL(y_i) + (1 - lam) NLL(y_j)``).
-    beta, noise
-        Of the kernels, as in `Family.kernel`.
+    beta : float, default=0.0
+        Variance of the kernels.
+    noise : Tensor of shape (rows, n_outputs), default=None
+        Standard Normal draws, with which a continuous kernel is sampled.
 
     Returns
     -------

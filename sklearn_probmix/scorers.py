@@ -4,7 +4,13 @@ The scorers are "greater is better": minus a score of :mod:`sklearn_probmix.metr
 `predict_proba` of a regressor returns.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import cross_validate
 from sklearn.utils import _safe_indexing
@@ -21,8 +27,16 @@ from sklearn_probmix.metrics import (
 
 
 def cross_val_predict_proba(
-    estimator, X, y, *, groups=None, cv=None, n_jobs=None, params=None, verbose=0
-):
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    groups: ArrayLike | None = None,
+    cv: Any = None,
+    n_jobs: int | None = None,
+    params: Mapping[str, Any] | None = None,
+    verbose: int = 0,
+) -> PredictiveDistribution:
     """Out-of-fold predictive distributions of a regressor.
 
     It does what ``cross_val_predict(method="predict_proba")`` does for classifiers and refuses to
@@ -34,9 +48,16 @@ def cross_val_predict_proba(
     estimator : regressor whose predict_proba returns a PredictiveDistribution
     X : array-like or DataFrame of n rows
     y : array-like of shape (n,) or (n, outputs)
-    groups, cv, n_jobs, params, verbose
-        As in `sklearn.model_selection.cross_validate`; the test sets of ``cv`` must partition the
-        rows, as those of KFold do. ``params`` are passed on to fit, as sample_weight is.
+    groups : array-like of shape (n,), default=None
+        Passed on to the splitter.
+    cv : int, splitter or iterable of (train, test), default=None
+        Its test sets must partition the rows, as those of KFold do; None means 5 folds.
+    n_jobs : int, default=None
+        Fits that run at the same time; -1 for one on each processor.
+    params : dict, default=None
+        What fit takes, such as sample_weight.
+    verbose : int, default=0
+        Above 0 prints each fold.
 
     Returns
     -------

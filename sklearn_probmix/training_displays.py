@@ -3,7 +3,13 @@
 Attributes and axes are as in `sklearn_probmix.displays`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline
@@ -12,6 +18,7 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_probmix.displays import Display, choose_output, get_column
+from sklearn_probmix.metrics import Array
 
 __all__ = ["MixingGraphDisplay", "TrainingHistoryDisplay"]
 
@@ -43,8 +50,16 @@ class TrainingHistoryDisplay(Display):
     (['probmix'], [array([1, 2, 3])])
     """
 
+    epochs: list[NDArray[np.intp]]
+    train_loss: list[Array]
+    valid_loss: list[Array]
+    best_epochs: list[NDArray[np.intp]]
+    names: list[str]
+
     @classmethod
-    def from_estimator(cls, estimator, *, names=None, ax=None):
+    def from_estimator(
+        cls, estimator: Any, *, names: Sequence[str] | None = None, ax: Any = None
+    ) -> Self:
         """Read the history of a fitted estimator and draw it.
 
         Parameters
@@ -126,8 +141,23 @@ class MixingGraphDisplay(Display):
     [[0, 1], [1, 0], [2, 3], [3, 2]]
     """
 
+    points: Array
+    edges: NDArray[np.intp]
+    y: NDArray | None
+    shown: NDArray[np.intp]
+    axis_labels: tuple[str, str]
+
     @classmethod
-    def from_estimator(cls, estimator, X, y=None, *, kind=None, ax=None, **options):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any = None,
+        *,
+        kind: int | None = None,
+        ax: Any = None,
+        **options: Any,
+    ) -> Self:
         """Draw how the rows of X, on which the estimator was fitted, were mixed.
 
         Parameters
@@ -157,16 +187,16 @@ class MixingGraphDisplay(Display):
     @classmethod
     def from_data(
         cls,
-        X,
-        y=None,
+        X: Any,
+        y: Any = None,
         *,
-        n_neighbors=None,
-        features=None,
-        max_edges=None,
-        random_state=0,
-        output=None,
-        ax=None,
-    ):
+        n_neighbors: int | None = None,
+        features: Sequence[int | str] | None = None,
+        max_edges: int | None = None,
+        random_state: int | np.random.Generator | None = 0,
+        output: int | None = None,
+        ax: Any = None,
+    ) -> Self:
         """Find the edges and draw them.
 
         Parameters
@@ -210,7 +240,7 @@ class MixingGraphDisplay(Display):
     def _draw(self, ax, ink, colors):
         from matplotlib.collections import LineCollection
 
-        segments = self.points[self.edges]
+        segments = list(self.points[self.edges])
         self.edges_ = LineCollection(segments, colors=ink, alpha=0.5, lw=0.8, zorder=2)
         ax.add_collection(self.edges_)
         is_joined = np.isin(self.shown, self.edges)
