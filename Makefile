@@ -1,7 +1,7 @@
 # Quick start: `make demo`. All targets: `make help`.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint doctest notebooks clean
+.PHONY: help demo test lint types doctest notebooks clean
 
 BIN := .venv/bin
 AT_LEAST_3_11 := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -21,6 +21,7 @@ help:
 	@echo "make demo       set up .venv, train on a real table, print scores, draw a picture"
 	@echo "make test       set up .venv, run the tests (PYTEST_ARGS='-k name' for some)"
 	@echo "make lint       check the code style and the layout"
+	@echo "make types      check the annotations"
 	@echo "make doctest    run the examples of the docstrings and of README.md"
 	@echo "make notebooks  run the notebooks"
 	@echo "make clean      remove .venv and all that the tools left behind"
@@ -38,6 +39,10 @@ lint: $(SET_UP_TEST)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
+types: $(SET_UP_TEST)
+	@echo "Checking the annotations with mypy"
+	@$(BIN)/mypy
+
 doctest: $(SET_UP_TEST)
 	@echo "Running the examples of the docstrings and of README.md"
 	@$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules --doctest-glob=README.md \
@@ -49,7 +54,7 @@ notebooks: $(SET_UP_TEST)
 
 clean:
 	@echo "Removing .venv and caches"
-	@rm -rf .venv build dist *.egg-info .coverage .hypothesis .pytest_cache .ruff_cache
+	@rm -rf .venv build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed-%: setup.cfg pyproject.toml constraints.txt | $(BIN)/python

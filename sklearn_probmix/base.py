@@ -71,7 +71,7 @@ class Rows(NamedTuple):
     groups: np.ndarray | None
     kept: NDArray[np.intp]
     """Places of these rows in the given data, shape (n,)."""
-    given: tuple
+    given: tuple[Any, ...]
     """X, y and groups as they were given."""
 
     def position(self, places: Sequence[int] | NDArray[np.intp]) -> NDArray[np.intp]:

@@ -240,7 +240,7 @@ class Temperature(_Calibration):
 
 def calibrate(
     calibration: type[Spread] | type[Temperature],
-    data: tuple[NDArray, ...],
+    data: tuple[NDArray[Any], ...],
     mode: str = "auto",
     random_state: int = 0,
 ) -> Spread | Temperature | None:

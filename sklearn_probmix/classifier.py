@@ -232,7 +232,7 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         batch_size: int | str | None = None,
         max_epochs: int | str | None = None,
         validation: Any = "auto",
-        class_weight: dict | str | None = None,
+        class_weight: dict[Any, float] | str | None = None,
         net: NeuralNet | None = None,
         callbacks: list[Callback] | None = None,
         warm_start: bool = False,

@@ -23,7 +23,7 @@ it. Tags are looked up in two tables and nowhere else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -245,7 +245,7 @@ def check_type(what: str, value: object, *types: type) -> None:
     check(type(value) in types, what, f"a {type(value).__name__}", names)
 
 
-def look_up(table: dict, name: object, what: str) -> Any:
+def look_up(table: Mapping[Any, Any], name: object, what: str) -> Any:
     """Return what a table has under a name, or raise a ValueError."""
     check(isinstance(name, str) and name in table, what, repr(name)[:50], sorted(table))
     return table[name]

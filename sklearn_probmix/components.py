@@ -117,7 +117,7 @@ class Components(ABC):
         """Lowest and highest possible value, each of `shape`."""
         return np.full(self.shape, -np.inf), np.full(self.shape, np.inf)
 
-    def rvs(self, rows: NDArray[np.intp], chosen: NDArray[np.intp], rng: Any) -> NDArray:
+    def rvs(self, rows: NDArray[np.intp], chosen: NDArray[np.intp], rng: Any) -> Array:
         """Draw one value, for all outputs, of each chosen component of each row."""
         single = self._map(lambda values: values[rows.ravel(), chosen.ravel(), None])
         return single.ppf(rng.random(single.shape)).reshape(*rows.shape, *self.shape[2:])
@@ -192,7 +192,7 @@ class Components(ABC):
             return self
         return self._map(lambda v: np.moveaxis(v, 1, 2).reshape(-1, v.shape[1], *v.shape[3:]))
 
-    def alike(self) -> tuple:
+    def alike(self) -> tuple[Any, ...]:
         """Return what is equal for components that can be in one block."""
         return type(self), self.name, tuple(sorted(self.params)), self.shape[2:]
 
@@ -284,7 +284,7 @@ class ScipyComponents(Components, tag="scipy"):
         offsets = np.unique(self.params["loc"] % 1)
         return np.concatenate([_count(np.ceil(low - o) + o, high, most) for o in offsets])
 
-    def rvs(self, rows: NDArray[np.intp], chosen: NDArray[np.intp], rng: Any) -> NDArray:
+    def rvs(self, rows: NDArray[np.intp], chosen: NDArray[np.intp], rng: Any) -> Array:
         params = {key: value[rows, chosen] for key, value in self.params.items()}
         return self._draw(params, (*rows.shape, *self.shape[2:]), rng)
 
@@ -513,7 +513,7 @@ class LatticeComponents(Components, tag="lattice"):
 
     is_integer = property(lambda self: _is_whole(self.values))
 
-    def alike(self) -> tuple:
+    def alike(self) -> tuple[Any, ...]:
         return *super().alike(), self.values.tobytes()
 
     def _at(self, key, position):
@@ -614,7 +614,7 @@ class JoinedComponents(Components, tag="joined"):
     def atoms(self, low: Array, high: Array, most: int) -> Array:
         return np.concatenate([block.atoms(low, high, most) for block in self.blocks])
 
-    def rvs(self, rows: NDArray[np.intp], chosen: NDArray[np.intp], rng: Any) -> NDArray:
+    def rvs(self, rows: NDArray[np.intp], chosen: NDArray[np.intp], rng: Any) -> Array:
         draws = np.empty((*rows.shape, *self.shape[2:]))
         first = 0
         for block in self.blocks:
@@ -639,7 +639,7 @@ class JoinedComponents(Components, tag="joined"):
             component -= block.shape[1]
         raise IndexError(f"there are {self.shape[1]} components.")
 
-    def alike(self) -> tuple:
+    def alike(self) -> tuple[Any, ...]:
         return tuple(block.alike() for block in self.blocks)
 
     def to_arrays(self) -> tuple[str, dict[str, Any]]:
@@ -674,7 +674,7 @@ def join(parts: Sequence[Components]) -> tuple[Components, NDArray[np.intp]]:
     order : ndarray of int of shape (k,)
         Where each of them was in the parts, counted through.
     """
-    groups: dict[tuple, list] = {}
+    groups: dict[tuple[Any, ...], list[Any]] = {}
     first = 0
     for block in (block for part in parts for block in part.blocks):
         numbers = np.arange(first, first + block.shape[1])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from sklearn_probmix.components import (
@@ -244,7 +244,7 @@ class PredictiveDistribution:
             raise IndexError(f"rows are selected by a 1-D index, got one of {index.ndim} axes.")
         return self._take(index)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Return the mean, the point prediction that numpy and sklearn functions then see."""
         if copy is False:
             raise ValueError("copy=False: the mean is computed, so it is always a new array.")
@@ -524,7 +524,7 @@ class PredictiveDistribution:
         _check_reduction("std", reduction)
         return np.sqrt(self.var())
 
-    def rvs(self, size: int | tuple[int, ...] | None = None, random_state: Any = None) -> NDArray:
+    def rvs(self, size: int | tuple[int, ...] | None = None, random_state: Any = None) -> Array:
         """Draw from the joint distribution: one component per row and draw, for all outputs.
 
         Parameters

@@ -336,7 +336,7 @@ def _types(labels: np.ndarray) -> list[str]:
 
 
 def _refuse_value(
-    name: str, where: tuple, value: Any, what: str = "", expected: str = "finite numbers"
+    name: str, where: tuple[Any, ...], value: Any, what: str = "", expected: str = "finite numbers"
 ) -> NoReturn:
     place = f"[{', '.join(map(str, where))}]" if where else ""
     # Scalars of numpy name their type in their repr.
@@ -351,7 +351,7 @@ def _refuse_column(
 
 
 def _column_without_numbers(
-    X: narwhals.DataFrame | np.ndarray, error: Exception
+    X: narwhals.DataFrame[Any] | np.ndarray, error: Exception
 ) -> tuple[object, Any] | None:
     """Name and type of the first column whose values are not all finite numbers, or None."""
     columns: Iterable[tuple[object, np.ndarray]] = ()

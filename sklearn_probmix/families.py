@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
@@ -222,7 +223,7 @@ class Family(ABC):
             "use response='expected'."
         )
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Name and arguments, of a family of this file: what a model file holds of it."""
         names = {made: name for name, made in FAMILIES.items()}
         if type(self) not in names:
@@ -230,7 +231,7 @@ class Family(ABC):
         return {"family": names[type(self)]} | vars(self)
 
     @staticmethod
-    def from_dict(data: dict) -> Family:
+    def from_dict(data: Mapping[str, Any]) -> Family:
         """Make the family that :meth:`to_dict` described.
 
         Parameters

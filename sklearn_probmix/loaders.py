@@ -18,7 +18,7 @@ from sklearn_probmix.table import DividedRows
 __all__ = ["NeighborLoader", "TensorLoader"]
 
 
-class PairedBatch(list):
+class PairedBatch(list[Any]):
     """A batch [X, y] whose second half holds the partners of its first half, and conversely."""
 
     @property
@@ -60,7 +60,7 @@ class TensorLoader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset[Any],
         batch_size: int = 256,
         shuffle: bool = False,
         random_state: int | np.random.Generator | None = None,
@@ -75,7 +75,7 @@ class TensorLoader:
     def __len__(self) -> int:
         return math.ceil(len(self.data.rows) / self.batch_size)
 
-    def __iter__(self) -> Iterator[list]:
+    def __iter__(self) -> Iterator[list[Any]]:
         rows = self.data.rows
         if self.shuffle:
             rows = _shuffled(rows, self.rng)
@@ -124,7 +124,7 @@ class NeighborLoader(TensorLoader):
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset[Any],
         batch_size: int = 256,
         shuffle: bool = True,
         random_state: int | np.random.Generator | None = None,
@@ -235,7 +235,7 @@ class _WholeRows:
             self.X, self.y = default_collate([dataset[i] for i in range(len(dataset))])
         self.rows = torch.arange(len(_leaf(self.X)))
 
-    def batch(self, rows: torch.Tensor) -> tuple:
+    def batch(self, rows: torch.Tensor) -> tuple[Any, Any]:
         """Take rows of x and of y."""
         return _take(self.X, rows), _take(self.y, rows)
 

@@ -94,7 +94,7 @@ _REBUILT = {"scaler_", "nets_", "family_", "_metadata_request"}
 
 
 @neutral_settings
-def save_model(est: BaseProbMixup, path: str | os.PathLike) -> None:
+def save_model(est: BaseProbMixup, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator to one file, without pickle.
 
     Weights, scaling, calibration, labels, history and out-of-fold predictions are written, and
@@ -164,7 +164,7 @@ def save_model(est: BaseProbMixup, path: str | os.PathLike) -> None:
 
 
 @neutral_settings
-def load_model(path: str | os.PathLike, **parameters: Any) -> BaseProbMixup:
+def load_model(path: str | os.PathLike[str], **parameters: Any) -> BaseProbMixup:
     """Read an estimator that :func:`save_model` wrote.
 
     Its predictions are those of the saved one, bit for bit on the same machine and library

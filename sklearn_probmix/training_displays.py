@@ -143,7 +143,7 @@ class MixingGraphDisplay(Display):
 
     points: Array
     edges: NDArray[np.intp]
-    y: NDArray | None
+    y: NDArray[Any] | None
     shown: NDArray[np.intp]
     axis_labels: tuple[str, str]
 

@@ -35,7 +35,7 @@ RULES = {
     "criterion": Rule({"mixing"}, {"torch"}),
     "table": Rule(set(), {"numpy", "skorch", "torch"}),
     "loaders": Rule({"table"}, {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
-    "modules": Rule({"families"}, {"torch"}),
+    "modules": Rule({"families"}, {"numpy", "torch"}),
     "ensemble": Rule({"pooling"}, {"torch"}),
     "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "kinds": Rule({"modules", "warn"}, {"numpy", "sklearn"}),
@@ -51,10 +51,11 @@ RULES = {
     "training_displays": Rule({"displays"}, {"matplotlib", "numpy", "sklearn"}),
     "datasets": Rule(set(), {"numpy", "sklearn"}),
     # They meet.
-    "settings": Rule({"floats"}, {"numpy", "sklearn", "torch"}),
+    "settings": Rule({"floats"}, {"sklearn", "torch"}),
     "encoding": Rule(set(), {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
     "base": Rule(
-        {"training", "calibration", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
+        {"training", "calibration", "encoding", "settings"},
+        {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "skorch", "torch"}),
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
