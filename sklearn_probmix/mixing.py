@@ -172,9 +172,9 @@ class Mixer:
         Tensor or Mixture of n_mixes times as many rows
         """
         own, partners = self._pairs(tensor, draw)
-        if draw.own_is_chosen is None:
+        if self.pooling == "log-linear":
             return log_linear_pool(own, partners, draw.lam.to(tensor))
-        if densities:
+        if densities or draw.own_is_chosen is None:
             return linear_pool(own, partners, draw.lam.to(tensor))
         chosen = draw.own_is_chosen.to(tensor.device)
         return torch.where(chosen.reshape(-1, *[1] * (own.ndim - 1)), own, partners)
