@@ -245,6 +245,8 @@ def fit_scaler(X: np.ndarray, weight: np.ndarray | None) -> StandardScaler:
     unit, size = np.abs(columns - scaler.mean_).max(axis=0), np.abs(scaler.mean_)
     constant = unit <= 10 * np.finfo(np.float64).eps * size
     scaler.scale_[constant] = np.maximum(1.0, 1e-6 * size[constant])
+    # Rounding may make the variance of a constant, weighted column negative.
+    scaler.var_ = np.maximum(scaler.var_, 0)
     doubtful = (scaler.var_ < _LEAST_VARIANCE) | (scaler.scale_ != np.sqrt(scaler.var_))
     for column in np.flatnonzero(doubtful & ~constant):
         share = (columns[:, column] - scaler.mean_[column]) / unit[column]
