@@ -264,9 +264,12 @@ class Normal(Family):
         unit = torch.where(largest > 0, largest, 1.0)
         scale = unit * (share @ ((y - shift) / unit).square()).sqrt()
         constant = scale <= 10 * torch.finfo(y.dtype).eps * shift.abs()
+        return shift, torch.where(constant, self._unit_of_constant(shift), scale)
+
+    @staticmethod
+    def _unit_of_constant(shift):
         # A constant has no spread of its own; its size is the unit then, unless it is zero.
-        size = torch.where(shift == 0, 1.0, shift.abs())
-        return shift, torch.where(constant, size, scale)
+        return torch.where(shift == 0, 1.0, shift.abs())
 
     def standardise(self, y, shift, scale):
         return (y - shift) / scale
@@ -321,6 +324,11 @@ class LogNormal(Normal):
 
     def scaling(self, y, weight):
         return super().scaling(y.log(), weight)
+
+    @staticmethod
+    def _unit_of_constant(shift):
+        # Of a logarithm the size depends on the unit of y.
+        return torch.ones_like(shift)
 
     def standardise(self, y, shift, scale):
         return super().standardise(y.log(), shift, scale).exp()

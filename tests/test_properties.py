@@ -15,7 +15,8 @@ import torch
 from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy import special
+from scipy import special, stats
+from sklearn.preprocessing import StandardScaler
 
 from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor
 from sklearn_probmix.components import LatticeComponents
@@ -170,6 +171,20 @@ def distributions(draw):
 def test_distributions_are_valid(dist):
     note(f"{dist.to_dict()}")
     check_distribution(dist, dist.rvs(random_state=1))
+
+
+@pytest.mark.parametrize("mean", [1e10, 1e12, 1e16, 1e20])
+def test_counts_keep_their_digits_at_any_mean(mean):
+    dist = PredictiveDistribution("poisson", {"mu": [[mean]]})
+    sd = np.sqrt(mean)
+    y = np.rint(mean + np.array([[-2.0], [0.0], [0.7]]) * sd)
+    z = (y - mean) / sd
+    # Edgeworth's expansion, and the Normal's CRPS.
+    log_mass = stats.norm.logpdf(z) - np.log(sd) + (z**3 - 3 * z) / (6 * sd)
+    assert_allclose(dist.logpdf(y), log_mass, atol=10 / mean + 1e-9)
+    assert_allclose(dist.pdf(y), np.exp(log_mass), rtol=10 / mean + 1e-9)
+    crps = sd * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - 1 / np.sqrt(np.pi))
+    assert_allclose([dist.crps(row) for row in y], crps, rtol=1e-4)
 
 
 # Regression
@@ -441,6 +456,30 @@ def test_regressor_predicts_or_says_why_not(case):
         assert np.isfinite(list(est.oof_scores_.values())).all()
     # A row's numbers do not depend on the others.
     assert_array_equal(est.predict(given_X[:1]), est.predict(given_X)[:1])
+
+
+def test_weighted_constant_column_gives_no_warning():
+    rng = np.random.default_rng(0)
+    X = np.full((33, 200), rng.normal(size=200))
+    est = ProbMixupRegressor(method="erm", n_members=1, max_epochs=1, random_state=0)
+    weight = rng.random(33)
+    with np.errstate(invalid="ignore"):
+        assert (StandardScaler().fit(X, sample_weight=weight).var_ < 0).any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        est.fit(X, rng.normal(size=33), weight)
+    assert (est.scaler_.var_ >= 0).all()
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e5, 1e30])
+def test_lognormal_constant_is_predicted_alike_in_all_units(unit):
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    est = ProbMixupRegressor(
+        method="erm", family="lognormal", n_members=1, max_epochs=3, random_state=0
+    )
+    one, other = (est.fit(X, np.full(40, y)).predict_proba(X) for y in (1.0, unit))
+    assert_allclose(other.mean(), unit * one.mean(), rtol=1e-12)
+    assert_allclose(other.std(), unit * one.std(), rtol=1e-12)
 
 
 # Classification
