@@ -454,7 +454,7 @@ class _Classes(Family):
     def _one_hot(self, y: Tensor) -> Tensor:
         """Return the indicators, shape (rows, n_classes)."""
         if y.shape[1] != 1:
-            raise ValueError(f"{self!r} mixes labels of one output; found {y.shape[1]}.")
+            raise ValueError(f"{self!r} mixes labels of one output; y has {y.shape[1]}.")
         return one_hot(y[:, 0].long(), self.n_classes).to(torch.float32)
 
     def _all_classes(self, y: Tensor) -> Tensor:
