@@ -400,6 +400,22 @@ class _Poisson(_Positive):
         expansion += self.params.get("loc", 0.0)
         return np.where((mu > self._LARGE) & np.isfinite(z), expansion, super().ppf(q))
 
+    def density(self, x):
+        return np.exp(self.log_density(x))
+
+    def log_density(self, x):
+        exact, mu = super().log_density(x), self.params["mu"]
+        if not (mu > self._LARGE).any():
+            return exact
+        # scipy subtracts numbers of the size of x log(x), of which no digit is left.
+        count = x - self.params.get("loc", 0.0)
+        with np.errstate(all="ignore"):
+            far = (count - mu) / mu
+            series = far**2 * (1 / 2 - far / 6 + far**2 / 12 - far**3 / 20)
+            deviance = np.where(abs(far) < 1e-3, series, (1 + far) * np.log1p(far) - far)
+            saddle = -mu * deviance - np.log(2 * np.pi * count) / 2
+        return np.where((mu > self._LARGE) & (count > 1e7) & (exact > -np.inf), saddle, exact)
+
     def _draw(self, params, size, rng):
         mu = params["mu"]
         draws = super()._draw({**params, "mu": np.minimum(mu, self._LARGEST)}, size, rng)
@@ -411,7 +427,10 @@ class _Poisson(_Positive):
     def _size_biased(self, y, mu):
         own, other = np.maximum(mu, 1e-300)[:, :, None], np.maximum(mu, 1e-300)[:, None]
         pairs = (stats.skellam.cdf(-1, own, other) + stats.skellam.cdf(-2, own, other)) / 2
-        return mu, stats.poisson.cdf(y - 1, mu), pairs
+        sd = np.sqrt(own + other)
+        pairs = np.where(sd**2 > self._LARGE, special.ndtr((other - own) / sd - 1 / sd), pairs)
+        # Not the cdf at y - 1, which beyond 2^53 may be y.
+        return mu, self.cdf(y) - self.density(np.floor(y)), pairs
 
 
 _MENDED = {

@@ -242,7 +242,10 @@ def fit_scaler(X: np.ndarray, weight: np.ndarray | None) -> StandardScaler:
     columns = X.reshape(-1, X.shape[-1])
     if weight is not None:
         weight = np.repeat(weight, len(columns) // len(X))
-    scaler = StandardScaler().fit(columns, sample_weight=weight)
+    # Rounding may make the variance of a constant column negative, if there are weights.
+    with np.errstate(invalid="ignore"):
+        scaler = StandardScaler().fit(columns, sample_weight=weight)
+    scaler.var_ = np.maximum(scaler.var_, 0)
     unit, size = np.abs(columns - scaler.mean_).max(axis=0), np.abs(scaler.mean_)
     constant = unit <= 10 * np.finfo(np.float64).eps * size
     scaler.scale_[constant] = np.maximum(1.0, 1e-6 * size[constant])

@@ -320,9 +320,12 @@ class Normal(Family):
         unit = torch.where(largest > 0, largest, 1.0)
         scale = unit * (share @ ((y - shift) / unit).square()).sqrt()
         constant = scale <= 10 * torch.finfo(y.dtype).eps * shift.abs()
+        return shift, torch.where(constant, self._unit_of_constant(shift), scale)
+
+    @staticmethod
+    def _unit_of_constant(shift: Tensor) -> Tensor:
         # A constant has no spread of its own; its size is the unit then, unless it is zero.
-        size = torch.where(shift == 0, 1.0, shift.abs())
-        return shift, torch.where(constant, size, scale)
+        return torch.where(shift == 0, 1.0, shift.abs())
 
     def standardise(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return (y - shift) / scale
@@ -379,6 +382,11 @@ class LogNormal(Normal):
 
     def scaling(self, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return super().scaling(y.log(), weight)
+
+    @staticmethod
+    def _unit_of_constant(shift: Tensor) -> Tensor:
+        # Of a logarithm the size depends on the unit of y.
+        return torch.ones_like(shift)
 
     def standardise(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return super().standardise(y.log(), shift, scale).exp()
@@ -508,7 +516,7 @@ class _Classes(Family):
     def _one_hot(self, y: Tensor) -> Tensor:
         """Return the indicators, shape (rows, n_classes)."""
         if y.shape[1] != 1:
-            raise ValueError(f"{self!r} mixes labels of one output; found {y.shape[1]}.")
+            raise ValueError(f"{self!r} mixes labels of one output; y has {y.shape[1]}.")
         return one_hot(y[:, 0].long(), self.n_classes).to(torch.float32)
 
     def _all_classes(self, y: Tensor) -> Tensor:

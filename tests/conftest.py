@@ -10,6 +10,8 @@ torch.set_num_threads(1)
 
 # Where machines differ in speed a deadline fails at random; on CI a red run must be repeatable.
 hypothesis.settings.register_profile("probmix", deadline=None, derandomize="CI" in os.environ)
+# Chosen by --hypothesis-profile=long.
+hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("probmix")
 
 
