@@ -58,8 +58,8 @@ def check_distribution(dist, y):
     x = dist.ppf(LEVELS)
     assert x.shape == (len(LEVELS), *dist.shape)
     assert np.isfinite(x).all()
-    # A component may be narrower than the distance of floats.
-    width = 16 * np.spacing(abs(x))
+    # A component may be narrower than the distance of floats, or have quantiles below them all.
+    width = np.maximum(16 * np.spacing(abs(x)), 1e-300 * abs(x).max(axis=0))
     assert (np.diff(x, axis=0) >= -width[1:]).all()
     assert ((low <= x) & (x <= high)).all()
     for level in (0.0, 1.0):
