@@ -748,7 +748,8 @@ def average(values: Array, weights: Array) -> Array:
     axis = 1 - weights.ndim
     if weights.shape[1] == 1:
         return values.squeeze(axis)
-    return np.where(weights > 0, weights * values, 0.0).sum(axis=axis)
+    with np.errstate(invalid="ignore"):
+        return np.where(weights > 0, weights * values, 0.0).sum(axis=axis)
 
 
 def mixture_cdf(components: Components, weights: Array, x: Array) -> Array:
