@@ -259,8 +259,8 @@ def fit_scaler(X: np.ndarray, weight: np.ndarray | None) -> StandardScaler:
 
 def scale_columns(scaler: StandardScaler, X: np.ndarray) -> torch.Tensor:
     """Standardise X, of shape (n, ..., n_features), for a network in float32."""
-    # Checked already, which for one row takes scikit-learn longer than the arithmetic. Far away from
-    # the training rows the quotient may be infinite before it is clipped.
+    # Not by the scaler, whose checks of one row take longer than the arithmetic. Far away from the
+    # training rows the quotient may be infinite before it is clipped.
     with np.errstate(over="ignore"):
         scaled = (X - scaler.mean_) / scaler.scale_
     # Farther away the activations of a network in float32 overflow.
