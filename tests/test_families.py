@@ -468,7 +468,7 @@ def test_pooled_labels_without_smoothing_are_refused(name):
 
 
 def test_labels_of_two_outputs_are_not_smoothed():
-    with pytest.raises(ValueError, match="one output; found 2"):
+    with pytest.raises(ValueError, match="one output; y has 2"):
         make("bernoulli").kernel(torch.zeros(3, 2), 0.1)
 
 
