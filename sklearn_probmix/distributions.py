@@ -368,7 +368,7 @@ class PredictiveDistribution:
 
         def joint(d, y):
             log_density = d._log_density(y).sum(axis=-1)
-            return special.logsumexp(log_density, axis=-1, b=d.weights)[..., None]
+            return _log_average(log_density, d.weights, axis=-1)[..., None]
 
         return self.map_rows(joint, y)[..., 0]
 
@@ -620,7 +620,7 @@ class PredictiveDistribution:
         return self.map_rows(mixed, self._check_x(x))
 
     def _log_average(self, logs):
-        return special.logsumexp(logs, axis=-self.ndim, b=self._weights())
+        return _log_average(logs, self._weights(), axis=-self.ndim)
 
     def _has_both(self):
         """Whether there are atoms and a density."""
@@ -665,6 +665,13 @@ class PredictiveDistribution:
             )
         # The constructor divides weights by their sum, which would move the last bit of saved ones.
         return cls._of(checked._components, weights)
+
+
+def _log_average(logs, weights, axis):
+    """Logarithm of an average; a component of weight 0 may be infinite."""
+    if not weights.all():
+        logs = np.where(weights > 0, logs, -np.inf)
+    return special.logsumexp(logs, axis=axis, b=weights)
 
 
 def _check_weights(weights, n, n_components):

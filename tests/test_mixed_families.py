@@ -446,3 +446,11 @@ def test_joined_components_are_side_by_side():
     assert_array_equal(joined.pick(4).mean(), joined.mean()[:, [4]])
     with pytest.raises(IndexError, match="5 components"):
         joined.pick(5)
+
+
+def test_a_component_of_no_weight_may_have_an_infinite_density():
+    infinite = PredictiveDistribution("beta", {"a": [[1.0]], "b": [[0.1]]})
+    normal = PredictiveDistribution("norm", {"loc": [[0.0]], "scale": [[1.0]]})
+    dist = PredictiveDistribution.mix([infinite, normal], weights=[0.0, 1.0])
+    for log_density in (dist.logpdf([1.0]), dist.joint_logpdf([1.0]), np.log(dist.pdf([1.0]))):
+        np.testing.assert_allclose(log_density, stats.norm.logpdf(1.0), rtol=1e-12)

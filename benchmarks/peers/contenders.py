@@ -253,12 +253,11 @@ def _one_network(random_state, **parameters):
 
 def _ours(cls, about):
     # The parameters are kept for the record: what is fitted has none.
-    record = defaults(cls()) | {"batches": "a member's own rows"}
     return Peer(
         "ours",
         "sklearn-probmix",
         lambda random_state, **_: cls(random_state=random_state),
-        record,
+        defaults(cls()),
         about,
     )
 
