@@ -257,7 +257,7 @@ def _ours(cls, about):
         "ours",
         "sklearn-probmix",
         lambda random_state, **_: cls(random_state=random_state),
-        defaults(cls()),
+        defaults(cls()) | {"batches": "a member's own rows"},
         about,
     )
 
