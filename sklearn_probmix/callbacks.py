@@ -55,7 +55,7 @@ class ProbMixup(Callback):
         Linear pooling is a mixture of two components at the output and a random choice between
         the two rows elsewhere.
     response : {"pooled", "expected"} or None, default=None
-        How responses are mixed, see :func:`~sklearn_probmix.families.mix_responses`; None takes
+        How responses are mixed, see :func:`~sklearn_probmix.pooling.mix_responses`; None takes
         the family's default.
     family : str or Family, default="normal"
     n_mixes : int, default=1

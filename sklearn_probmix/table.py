@@ -28,7 +28,7 @@ class Table(NamedTuple):
     """Shape (rows, [members]), of mean 1; None where all are equal."""
 
     def take(self, rows: Tensor) -> Table:
-        """Take rows by index, (rows,) or (rows, members); at -1, which is no row, the last."""
+        """Take rows by index, (rows,), or (rows, members) with -1, no row, as the last row."""
         weight = None if self.weight is None else _take(self.weight, rows)
         return Table(_take(self.X, rows), _take(self.y, rows), weight)
 
