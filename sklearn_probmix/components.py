@@ -326,24 +326,34 @@ class _Positive(ScipyComponents):
 
     def crps(self, y: Array, weights: Array) -> Array:
         params = {key: value for key, value in self.params.items() if key != "loc"}
-        mean, below, pairs = self._size_biased(y[:, None], **params)
-        inner = below - (weights[:, None] * pairs).sum(axis=2)
+        with np.errstate(all="ignore"):
+            mean, below, pairs = self._size_biased(y[:, None], **params)
+            inner = mean * (below - (weights[:, None] * pairs).sum(axis=2))
+        # Where the mean overflows, so does the score.
+        inner = np.where(np.isfinite(inner), inner, -np.inf)
         above = np.minimum(average(self.sf(y[:, None]), weights), 1.0)
-        return y - 2 * (weights * mean * inner).sum(axis=1) - 2 * y * above
+        return y - 2 * average(inner, weights) - 2 * y * above
 
 
 class _LogNormal(_Positive):
+    def mean(self) -> Array:
+        return self.params.get("loc", 0.0) + self._scale_times_exp(1 / 2)
+
     def var(self) -> Array:
         # scipy computes exp(s^2) - 1 by subtraction: 1e-4 off at s = 1e-6, and 0 at s = 1e-9.
-        s, scale = self.params["s"], self.params.get("scale", 1.0)
         with np.errstate(all="ignore"):
-            return scale**2 * np.exp(s**2) * np.expm1(s**2)
+            return (self._scale_times_exp(1) * np.sqrt(-np.expm1(-(self.params["s"] ** 2)))) ** 2
+
+    def _scale_times_exp(self, times):
+        """Multiply the scale by exp(times * s^2), which may overflow where the product does not."""
+        with np.errstate(all="ignore"):
+            root = np.exp(times * self.params["s"] ** 2 / 2)
+            return self.params.get("scale", 1.0) * root * root
 
     def _size_biased(self, y, s, scale=1.0):
         location = np.log(scale) * np.ones_like(s)
         biased = location + s**2
-        with np.errstate(divide="ignore"):
-            below = special.ndtr((np.log(y) - biased) / s)
+        below = special.ndtr((np.log(y) - biased) / s)
         distance = location[:, None] - biased[:, :, None]
         pairs = special.ndtr(distance / np.hypot(s[:, None], s[:, :, None]))
         return np.exp(location + s**2 / 2), below, pairs

@@ -193,6 +193,25 @@ def test_variance_of_components_without_a_finite_mean_is_infinite():
     assert_allclose(unused.std(), stats.lognorm(1).std())
 
 
+@pytest.mark.parametrize(("s", "log_scale"), [(30.0, -550.0), (38.0, -1000 * np.log(2))])
+def test_moments_of_a_wide_lognormal_overflow_only_where_they_are_beyond_floats(s, log_scale):
+    dist = PredictiveDistribution("lognorm", {"s": [[s]], "scale": [[np.exp(log_scale)]]})
+    log_var = 2 * log_scale + 2 * s**2
+    assert_allclose(np.log(dist.mean()), log_scale + s**2 / 2, rtol=1e-12)
+    assert_allclose(np.log(dist.var()), log_var if log_var < 709 else np.inf, rtol=1e-12)
+    shifted = PredictiveDistribution("lognorm", {"s": [[1.0]], "loc": [[2.0]], "scale": [[3.0]]})
+    assert_allclose(shifted.mean(), stats.lognorm(1, 2, 3).mean(), rtol=1e-14)
+
+
+def test_score_of_a_lognormal_whose_mean_overflows_is_infinite_if_it_has_a_weight():
+    params = {"s": [[1.0, 38.0], [1.0, 1e10]], "scale": np.ones((2, 2))}
+    for y in (1.0, 1e300):
+        assert_array_equal(PredictiveDistribution("lognorm", params).crps([y, y]), np.inf)
+    unused = PredictiveDistribution("lognorm", params, weights=[1.0, 0.0])
+    single = PredictiveDistribution("lognorm", {key: np.ones((2, 1)) for key in params})
+    assert_array_equal(unused.crps([2.0, 2.0]), single.crps([2.0, 2.0]))
+
+
 def test_law_of_total_variance_by_hand():
     dist = PredictiveDistribution(
         "norm", {"loc": [[0.0, 10.0]], "scale": [[1.0, 2.0]]}, weights=[0.75, 0.25]
