@@ -286,6 +286,18 @@ def test_several_outputs_are_joint(name):
     assert_allclose(dist.joint_logpdf(y), np.log(joint), rtol=1e-10)
 
 
+def test_joint_density_needs_a_component_with_the_mass_and_the_density_of_every_output():
+    # A draw of the density near 5 may round to 5, which is an atom of the counts.
+    counts = PredictiveDistribution("poisson", {"mu": [[[1.0, 0.0]]]})
+    density = PredictiveDistribution("norm", {"loc": [[[5.0, 0.0]]], "scale": [[[1e-20, 1.0]]]})
+    dist = PredictiveDistribution.mix([counts, density])
+    assert (density.rvs(random_state=0)[:, 0] == 5).all()
+    for y in ([5.0, 0.3], [5.5, 0.0]):
+        assert np.isfinite(dist.logpdf([y])).all()
+        assert_array_equal(dist.joint_logpdf([y]), -np.inf)
+    assert_allclose(dist.joint_logpdf([[5.0, 0.0]]), np.log(0.5) + stats.poisson(1).logpmf(5))
+
+
 def test_rows_of_mixed_families(pair, monkeypatch):
     dist = pair.dist
     x = dist.rvs(4, random_state=0)
