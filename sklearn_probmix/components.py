@@ -436,9 +436,12 @@ class _Poisson(_Positive):
 
     def _size_biased(self, y, mu):
         own, other = np.maximum(mu, 1e-300)[:, :, None], np.maximum(mu, 1e-300)[:, None]
-        pairs = (stats.skellam.cdf(-1, own, other) + stats.skellam.cdf(-2, own, other)) / 2
         sd = np.sqrt(own + other)
-        pairs = np.where(sd**2 > self._LARGE, special.ndtr((other - own) / sd - 1 / sd), pairs)
+        is_large = sd**2 > self._LARGE
+        # Of two means of 1e18 scipy computes for a minute.
+        usual = [np.where(is_large, 1.0, mean) for mean in (own, other)]
+        pairs = (stats.skellam.cdf(-1, *usual) + stats.skellam.cdf(-2, *usual)) / 2
+        pairs = np.where(is_large, special.ndtr((other - own) / sd - 1 / sd), pairs)
         # Not the cdf at y - 1, which beyond 2^53 may be y.
         return mu, self.cdf(y) - self.density(np.floor(y)), pairs
 

@@ -197,7 +197,7 @@ def test_distributions_are_valid(dist):
     check_distribution(dist, dist.rvs(random_state=1))
 
 
-@pytest.mark.parametrize("mean", [1e10, 1e12, 1e16, 1e20])
+@pytest.mark.parametrize("mean", [1e10, 1e12, 1e16, 1e18, 1e20])
 def test_counts_keep_their_digits_at_any_mean(mean):
     dist = PredictiveDistribution("poisson", {"mu": [[mean]]})
     sd = np.sqrt(mean)
