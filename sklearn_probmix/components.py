@@ -133,7 +133,8 @@ class Components(ABC):
 
     def density(self, x: Array) -> Array:
         """Density or, at an atom, its mass."""
-        return np.exp(self.log_density(x))
+        with np.errstate(over="ignore"):
+            return np.exp(self.log_density(x))
 
     def log_mass(self, x: Array) -> Array:
         """Logarithm of the probability of x itself, -inf where x is no atom."""
@@ -336,6 +337,9 @@ class _Positive(ScipyComponents):
 
 
 class _LogNormal(_Positive):
+    # scipy divides its density by the scale when it has overflowed already.
+    density = Components.density
+
     def mean(self) -> Array:
         return self.params.get("loc", 0.0) + self._scale_times_exp(1 / 2)
 
@@ -369,6 +373,9 @@ class _UnderflowingQuantiles(_Positive):
 
 
 class _Gamma(_UnderflowingQuantiles):
+    # As the log-normal's.
+    density = Components.density
+
     def _size_biased(self, y, a, scale=1.0):
         scale = scale * np.ones_like(a)
         own, other = scale[:, :, None], scale[:, None]
@@ -410,8 +417,7 @@ class _Poisson(_Positive):
         expansion += self.params.get("loc", 0.0)
         return np.where((mu > self._LARGE) & np.isfinite(z), expansion, super().ppf(q))
 
-    def density(self, x):
-        return np.exp(self.log_density(x))
+    density = Components.density
 
     def log_density(self, x):
         exact, mu = super().log_density(x), self.params["mu"]

@@ -177,6 +177,20 @@ def test_extreme_scales_are_rescaled_ordinary_ones(name, factor):
     assert_allclose(scaled.cdf(x * factor), dist.cdf(x), rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("gamma", {"a": [[1e-3]], "scale": [[1e12]]}),
+        ("lognorm", {"s": [[1e3]], "scale": [[1e12]]}),
+    ],
+)
+def test_density_near_zero_of_a_large_scale_is_finite(name, params):
+    dist = PredictiveDistribution(name, params)
+    x = np.array([1e-300])
+    slope = (dist.cdf(2 * x) - dist.cdf(x)) / x
+    assert dist.pdf(2 * x) < slope < dist.pdf(x) < np.inf
+
+
 def test_variance_of_a_narrow_lognormal_keeps_its_digits():
     s = np.array([[1e-9], [1e-6], [1e-3]])
     dist = PredictiveDistribution("lognorm", {"s": s, "scale": np.full((3, 1), 2.0)})
