@@ -102,7 +102,7 @@ class BaseProbMixup(BaseEstimator):
     _auto_kinds: ClassVar[Sequence[Kind]]
 
     _parameter_constraints = {
-        "method": [StrOptions({"auto", *METHODS}), Kind, list, tuple],
+        "method": [StrOptions({"auto", "parametric", *METHODS}), Kind, list, tuple],
         **{name: [*Kind._parameter_constraints[name], None] for name in _OF_KINDS},
         "n_members": [Interval(Integral, 1, None, closed="left")],
         "weighting": [StrOptions({"stacked", "uniform"})],
@@ -387,16 +387,22 @@ class BaseProbMixup(BaseEstimator):
         values = {name: getattr(self, name) for name in _OF_KINDS}
         overrides = {name: value for name, value in values.items() if value is not None}
         auto = self._auto_kinds if self.net is None else (Kind("erm"), Kind("probmix"))
+        if self.method == "parametric":
+            auto = [kind for kind in auto if kind.network != "kernel"]
         if self.net is not None:
             batch_size = self.net.batch_size
             overrides["batch_size"] = "full" if batch_size == -1 else batch_size
             overrides["max_epochs"] = self.net.max_epochs
-        kinds = as_kinds(self.method, auto, overrides)
-        if self.method == "auto":
+        kinds = as_kinds(auto if self._is_auto() else self.method, overrides)
+        if self._is_auto():
             kinds = [kind.suited(self.family_) for kind in kinds]
+            kinds = [kind for kind in kinds if kind.fits(self.family_)]
         for kind in kinds:
             kind.check(self.family_)
         return kinds
+
+    def _is_auto(self):
+        return isinstance(self.method, str) and self.method in ("auto", "parametric")
 
     def _common(self) -> Common:
         return Common(
@@ -420,7 +426,15 @@ class BaseProbMixup(BaseEstimator):
         # Shorter than the kinds where an earlier fit was interrupted.
         for kind, seed, net in zip(kinds, seeds, nets or [None] * len(kinds), strict=False):
             own = kind if max_epochs is None else kind.updated(max_epochs=max_epochs)
-            new = train(own, self._common(), table, division, seed=int(seed), net=net)
+            new = train(
+                own,
+                self._common(),
+                table,
+                division,
+                seed=int(seed),
+                net=net,
+                keeps_context=max_epochs is not None,
+            )
             if not self._check_outcome(new, kind, is_first=not trained):
                 break
             trained.append(new)

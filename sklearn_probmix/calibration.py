@@ -25,22 +25,23 @@ _PRIOR = 5.0
 def stacking_weights(
     log_density: ArrayLike,
     sample_weight: ArrayLike | None = None,
-    shrinkage: float = 0.1,
+    prior: float = 1.0,
     max_iter: int = 1000,
     tol: float = 1e-10,
 ) -> Array:
     """Convex weights that maximise the mean log score of a mixture, by EM.
 
-    The weights maximise ``sum_r v_r log sum_k w_k p_k(y_r)`` over the simplex, a concave problem;
-    the solution is then shrunk towards uniform weights.
+    The weights maximise ``sum_r v_r log sum_k w_k p_k(y_r) + prior * sum_k log w_k`` over the
+    simplex, a concave problem: every kind counts as if so many more rows had been its own, which
+    matters less the more rows there are.
 
     Parameters
     ----------
     log_density : array of shape (n, n_kinds)
         Log-density of every row under every component of the mixture, in nats.
     sample_weight : array of shape (n,), default=None
-    shrinkage : float, default=0.1
-        Share of the uniform weights in the result, in [0, 1].
+    prior : float, default=1.0
+        Rows that each kind is given in advance, at least 0.
     max_iter : int, default=1000
     tol : float, default=1e-10
         Stop when no weight changes by more.
@@ -56,7 +57,7 @@ def stacking_weights(
     >>> from sklearn_probmix.calibration import stacking_weights
     >>> better, worse = np.zeros(100), np.full(100, -3.0)
     >>> stacking_weights(np.stack([better, worse], axis=1)).round(2)
-    array([0.95, 0.05])
+    array([0.99, 0.01])
     """
     log_density = np.asarray(log_density, dtype=np.float64)
     n_rows, n_kinds = log_density.shape
@@ -74,12 +75,12 @@ def stacking_weights(
         with np.errstate(divide="ignore"):
             joint = log_density + np.log(weights)
         responsibility = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
-        updated = share @ responsibility
+        updated = (n_rows * (share @ responsibility) + prior) / (n_rows + n_kinds * prior)
         converged = np.abs(updated - weights).max() < tol
         weights = updated
         if converged:
             break
-    return (1 - shrinkage) * weights + shrinkage / n_kinds
+    return weights
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from sklearn_probmix.criterion import log_likelihood, normal_crps, output_shape
-from sklearn_probmix.ensemble import Ensemble
+from sklearn_probmix.ensemble import Ensemble, template_of
 from sklearn_probmix.families import Family, get_family
-from sklearn_probmix.loaders import PairedBatch
+from sklearn_probmix.loaders import Batch, PairedBatch
 from sklearn_probmix.mixing import Mixer, as_target
 from sklearn_probmix.table import Table
 
-__all__ = ["BestEpoch", "EpochBar", "ProbMixup"]
+__all__ = ["AveragedWeights", "BestEpoch", "EpochBar", "LeaveOneOut", "ProbMixup"]
 
 _VALIDATION_CHUNK = 4096
 
@@ -148,10 +148,10 @@ class ProbMixup(Callback):
             )
         if self.site == "input":
             return
-        module, self.n_axes_ = net.module_, 3
-        if isinstance(module, Ensemble):
+        module, self.n_axes_ = template_of(net.module_), 3
+        if isinstance(net.module_, Ensemble):
             # Members that are stacked have an axis of their own, behind that of the rows.
-            self.n_axes_, module = 3 + module.stacks, module.template
+            self.n_axes_ = 3 + net.module_.stacks
         submodules = dict(module.named_modules())
         name = "" if self.site == "output" else self.site
         if name not in submodules:
@@ -224,6 +224,70 @@ class ProbMixup(Callback):
                 f"{family!r}."
             )
         return self.mixer_.tensor(output, self.draw_, densities=self.site == "output")
+
+
+class LeaveOneOut(Callback):
+    """Tell a module that looks at training rows which of them the batch holds."""
+
+    def on_batch_begin(
+        self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
+    ) -> None:
+        """Name the rows of the batch, of a loader of this package."""
+        if training and isinstance(batch, Batch):
+            template_of(net.module_).own = batch.rows.to(net.device)
+
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Forget them."""
+        template_of(net.module_).own = None
+
+
+class AveragedWeights(Callback):
+    """Judge and keep an exponential moving average of the weights, while the latest ones train.
+
+    It stands before :class:`BestEpoch`, which sees the averages at the end of an epoch. With them a
+    constant learning rate needs no end that is known before.
+
+    Parameters
+    ----------
+    decay : float, default=0.99
+        Of the average in a step; smaller in the first steps.
+    """
+
+    def __init__(self, decay: float = 0.99):
+        self.decay = decay
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Begin with the weights that there are."""
+        self.n_steps_ = 0
+        self.average_ = [parameter.detach().clone() for parameter in net.module_.parameters()]
+        self.latest_: list[torch.Tensor] | None = None
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Go on from the latest weights."""
+        if self.latest_ is not None:
+            self._put(net, self.latest_)
+            self.latest_ = None
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
+        """Move the average towards the latest weights."""
+        if training:
+            self.n_steps_ += 1
+            decay = min(self.decay, (1 + self.n_steps_) / (10 + self.n_steps_))
+            latest = [parameter.detach() for parameter in net.module_.parameters()]
+            torch._foreach_lerp_(self.average_, latest, 1 - decay)
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Show the averages to whoever judges the epoch."""
+        self.latest_ = [parameter.detach().clone() for parameter in net.module_.parameters()]
+        self._put(net, self.average_)
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Leave no copies behind."""
+        self.average_, self.latest_ = [], None
+
+    def _put(self, net, weights):
+        with torch.no_grad():
+            torch._foreach_copy_([*net.module_.parameters()], weights)
 
 
 class BestEpoch(Callback):

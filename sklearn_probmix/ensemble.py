@@ -24,7 +24,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from sklearn_probmix.pooling import Mixture
 
-__all__ = ["Ensemble"]
+__all__ = ["Ensemble", "template_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -186,3 +186,8 @@ class Ensemble(nn.Module):
             eta, log_weights = outputs
             return Mixture(eta.flatten(1, 2), log_weights.flatten(1, 2) - math.log(self.n_members))
         return outputs.flatten(1, 2) if outputs.ndim == 5 else outputs
+
+
+def template_of(module: nn.Module) -> nn.Module:
+    """Return the module that runs, of which an ensemble has one for all members."""
+    return module.template if isinstance(module, Ensemble) else module

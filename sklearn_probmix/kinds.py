@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
-from sklearn_probmix.families import Family
+from sklearn_probmix.families import Family, Normal
 from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.warn import warn
 
@@ -42,7 +42,7 @@ METHODS = {
 # ones a wide batch costs little.
 _MANY_ROWS = 4000
 _BATCH_SIZE, _BATCH_SIZE_OF_MANY_ROWS = 64, 256
-_N_STEPS = 3000
+_DROPOUT = 0.1
 _LEAST_AND_MOST_EPOCHS = 100, 600
 
 
@@ -79,8 +79,17 @@ class Kind(BaseEstimator):
         Draws of lam for each pair (K of eq. 16); a step costs as many times more.
     objective : {"expected-log", "log-expected"}, default="expected-log"
         Expected log-likelihood over these draws, or log of the expected likelihood (Appendix B).
+    network : {"mlp", "kernel"}, default="mlp"
+        "kernel" looks at the training rows that are near in a learned embedding, and predicts a
+        mixture of Normals around their responses: for tables whose rows have relatives, as rows of
+        one person or place are, and where a response is known nearly without noise. It keeps
+        training rows, in model files too, needs a Normal or log-normal family, and mixes nothing.
+    local : {"constant", "linear"}, default="linear"
+        Of a kernel network: take the responses of neighbours as they are, which keeps to the values
+        that there are; or along a line, for smooth responses.
     hidden_layer_sizes : sequence of int, default=(128, 64)
-        Units of the hidden layers; () is a linear network.
+        Units of the hidden layers; () is a linear network. The last of a kernel network is the
+        dimension of its embedding.
     activation : {"relu", "silu", "gelu", "elu", "tanh"}, default="relu"
         "silu" for smooth responses with little noise.
     n_knots : int or None, default=None
@@ -88,8 +97,9 @@ class Kind(BaseEstimator):
         quantiles of the rows: it then learns steps and bends, as trees do. 9 to 65 for rough
         responses; small tables overfit with many. Tables of many columns get fewer knots for each,
         about 1,040 in all, but at least 2.
-    dropout : float, default=0.0
-        Probability that a hidden unit is dropped in training.
+    dropout : float or "auto", default=0.0
+        Probability that a hidden unit is dropped in training. "auto" is .1 below 4,000 rows and 0
+        from there.
     mixing_layer : int, default=1
         Number of hidden layers that form the embedding.
     embedding_variance : {"shared", "separate"}, default="shared"
@@ -105,12 +115,16 @@ class Kind(BaseEstimator):
         later, when the mean is learnt. CRPS for the Normal only.
     lr, weight_decay : float, default=0.003 and 0.1
         Of the AdamW optimiser.
-    lr_schedule : {"constant", "cosine"}, default="cosine"
-        Whether lr falls to 0 along a cosine over `max_epochs`.
+    lr_schedule : {"constant", "cosine", "averaged"}, default="cosine"
+        Whether lr falls to 0 along a cosine over `max_epochs`; or stays, and a moving average of
+        the weights is judged and kept.
     batch_size : int, "auto" or "full", default="auto"
         "auto" is 64 below 4,000 rows and 256 from there; "full" takes all rows in one batch.
     max_epochs : int or "auto", default="auto"
-        "auto" makes about 3,000 steps, but no fewer than 100 epochs and no more than 600.
+        "auto" makes about `n_steps` steps, but no more than 600 epochs and, unless the network is
+        a kernel's, no fewer than 100.
+    n_steps : int, default=3000
+        Steps of the optimiser that `max_epochs="auto"` makes.
     n_iter_no_change : int or None, default=50
         Stop after so many epochs in which no member has a better validation score; None never
         stops early. The best epochs are kept in either case.
@@ -131,11 +145,13 @@ class Kind(BaseEstimator):
         "pooling": [StrOptions({"log-linear", "linear"})],
         "response": [StrOptions({"pooled", "expected"}), None],
         "n_mixes": [Interval(Integral, 1, None, closed="left")],
+        "network": [StrOptions({"mlp", "kernel"})],
+        "local": [StrOptions({"constant", "linear"})],
         "objective": [StrOptions({"expected-log", "log-expected"})],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "n_knots": [Interval(Integral, 2, None, closed="left"), None],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
         "mixing_layer": [Interval(Integral, 0, None, closed="left")],
         "embedding_variance": [StrOptions({"shared", "separate"})],
         "n_draws": [Interval(Integral, 1, None, closed="left")],
@@ -143,13 +159,14 @@ class Kind(BaseEstimator):
         "variance_weighting": [Interval(Real, 0, 1, closed="both")],
         "monitor": [StrOptions({"nll", "crps"})],
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "lr_schedule": [StrOptions({"constant", "cosine"})],
+        "lr_schedule": [StrOptions({"constant", "cosine", "averaged"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "batch_size": [
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto", "full"}),
         ],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
     }
 
@@ -164,10 +181,12 @@ class Kind(BaseEstimator):
         response: str | None = None,
         n_mixes: int = 1,
         objective: str = "expected-log",
+        network: str = "mlp",
+        local: str = "linear",
         hidden_layer_sizes: Sequence[int] = (128, 64),
         activation: str = "relu",
         n_knots: int | None = None,
-        dropout: float = 0.0,
+        dropout: float | str = 0.0,
         mixing_layer: int = 1,
         embedding_variance: str = "shared",
         n_draws: int = 16,
@@ -179,6 +198,7 @@ class Kind(BaseEstimator):
         weight_decay: float = 0.1,
         batch_size: int | str = "auto",
         max_epochs: int | str = "auto",
+        n_steps: int = 3000,
         n_iter_no_change: int | None = 50,
     ):
         self.method = method
@@ -189,6 +209,8 @@ class Kind(BaseEstimator):
         self.response = response
         self.n_mixes = n_mixes
         self.objective = objective
+        self.network = network
+        self.local = local
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.n_knots = n_knots
@@ -204,6 +226,7 @@ class Kind(BaseEstimator):
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.max_epochs = max_epochs
+        self.n_steps = n_steps
         self.n_iter_no_change = n_iter_no_change
 
     def __eq__(self, other: object) -> bool:
@@ -247,11 +270,29 @@ class Kind(BaseEstimator):
                 "objective='log-expected' averages likelihoods, which variance_weighting > 0 does "
                 "not keep; choose one of the two."
             )
+        if self.network == "kernel" and not self.fits(family):
+            raise ValueError(
+                f"network='kernel' with method={self.method!r}, monitor={self.monitor!r}, "
+                f"variance_weighting={self.variance_weighting!r} and {family!r}; expected 'erm', "
+                "'nll', 0 and a Normal or log-normal family."
+            )
         if not family.is_normal and (self.variance_weighting or self.monitor == "crps"):
             raise ValueError(
                 "variance_weighting > 0 and monitor='crps' need family='normal' or "
                 f"'homoscedastic-normal'; found {family!r}."
             )
+
+    def fits(self, family: Family) -> bool:
+        """Whether a network of this kind has such densities, and such training.
+
+        Parameters
+        ----------
+        family : Family
+        """
+        if self.network == "mlp":
+            return True
+        plain = self.method == "erm" and self.monitor == "nll" and not self.variance_weighting
+        return plain and isinstance(family, Normal) and not family.n_shared
 
     def suited(self, family: Family) -> Self:
         """Leave out what this family does not have, of a kind that was not chosen for it.
@@ -265,20 +306,25 @@ class Kind(BaseEstimator):
         return self.updated(variance_weighting=0.0, monitor="nll")
 
     def sized(self, n_rows: int) -> Self:
-        """Settle the batch size and the number of epochs that were left to the number of rows.
+        """Settle what was left to the number of rows: batch size, epochs, dropout.
 
         Parameters
         ----------
         n_rows : int
             That train.
         """
-        batch_size, max_epochs = self.batch_size, self.max_epochs
+        batch_size, max_epochs, dropout = self.batch_size, self.max_epochs, self.dropout
+        if dropout == "auto":
+            dropout = 0.0 if n_rows >= _MANY_ROWS else _DROPOUT
         if batch_size == "auto":
             batch_size = _BATCH_SIZE_OF_MANY_ROWS if n_rows >= _MANY_ROWS else _BATCH_SIZE
         if max_epochs == "auto":
             n_steps = 1 if isinstance(batch_size, str) else math.ceil(n_rows / batch_size)
-            max_epochs = int(np.clip(_N_STEPS / n_steps, *_LEAST_AND_MOST_EPOCHS))
-        return self.updated(batch_size=batch_size, max_epochs=max_epochs)
+            least, most = _LEAST_AND_MOST_EPOCHS
+            # Every step of a kernel network is dear on a large table, and sees much of it.
+            least = 1 if self.network == "kernel" else least
+            max_epochs = int(np.clip(self.n_steps / n_steps, least, most))
+        return self.updated(batch_size=batch_size, max_epochs=max_epochs, dropout=dropout)
 
     def to_dict(self) -> dict[str, Any]:
         """All parameters, by name."""
@@ -296,8 +342,8 @@ class Kind(BaseEstimator):
 
 
 #: What method="auto" trains: smooth units, best where the noise is small; a wide ProbMix network
-#: with a few knots, for noisier tables; and smooth units with many knots, for rough responses. The
-#: means of the latter two are learnt further.
+#: with a few knots, for noisier tables; smooth units with many knots, for rough responses, the means
+#: of these two being learnt further; a linear one; and a kernel's, where rows have relatives.
 REGRESSION = (
     Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64)),
     Kind(
@@ -315,26 +361,45 @@ REGRESSION = (
         variance_weighting=0.5,
         monitor="crps",
     ),
+    Kind("erm", hidden_layer_sizes=(), lr=0.01, n_steps=600),
+    Kind(
+        "erm",
+        network="kernel",
+        n_knots=9,
+        activation="silu",
+        dropout="auto",
+        lr_schedule="averaged",
+        batch_size=64,
+        n_steps=1000,
+    ),
+    Kind(
+        "erm",
+        network="kernel",
+        local="constant",
+        n_knots=9,
+        activation="silu",
+        lr=0.0015,
+        lr_schedule="averaged",
+        batch_size=64,
+        n_steps=300,
+    ),
 )
 CLASSIFICATION = (
     Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64)),
     Kind("probmix", hidden_layer_sizes=(256, 256)),
+    Kind("erm", hidden_layer_sizes=(), lr=0.01, n_steps=600),
 )
 
 
 def as_kinds(
-    method: str | Kind | Sequence[str | Kind | Mapping[str, Any]],
-    auto: Sequence[Kind],
-    overrides: Mapping[str, Any],
+    method: str | Kind | Sequence[str | Kind], overrides: Mapping[str, Any]
 ) -> list[Kind]:
     """Kinds that a `method=` names.
 
     Parameters
     ----------
     method : str, Kind, or list of these
-        "auto", a name of METHODS, or a kind. A dict of a kind's parameters is deprecated.
-    auto : sequence of Kind
-        What "auto" names.
+        A name of METHODS, or a kind. A dict of a kind's parameters is deprecated.
     overrides : mapping
         Parameters that all kinds take.
 
@@ -343,8 +408,6 @@ def as_kinds(
     list of Kind
     """
     items: Sequence[Any] = method if isinstance(method, list | tuple) else [method]
-    if isinstance(method, str) and method == "auto":
-        items = auto
     if not items:
         raise ValueError("method=[] names no kind of network; expected at least one.")
     return [_as_kind(item, overrides) for item in items]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,24 @@ from sklearn_probmix.table import DividedRows
 __all__ = ["NeighborLoader", "TensorLoader"]
 
 
-class PairedBatch(list[Any]):
-    """A batch [X, y] whose second half holds the partners of its first half, and conversely."""
+class Batch(list[Any]):
+    """A batch [X, y], mutable, that knows which rows it holds.
+
+    Parameters
+    ----------
+    parts : iterable
+        X and y.
+    rows : Tensor of shape (n,) or (n, members)
+        Index in the table.
+    """
+
+    def __init__(self, parts: Iterable[Any], rows: torch.Tensor):
+        super().__init__(parts)
+        self.rows = rows
+
+
+class PairedBatch(Batch):
+    """A batch whose second half holds the partners of its first half, and conversely."""
 
     @property
     def partner(self) -> torch.Tensor:
@@ -75,12 +91,12 @@ class TensorLoader:
     def __len__(self) -> int:
         return math.ceil(len(self.data.rows) / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         rows = self.data.rows
         if self.shuffle:
             rows = _shuffled(rows, self.rng)
-        for start in range(0, len(rows), self.batch_size):
-            yield [*self.data.batch(rows[start : start + self.batch_size])]
+        for own in rows.split(self.batch_size):
+            yield Batch(self.data.batch(own), own)
 
 
 class NeighborLoader(TensorLoader):
@@ -155,7 +171,7 @@ class NeighborLoader(TensorLoader):
         joint = torch.stack(ends, dim=-1) if self.data.rows.ndim == 2 else ends[0]
         joint = joint.unflatten(1, (-1, half)).transpose(0, 1).flatten(1, 2)
         for rows in joint:
-            yield PairedBatch(self.data.batch(rows))
+            yield PairedBatch(self.data.batch(rows), rows)
 
 
 def _members(rows):

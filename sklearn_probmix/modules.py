@@ -17,6 +17,8 @@ from sklearn_probmix.families import Family, Normal, get_family, stack_parameter
 __all__ = [
     "MLP",
     "GaussianSampler",
+    "Linear",
+    "Noisy",
     "PiecewiseLinear",
     "knots_of_a_column",
     "quantile_knots",
@@ -88,7 +90,7 @@ class Linear(nn.Module):
         return product.T.reshape(*x.shape[:-1], -1)
 
 
-class _Noisy(nn.Module):
+class Noisy(nn.Module):
     """A layer that draws in training.
 
     Attributes
@@ -106,11 +108,11 @@ class _Noisy(nn.Module):
 def use_generator(module: nn.Module, generator: torch.Generator | None) -> None:
     """Let all layers of a module draw from this generator, or from torch's global one."""
     for layer in module.modules():
-        if isinstance(layer, _Noisy):
+        if isinstance(layer, Noisy):
             layer.generator = generator
 
 
-class Dropout(_Noisy):
+class Dropout(Noisy):
     """Drop units at random in training, and scale the others up.
 
     Parameters
@@ -189,7 +191,7 @@ def quantile_knots(X: Tensor, n_knots: int) -> Tensor:
     return X.sort(dim=0).values[levels].T.contiguous()
 
 
-class GaussianSampler(_Noisy):
+class GaussianSampler(Noisy):
     """Draws z from Normals given by natural parameters, eq. 27, by reparameterisation.
 
     In training every row has noise of its own. In evaluation the noise is one fixed set of

@@ -36,12 +36,12 @@ from sklearn_probmix.classifier import ProbMixupClassifier
 from sklearn_probmix.codec import check, check_type, decode, encode, look_up, some
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import scale_columns
-from sklearn_probmix.ensemble import Ensemble
+from sklearn_probmix.ensemble import Ensemble, template_of
 from sklearn_probmix.families import get_family
 from sklearn_probmix.kinds import METHODS, Kind
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.settings import neutral_settings
-from sklearn_probmix.training import as_mixture, new_net, own_generator
+from sklearn_probmix.training import as_mixture, fit_context, new_net, own_generator
 
 __all__ = ["load_model", "save_model"]
 
@@ -589,6 +589,7 @@ def _module_of(what, est, net, stored):
     # There modules have shapes alone; and the first member's are those of all.
     with torch.device("meta"):
         module = net.module(**net.get_params_for("module") | one)
+    fit_context(template_of(module), stored)
     weights = _weights(module)
     if one:
         module.n_members = est.n_members

@@ -6,7 +6,7 @@ import copy
 import inspect
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,10 +19,17 @@ from skorch.history import History
 from skorch.utils import TeeGenerator
 from torch.utils.data import DataLoader
 
-from sklearn_probmix.callbacks import BestEpoch, EpochBar, ProbMixup
+from sklearn_probmix.callbacks import (
+    AveragedWeights,
+    BestEpoch,
+    EpochBar,
+    LeaveOneOut,
+    ProbMixup,
+)
 from sklearn_probmix.criterion import NegativeLogLikelihood
-from sklearn_probmix.ensemble import Ensemble
+from sklearn_probmix.ensemble import Ensemble, template_of
 from sklearn_probmix.families import Family
+from sklearn_probmix.kernel import KernelNetwork
 from sklearn_probmix.kinds import METHODS, Kind
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
 from sklearn_probmix.modules import MLP, knots_of_a_column, quantile_knots, use_generator
@@ -152,6 +159,7 @@ def train(
     *,
     seed: int,
     net: NeuralNet | None = None,
+    keeps_context: bool = False,
 ) -> Trained:
     """Train a new net of this kind, or go on from a copy of `net`.
 
@@ -168,6 +176,8 @@ def train(
         draw from torch's global generator, which is left as it was.
     net : NeuralNet, default=None
         An initialised net.
+    keeps_context : bool, default=False
+        Whether a kernel network goes on among the rows that it had, not among those of the table.
 
     Returns
     -------
@@ -212,9 +222,14 @@ def train(
             generator = torch.Generator(net.device).manual_seed(seeds[0])
         if isinstance(net.module_, Ensemble):
             net.module_.own_rows = division.train.ndim == 2
+        module = template_of(net.module_)
+        if isinstance(module, KernelNetwork) and not (keeps_context and len(module.context)):
+            _give_context(module, table, division.train, seeds[0])
         use_generator(net.module_, generator)
         net.partial_fit(DividedRows(table, division.train), None)
         use_generator(net.module_, None)
+        if isinstance(module, KernelNetwork):
+            module.places = None
     net.module_.eval()
     best.table = best.valid = None
     for name, callback in net.callbacks_:
@@ -250,7 +265,9 @@ def apart(trained: Trained, kind: Kind, common: Common, division: Division) -> l
         own = np.arange(first, first + n_members)
         first += n_members
         net = initialized_net(kind, common)
-        net.module_.load_state_dict(trained.net.module_.state_of(members))
+        state = trained.net.module_.state_of(members)
+        fit_context(template_of(net.module_), state)
+        net.module_.load_state_dict(state)
         if isinstance(net.module_, Ensemble):
             net.module_.vectorised = trained.net.module_.vectorised
         kept = trained.best_epoch[own]
@@ -405,6 +422,29 @@ def _give_own_knots(ensemble, table, division):
     encoder.knots.copy_(torch.stack(knots).repeat_interleave(torch.tensor(division.fits), dim=0))
 
 
+def _give_context(module, table, rows, seed):
+    """Let a kernel network, or each of stacked ones, look at its training rows."""
+    # A member may have a row less than others; no more than these are kept.
+    least = int((rows >= 0).sum(0).min())
+    rows, most = rows[:least], KernelNetwork.most_rows
+    if least > most:
+        taken = np.random.default_rng(seed).choice(least, most, replace=False)
+        rows = rows[torch.from_numpy(np.sort(taken))]
+    if module.context.ndim == 3:
+        n_members = len(module.context)
+        rows = (rows if rows.ndim == 2 else rows.unsqueeze(1)).expand(-1, n_members).T
+    device = module.context.device
+    weight = None if table.weight is None else table.weight[rows].to(device)
+    module.remember(table.X[rows].to(device), table.y[rows].to(device), weight, rows.to(device))
+
+
+def fit_context(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Give a module that keeps rows as many as there are in a state that it is to take."""
+    if isinstance(module, KernelNetwork):
+        keys = next(value for name, value in state.items() if name.endswith("keys"))
+        module.allocate(keys.shape[-2])
+
+
 def _tabular_net(kind, common, sizes):
     random = {}
     if METHODS[kind.method].random_embedding:
@@ -418,11 +458,13 @@ def _tabular_net(kind, common, sizes):
         "hidden_layer_sizes": tuple(kind.hidden_layer_sizes),
         "activation": kind.activation,
         "dropout": kind.dropout,
-        "mixing_layer": kind.mixing_layer,
-        **random,
     }
+    if kind.network == "mlp":
+        module |= {"mixing_layer": kind.mixing_layer, **random}
+    else:
+        module["local"] = kind.local
     return TabularNet(
-        MLP,
+        MLP if kind.network == "mlp" else KernelNetwork,
         NegativeLogLikelihood,
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=kind.weight_decay,
@@ -473,7 +515,11 @@ def as_mixture(output: torch.Tensor | Mixture) -> Mixture:
 
 
 def _callbacks(kind, common, best, seed):
-    callbacks = [("best_epoch", best)]
+    callbacks: list[Any] = [("best_epoch", best)]
+    if kind.lr_schedule == "averaged":
+        callbacks.insert(0, ("averaged_weights", AveragedWeights()))
+    if kind.network == "kernel":
+        callbacks.append(("leave_one_out", LeaveOneOut()))
     if kind.site is not None:
         probabilistic = METHODS[kind.method].probabilistic
         mixup = ProbMixup(

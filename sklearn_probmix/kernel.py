@@ -1,0 +1,292 @@
+"""Networks that look at neighbours: mixtures of Normals around the training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Self
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from sklearn_probmix.families import Family, Normal, get_family, stack_parameters
+from sklearn_probmix.modules import (
+    ACTIVATIONS,
+    Dropout,
+    Linear,
+    Noisy,
+    PiecewiseLinear,
+    use_generator,
+)
+from sklearn_probmix.pooling import Mixture
+
+__all__ = ["KernelNetwork"]
+
+# Rows of the context that one step of training sees.
+_MOST_ROWS_OF_A_STEP = 4_096
+# Heaviest rows of the context that are components of their own; the others become one.
+_N_HEAVIEST = 16
+# Units of the networks of the spread and of the slope.
+_HEAD = 64
+# Rows of one look at the whole context in evaluation, which bounds its memory.
+_QUERIES = 64
+# Copies of rows may be trusted further than a network of the columns: a fifth of the family's
+# smallest standard deviation.
+_SHARE_OF_FLOOR = 0.04
+# Logarithms: of a spread, at least and at most; and of the growth of a variance with the squared
+# distance, at the start.
+_LOG_SPREAD, _LOG_GROWTH = (-9.0, 4.0), -3.0
+# Keeps the root of a distance differentiable, and the logarithm of a weight finite.
+_TINY, _LEAST_WEIGHT = 1e-8, 1e-30
+# Logit of a row that is left out.
+_LEFT_OUT = -1e9
+
+
+class KernelNetwork(Noisy):
+    """Mixture of Normals around the training rows that are near in a learned embedding.
+
+    With phi the embedding and d its Euclidean distance, the density is
+    ``p(y | x) = sum_i w_i(x) N(y; m_i(x), v_i(x))`` over rows i of the context, where
+    ``w = softmax(-exp(tau) d(x, x_i))``. A local constant has ``m_i(x) = y_i`` and one variance
+    ``v_i(x) = s(phi(x))``; a local line moves the response of a row to x by a slope g, which starts
+    at zero, ``m_i(x) = y_i + g(phi(x)) . (phi(x) - phi(x_i))``, and is less certain the farther it
+    moves, ``v_i(x) = s(phi(x)) + c(phi(x)) d(x, x_i)^2``. The heaviest rows are components of their
+    own, and one Normal has the weight, mean and variance of all others.
+
+    In training a row of the context is left out of its own density: see `own`.
+
+    Parameters
+    ----------
+    n_features : int
+    n_outputs : int, default=1
+    family : str or Family, default="normal"
+        A Normal family.
+    hidden_layer_sizes : sequence of int, default=(128, 64)
+        The last is the dimension of the embedding; () takes the columns as they are.
+    activation : {"relu", "silu", "gelu", "elu", "tanh"}, default="silu"
+    dropout : float, default=0.0
+    local : {"constant", "linear"}, default="linear"
+    knots : array of shape (n_features, n_knots) or None, default=None
+    generator : torch.Generator or None, default=None
+
+    Attributes
+    ----------
+    context : Tensor of shape ([members,] n_context, n_features)
+        Training rows, filled in by `remember`.
+    responses : Tensor of shape ([members,] n_context, n_outputs)
+    shares : Tensor of shape ([members,] n_context, 1)
+        Logarithms of the rows' weights.
+    keys : Tensor of shape ([members,] n_context, dimension)
+        Embedding of the context, made anew whenever evaluation begins.
+    places : Tensor of shape ([members,] n_context) or None
+        Index of the context's rows in the table that it was taken from.
+    own : Tensor of shape (rows[, members]) or None
+        Index in that table of the rows of a training batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_probmix.kernel import KernelNetwork
+    >>> net = KernelNetwork(n_features=3)
+    >>> net.remember(torch.zeros(20, 3), torch.zeros(20, 1))
+    >>> net.eval()(torch.zeros(5, 3)).eta.shape
+    torch.Size([5, 17, 1, 2])
+    """
+
+    #: See :class:`~sklearn_probmix.modules.MLP`.
+    stacks = True
+    #: Rows of the context that a member keeps of a large table.
+    most_rows = 16_384
+    #: Buffers that hold as many rows as the context has.
+    of_context = ("context", "responses", "shares", "keys")
+    context: Tensor
+    responses: Tensor
+    shares: Tensor
+    keys: Tensor
+    places: Tensor | None = None
+    own: Tensor | None = None
+
+    def __init__(
+        self,
+        n_features: int,
+        n_outputs: int = 1,
+        family: str | Family = "normal",
+        hidden_layer_sizes: Sequence[int] = (128, 64),
+        activation: str = "silu",
+        dropout: float = 0.0,
+        local: str = "linear",
+        knots: ArrayLike | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.family = get_family(family)
+        if not isinstance(self.family, Normal):
+            raise ValueError(f"family={self.family!r}: a KernelNetwork has Normal components only.")
+        self.n_outputs = n_outputs
+        sizes = [n_features, *hidden_layer_sizes]
+        self.encoder: PiecewiseLinear | None = None
+        if knots is not None:
+            self.encoder = PiecewiseLinear(knots)
+            sizes[0] = self.encoder.knots.numel()
+        layers: list[nn.Module] = []
+        for width, next_width in pairwise(sizes):
+            layers += [Linear(width, next_width, generator), ACTIVATIONS[activation]()]
+            layers += [Dropout(dropout)] if dropout else []
+        # The last layer is linear.
+        self.embedding = nn.Sequential(*layers[: -2 if dropout else -1])
+        width = sizes[-1]
+
+        def head(n_units):
+            first = Linear(width, _HEAD, generator)
+            return nn.Sequential(first, nn.SiLU(), Linear(_HEAD, n_units, generator))
+
+        self.slope: nn.Sequential | None = None
+        if local == "linear":
+            self.slope = head(n_outputs * width)
+            for parameter in self.slope[-1].parameters():
+                nn.init.zeros_(parameter)
+        # Of the spread around a row, and of how that of a line grows with the distance.
+        self.spread = head(n_outputs if self.slope is None else 2 * n_outputs)
+        self.log_scale = nn.Parameter(torch.zeros(1, dtype=torch.float32))
+        columns = n_features, n_outputs, 1, width
+        for name, n_columns in zip(self.of_context, columns, strict=True):
+            self.register_buffer(name, torch.zeros(0, n_columns, dtype=torch.float32))
+        use_generator(self, generator)
+        self.row_block = _QUERIES
+
+    def allocate(self, n_context: int) -> None:
+        """Make room for a context of so many rows.
+
+        Parameters
+        ----------
+        n_context : int
+        """
+        for name in self.of_context:
+            old = getattr(self, name)
+            setattr(self, name, old.new_zeros(*old.shape[:-2], n_context, old.shape[-1]))
+
+    def remember(
+        self, X: Tensor, y: Tensor, weight: Tensor | None = None, places: Tensor | None = None
+    ) -> None:
+        """Make rows the context.
+
+        Parameters
+        ----------
+        X : Tensor of shape ([members,] n_context, n_features)
+        y : Tensor of shape ([members,] n_context, n_outputs)
+        weight : Tensor of shape ([members,] n_context) or None, default=None
+        places : Tensor of shape ([members,] n_context) or None, default=None
+            Their index in the table, by which a row of a batch is known.
+        """
+        self.allocate(X.shape[-2])
+        self.context.copy_(X)
+        self.responses.copy_(y)
+        if weight is not None:
+            self.shares.copy_(weight.log().unsqueeze(-1))
+        self.places = places
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; when evaluation begins the context is embedded by today's weights."""
+        begins = self.training and not mode
+        super().train(mode)
+        if begins and not self.context.is_meta:
+            with torch.no_grad():
+                self.keys.copy_(self._embedded(self.context))
+        return self
+
+    def forward(self, X: Tensor) -> Mixture:
+        """Map x (rows, [members,] n_features) to a mixture of natural parameters."""
+        stacked = self.context.ndim == 3
+        z = self.embedding(self._encoded(X))
+        if stacked:
+            z = z.expand(-1, len(self.context), -1)
+        heads = [z, self.spread(z), *([] if self.slope is None else [self.slope(z)])]
+        heads = [(head if stacked else head.unsqueeze(1)).transpose(0, 1) for head in heads]
+        context = [self.keys, self.responses, self.shares]
+        places = self.places if self.training and self.own is not None else None
+        if self.training:
+            rows = self._rows_of_a_step(X.device)
+            if rows is not None:
+                places = None if places is None else places[..., rows]
+            context = [self.context, self.responses, self.shares]
+            if rows is not None:
+                context = [tensor.index_select(-2, rows) for tensor in context]
+            context[0] = self._embedded(context[0])
+        context = [tensor if stacked else tensor.unsqueeze(0) for tensor in context]
+        if self.training:
+            parts = self._mixture(*context, self._left_out(places), *heads)
+        else:
+            # A look at the whole context takes memory, so few rows look at once.
+            chunks = zip(*(head.split(_QUERIES, dim=1) for head in heads), strict=True)
+            looks = [self._mixture(*context, None, *chunk) for chunk in chunks]
+            parts = [torch.cat(part, dim=1) for part in zip(*looks, strict=True)]
+        eta, log_weights = (part.transpose(0, 1) for part in parts)
+        return Mixture(eta, log_weights) if stacked else Mixture(eta[:, 0], log_weights[:, 0])
+
+    def _encoded(self, X):
+        return X if self.encoder is None else self.encoder(X)
+
+    def _embedded(self, context):
+        """Embed rows ([members,] n_context, n_features), past the hooks on the embedding."""
+        stacked = context.ndim == 3
+        X = context.transpose(0, 1) if stacked else context
+        z = self.embedding.forward(self._encoded(X))
+        return z.transpose(0, 1) if stacked else z
+
+    def _rows_of_a_step(self, device):
+        """Draw the part of a large context that one step of training sees."""
+        n_rows = self.context.shape[-2]
+        if n_rows <= _MOST_ROWS_OF_A_STEP:
+            return None
+        order = torch.randperm(n_rows, generator=self.generator, device=device)
+        return order[:_MOST_ROWS_OF_A_STEP]
+
+    def _left_out(self, places):
+        """Which rows of the context are which rows of the batch, (members, rows, n_context)."""
+        if places is None:
+            return None
+        own = self.own.T if self.own.ndim == 2 else self.own.unsqueeze(0)
+        return own.unsqueeze(2) == places.reshape(-1, 1, places.shape[-1])
+
+    def _mixture(self, keys, y, shares, left_out, z, spread, slope=None):
+        """Weigh the context, all with a leading axis of members; rows come second."""
+        squared = z.square().sum(-1, keepdim=True) + keys.square().sum(-1).unsqueeze(1)
+        squared = torch.baddbmm(squared, z, keys.transpose(1, 2), alpha=-2).clamp(min=0)
+        logits = (squared + _TINY).sqrt() * -self.log_scale.exp().reshape(-1, 1, 1)
+        logits = logits + shares.transpose(1, 2)
+        if left_out is not None:
+            logits = logits.masked_fill(left_out, _LEFT_OUT)
+        log_weights = logits.log_softmax(-1)
+        # From here on (members, n_outputs, rows, n_context).
+        means, unit = y.transpose(1, 2).unsqueeze(2), squared.unsqueeze(1)
+        narrow, *growth = spread.transpose(1, 2).unsqueeze(-1).split(self.n_outputs, dim=1)
+        floor = self.family.variance_floor * _SHARE_OF_FLOOR
+        variance = (2 * narrow.clamp(*_LOG_SPREAD)).exp() + floor
+        if slope is not None:
+            slope = slope.unflatten(-1, (self.n_outputs, -1)).transpose(1, 2)
+            moved = slope @ keys.unsqueeze(1).transpose(2, 3)
+            means = means + (slope * z.unsqueeze(1)).sum(-1, keepdim=True) - moved
+            growth = (growth[0].clamp(*_LOG_SPREAD) + _LOG_GROWTH).exp()
+        means = means.expand(-1, -1, z.shape[1], -1)
+        n_heaviest = min(_N_HEAVIEST, keys.shape[1])
+        heavy, index = log_weights.topk(n_heaviest, dim=-1)
+        own = index.unsqueeze(1).expand(-1, self.n_outputs, -1, -1)
+        mean, distance = means.gather(-1, own), unit.expand_as(means).gather(-1, own)
+        around = torch.zeros_like(mean)
+        if n_heaviest < keys.shape[1]:
+            rest = log_weights.exp().scatter(-1, index, 0.0)
+            weight = rest.sum(-1, keepdim=True).clamp(min=_LEAST_WEIGHT)
+            heavy = torch.cat([heavy, weight.log()], dim=-1)
+            share = (rest / weight).unsqueeze(1)
+            centre = (share * means).sum(-1, keepdim=True)
+            scatter = (share * (means - centre).square()).sum(-1, keepdim=True)
+            mean = torch.cat([mean, centre], dim=-1)
+            around = torch.cat([around, scatter], dim=-1)
+            distance = torch.cat([distance, (share * unit).sum(-1, True).expand_as(centre)], dim=-1)
+        variance = variance + around
+        if slope is not None:
+            variance = variance + growth * distance
+        precision = 1 / variance
+        eta = stack_parameters(mean * precision, -0.5 * precision)
+        return eta.permute(0, 2, 3, 1, 4), heavy
