@@ -30,7 +30,14 @@ from skorch import NeuralNet
 
 from sklearn_probmix.calibration import Spread, Temperature, stacking_weights
 from sklearn_probmix.criterion import log_likelihood
-from sklearn_probmix.encoding import fit_scaler, scale_columns, to_columns, to_groups, to_numbers
+from sklearn_probmix.encoding import (
+    fit_scaler,
+    rounding_step,
+    scale_columns,
+    to_columns,
+    to_groups,
+    to_numbers,
+)
 from sklearn_probmix.kinds import METHODS, Kind, as_kinds
 from sklearn_probmix.pooling import Mixture, pool
 from sklearn_probmix.settings import neutral_settings
@@ -38,8 +45,8 @@ from sklearn_probmix.table import Division, Table
 from sklearn_probmix.training import (
     Common,
     Trained,
-    by_holders,
     check_unchanged,
+    held_out_parameters,
     natural_parameters,
     refuse_change,
     train,
@@ -55,6 +62,10 @@ _HELD_OUT = 0.2
 _FARTHEST_Y = {torch.float32: 1e15}
 # Relative to the mean; in float32 rows of less may all vanish together.
 _LEAST_WEIGHT = 1e-30
+# Rows by which the spread between members is judged.
+_ENOUGH_ROWS = 2000
+# Weight in the mixture of trials that earns a kind its training.
+_LEAST_SHARE = 0.05
 # Parameters of an estimator that mean "what the kind says" when None.
 _OF_KINDS = (
     *("alpha", "n_neighbors", "pooling", "hidden_layer_sizes", "activation", "n_knots"),
@@ -97,6 +108,9 @@ class BaseProbMixup(BaseEstimator):
         "groups": True,
     }
     __metadata_request__partial_fit = {"sample_weight": True}
+
+    # Step to which each output was rounded, 0 where there is none.
+    _y_step: ArrayLike = 0.0
 
     #: Kinds of network that method="auto" trains.
     _auto_kinds: ClassVar[Sequence[Kind]]
@@ -296,6 +310,7 @@ class BaseProbMixup(BaseEstimator):
         weight = torch.tensor(np.ones(len(y)) if weight is None else weight)
         scaling = self.family_.scaling(y, weight)
         self.y_shift_, self.y_scale_ = (value.numpy() for value in scaling)
+        self._y_step = np.array([rounding_step(column) for column in y.numpy().T])
 
     def _y_scaling(self):
         return torch.from_numpy(self.y_shift_), torch.from_numpy(self.y_scale_)
@@ -417,30 +432,68 @@ class BaseProbMixup(BaseEstimator):
         )
 
     def _train(self, table, division, rng, nets=None, max_epochs=None):
-        """Train every kind, or continue its net."""
-        kinds = [kind.sized(len(division.train)) for kind in self._kinds()]
-        if nets is not None:
+        """Train every kind that earns it, or continue their nets."""
+        if nets is None:
+            kinds = [kind.sized(len(division.train)) for kind in self._kinds()]
+        else:
             self._check_unchanged()
-        seeds = rng.randint(2**31, size=len(kinds))
+            kinds = self.kinds_
+        seeds = rng.randint(2**31, size=len(kinds)).tolist()
+        tried: list[Trained | None] = [None] * len(kinds)
+        if nets is None and self._is_race(division):
+            tried, entered = self._try(kinds, seeds, table, division)
+            kinds, seeds, tried = ([each[k] for k in entered] for each in (kinds, seeds, tried))
         trained: list[Trained] = []
         # Shorter than the kinds where an earlier fit was interrupted.
-        for kind, seed, net in zip(kinds, seeds, nets or [None] * len(kinds), strict=False):
+        nets = nets or [None] * len(kinds)
+        for kind, seed, net, new in zip(kinds, seeds, nets, tried, strict=False):
             own = kind if max_epochs is None else kind.updated(max_epochs=max_epochs)
-            new = train(
-                own,
-                self._common(),
-                table,
-                division,
-                seed=int(seed),
-                net=net,
-                keeps_context=max_epochs is not None,
-            )
+            if new is None:
+                new = train(
+                    own,
+                    self._common(),
+                    table,
+                    division,
+                    seed=seed,
+                    net=net,
+                    keeps_context=max_epochs is not None,
+                )
             if not self._check_outcome(new, kind, is_first=not trained):
                 break
             trained.append(new)
             if new.stop_reason == "interruption":
                 break
         self._keep(trained, kinds)
+
+    def _is_race(self, division):
+        """Whether kinds have to earn their training, by rows that a trial did not train on."""
+        return (
+            self._is_auto()
+            and self.net is None
+            and self.max_epochs is None
+            and self.weighting == "stacked"
+            and division.valid is not None
+        )
+
+    def _try(self, kinds, seeds, table, division):
+        """Give every kind a short trial, and find those that add something to the mixture.
+
+        Trials that were as long as the training of their kind are returned, for others None.
+        """
+        trained = []
+        for kind, seed in zip(kinds, seeds, strict=True):
+            new = train(kind.trial(), self._common(), table, division, seed=seed)
+            if new.stop_reason == "interruption":
+                raise KeyboardInterrupt
+            trained.append(new)
+        entered = [k for k, new in enumerate(trained) if new.is_kept]
+        if len(entered) > 1:
+            judged = self._judged([trained[k].net for k in entered], table, division)
+            weights = self._stacked_weights(*judged)
+            entered = [k for k, w in zip(entered, weights, strict=True) if w >= _LEAST_SHARE]
+        whole = [kind == kind.trial() for kind in kinds]
+        tried = [new if is_whole else None for new, is_whole in zip(trained, whole, strict=True)]
+        return tried, entered or [*range(len(kinds))]
 
     def _check_unchanged(self):
         """Refuse parameters that ask for other networks than the trained ones."""
@@ -506,29 +559,42 @@ class BaseProbMixup(BaseEstimator):
         self._weigh_evenly()
         if division.valid is None:
             return
-        of_folds = division.valid.ndim == 2
-        held_out = table if of_folds else table.take(division.valid)
-        everyone = [natural_parameters(net, held_out.X) for net in self.nets_]
-        judged = everyone
-        if of_folds:
-            holders = division.holders(len(table.y))
-            judged = [by_holders(mixture, holders, self.n_members) for mixture in everyone]
-        weight = held_out.row_weight().double().numpy()
+        judged, held_out, weight = self._judged(self.nets_, table, division)
         if len(self.nets_) > 1 and self.weighting == "stacked":
-            points = held_out.y[:, None, None]
-            scores = [log_likelihood(self.family_, mixture, points)[:, 0, 0] for mixture in judged]
-            self.weights_ = stacking_weights(torch.stack(scores, dim=1).double().numpy(), weight)
+            self.weights_ = self._stacked_weights(judged, held_out, weight)
         mixture = self._pool(judged)
         if self.calibration != "off":
             self.calibration_ = self._fit_calibration(mixture, held_out, weight)
-        if of_folds:
+        if division.valid.ndim == 2:
             self.oof_predictive_ = self._predictive(mixture)
             given = None if table.weight is None else weight
             self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, given)
             if self.calibration_ is not None:
+                some = slice(None, None, math.ceil(len(y) / _ENOUGH_ROWS))
+                everyone = [natural_parameters(net, held_out.X[some]) for net in self.nets_]
+                one_of_each = Mixture(*(part[some] for part in mixture))
                 self.calibration_ = self._for_members(
-                    self.calibration_, mixture, self._pool(everyone)
+                    self.calibration_, one_of_each, self._pool(everyone)
                 )
+
+    def _judged(self, nets, table, division):
+        """Predictions for rows by the members that hold them out, these rows, and their weights."""
+        if division.valid.ndim == 2:
+            held_out = table
+            judged = [held_out_parameters(net, table, division) for net in nets]
+        else:
+            held_out = table.take(division.valid)
+            judged = [natural_parameters(net, held_out.X) for net in nets]
+        return judged, held_out, held_out.row_weight().double().numpy()
+
+    def _stacked_weights(self, judged, held_out, weight):
+        """Weights of kinds by their predictions for rows that they did not train on."""
+        scores = [self._log_scores(mixture, held_out.y) for mixture in judged]
+        return stacking_weights(np.stack(scores, axis=1), weight)
+
+    def _log_scores(self, mixture, y):
+        """Logarithm of the density, or another proper score, of responses as networks see them."""
+        return log_likelihood(self.family_, mixture, y[:, None, None])[:, 0, 0].double().numpy()
 
     def _for_members(self, calibration, judged, delivered):
         """Correct a calibration for what the mixture of all members adds to the judged one."""

@@ -128,7 +128,13 @@ class Spread(_Calibration):
 
     @classmethod
     def fit(
-        cls, y: Array, mean: Array, variance: Array, weights: Array, sample_weight: Array
+        cls,
+        y: Array,
+        mean: Array,
+        variance: Array,
+        weights: Array,
+        sample_weight: Array,
+        rounding: Array,
     ) -> Self:
         """Fit by the NLL of a Normal mixture, with a prior that draws a towards 1.
 
@@ -141,11 +147,14 @@ class Spread(_Calibration):
         weights : array of shape (n, components)
             Convex.
         sample_weight : array of shape (n,)
+        rounding : array of shape (n, n_outputs), default=0.0
+            Variance of what rounding did to y, which comes on top but is not calibrated.
         """
         typical = float(variance.mean())
 
         def loss(logs):
-            nll = cls(*np.exp(logs)).nll(y, mean, variance, weights, sample_weight).mean()
+            spread = cls(*np.exp(logs))
+            nll = spread.nll(y, mean, variance, weights, sample_weight, rounding).mean()
             return nll + _PRIOR * logs[0] ** 2 / len(y)
 
         start = np.log([1.0, 1e-3 * typical])
@@ -158,7 +167,13 @@ class Spread(_Calibration):
         return self.a * variance + self.b
 
     def nll(
-        self, y: Array, mean: Array, variance: Array, weights: Array, sample_weight: Array
+        self,
+        y: Array,
+        mean: Array,
+        variance: Array,
+        weights: Array,
+        sample_weight: Array,
+        rounding: Array,
     ) -> Array:
         """Weighted negative log-likelihood of every row, shape (n,).
 
@@ -168,8 +183,9 @@ class Spread(_Calibration):
         mean, variance : array of shape (n, components, n_outputs)
         weights : array of shape (n, components)
         sample_weight : array of shape (n,)
+        rounding : array of shape (n, n_outputs), default=0.0
         """
-        scaled = self.apply(variance)
+        scaled = self.apply(variance) + np.asarray(rounding)[..., None, :]
         squared = (y[:, None] - mean) ** 2 / scaled
         log_density = -0.5 * (np.log(2 * np.pi * scaled) + squared).sum(-1)
         return -logsumexp(log_density, axis=1, b=weights) * sample_weight

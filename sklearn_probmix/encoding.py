@@ -24,6 +24,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 __all__ = [
     "fit_scaler",
+    "rounding_step",
     "scale_columns",
     "to_columns",
     "to_groups",
@@ -45,6 +46,8 @@ _NUMBERS = (Real, Decimal, np.bool_)
 _LARGEST = 1e150
 # Of standardised columns: a million standard deviations.
 _FARTHEST = 1e6
+# Decimals that a rounded response may have, and the largest integer that a float surely is.
+_MOST_DECIMALS, _LARGEST_INTEGER = 6, 2.0**52
 # Variances of less have lost digits.
 _LEAST_VARIANCE = 1e-290
 _ENCODE = "Encode and impute such columns first, as tabular_pipeline of skrub does."
@@ -255,6 +258,37 @@ def fit_scaler(X: np.ndarray, weight: np.ndarray | None) -> StandardScaler:
         scaler.scale_[column] = unit[column] * np.sqrt(np.average(share**2, weights=weight))
         scaler.var_[column] = scaler.scale_[column] ** 2
     return scaler
+
+
+def rounding_step(y: np.ndarray) -> float:
+    """Find the step that all responses are multiples of, up to an offset.
+
+    Parameters
+    ----------
+    y : array of float
+        Finite.
+
+    Returns
+    -------
+    float
+        0 where there is no such step of at most six decimals, or all are equal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rounding_step(np.array([1.0, 1.5, 3.0])), rounding_step(np.array([0.1, 1 / 3]))
+    (0.5, 0.0)
+    """
+    for decimals in range(_MOST_DECIMALS + 1):
+        unit = 10.0**decimals
+        if np.abs(y).max() * unit >= _LARGEST_INTEGER:
+            break
+        whole = np.rint(y * unit)
+        # Numbers as they are read, and not some that only come near.
+        if np.allclose(whole / unit, y, rtol=4 * np.finfo(float).eps, atol=0):
+            steps = int(np.gcd.reduce((whole - whole.min()).astype(np.int64), axis=None))
+            return steps / unit
+    return 0.0
 
 
 def scale_columns(scaler: StandardScaler, X: np.ndarray) -> torch.Tensor:

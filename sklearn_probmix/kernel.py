@@ -26,7 +26,7 @@ __all__ = ["KernelNetwork"]
 # Rows of the context that one step of training sees.
 _MOST_ROWS_OF_A_STEP = 4_096
 # Heaviest rows of the context that are components of their own; the others become one.
-_N_HEAVIEST = 16
+_N_HEAVIEST = 32
 # Units of the networks of the spread and of the slope.
 _HEAD = 64
 # Rows of one look at the whole context in evaluation, which bounds its memory.
@@ -38,7 +38,7 @@ _SHARE_OF_FLOOR = 0.04
 # distance, at the start.
 _LOG_SPREAD, _LOG_GROWTH = (-9.0, 4.0), -3.0
 # Keeps the root of a distance differentiable, and the logarithm of a weight finite.
-_TINY, _LEAST_WEIGHT = 1e-8, 1e-30
+_TINY, _LEAST_WEIGHT = 1e-8, 1e-7
 # Logit of a row that is left out.
 _LEFT_OUT = -1e9
 
@@ -52,7 +52,7 @@ class KernelNetwork(Noisy):
     ``v_i(x) = s(phi(x))``; a local line moves the response of a row to x by a slope g, which starts
     at zero, ``m_i(x) = y_i + g(phi(x)) . (phi(x) - phi(x_i))``, and is less certain the farther it
     moves, ``v_i(x) = s(phi(x)) + c(phi(x)) d(x, x_i)^2``. The heaviest rows are components of their
-    own, and one Normal has the weight, mean and variance of all others.
+    own; in place of all others stands, with their weight, one Normal that is a function of phi(x).
 
     In training a row of the context is left out of its own density: see `own`.
 
@@ -146,6 +146,8 @@ class KernelNetwork(Noisy):
             self.slope = head(n_outputs * width)
             for parameter in self.slope[-1].parameters():
                 nn.init.zeros_(parameter)
+        # In place of the rows that are not among the heaviest.
+        self.background = head(2 * n_outputs)
         # Of the spread around a row, and of how that of a line grows with the distance.
         self.spread = head(n_outputs if self.slope is None else 2 * n_outputs)
         self.log_scale = nn.Parameter(torch.zeros(1, dtype=torch.float32))
@@ -201,7 +203,9 @@ class KernelNetwork(Noisy):
         z = self.embedding(self._encoded(X))
         if stacked:
             z = z.expand(-1, len(self.context), -1)
-        heads = [z, self.spread(z), *([] if self.slope is None else [self.slope(z)])]
+        heads = [z, self.background(z), self.spread(z)]
+        if self.slope is not None:
+            heads.append(self.slope(z))
         heads = [(head if stacked else head.unsqueeze(1)).transpose(0, 1) for head in heads]
         context = [self.keys, self.responses, self.shares]
         places = self.places if self.training and self.own is not None else None
@@ -249,44 +253,30 @@ class KernelNetwork(Noisy):
         own = self.own.T if self.own.ndim == 2 else self.own.unsqueeze(0)
         return own.unsqueeze(2) == places.reshape(-1, 1, places.shape[-1])
 
-    def _mixture(self, keys, y, shares, left_out, z, spread, slope=None):
+    def _mixture(self, keys, y, shares, left_out, z, background, spread, slope=None):
         """Weigh the context, all with a leading axis of members; rows come second."""
         squared = z.square().sum(-1, keepdim=True) + keys.square().sum(-1).unsqueeze(1)
-        squared = torch.baddbmm(squared, z, keys.transpose(1, 2), alpha=-2).clamp(min=0)
-        logits = (squared + _TINY).sqrt() * -self.log_scale.exp().reshape(-1, 1, 1)
+        squared = torch.baddbmm(squared, z, keys.transpose(1, 2), alpha=-2).clamp(min=_TINY)
+        logits = squared.sqrt() * -self.log_scale.exp().reshape(-1, 1, 1)
         logits = logits + shares.transpose(1, 2)
         if left_out is not None:
             logits = logits.masked_fill(left_out, _LEFT_OUT)
-        log_weights = logits.log_softmax(-1)
-        # From here on (members, n_outputs, rows, n_context).
-        means, unit = y.transpose(1, 2).unsqueeze(2), squared.unsqueeze(1)
-        narrow, *growth = spread.transpose(1, 2).unsqueeze(-1).split(self.n_outputs, dim=1)
+        heavy, index = logits.topk(min(_N_HEAVIEST, keys.shape[1]), dim=-1)
+        heavy = heavy - logits.logsumexp(-1, keepdim=True)
+        rest = (1 - heavy.exp().sum(-1, keepdim=True)).clamp(min=_LEAST_WEIGHT).log()
+        # From here on (members, rows, components, n_outputs).
+        members = torch.arange(len(keys), device=keys.device).reshape(-1, 1, 1)
+        mean = y[members, index]
+        narrow, *growth = spread.unsqueeze(2).split(self.n_outputs, dim=-1)
         floor = self.family.variance_floor * _SHARE_OF_FLOOR
         variance = (2 * narrow.clamp(*_LOG_SPREAD)).exp() + floor
         if slope is not None:
-            slope = slope.unflatten(-1, (self.n_outputs, -1)).transpose(1, 2)
-            moved = slope @ keys.unsqueeze(1).transpose(2, 3)
-            means = means + (slope * z.unsqueeze(1)).sum(-1, keepdim=True) - moved
+            step = z.unsqueeze(2) - keys[members, index]
+            mean = mean + step @ slope.unflatten(-1, (self.n_outputs, -1)).transpose(2, 3)
             growth = (growth[0].clamp(*_LOG_SPREAD) + _LOG_GROWTH).exp()
-        means = means.expand(-1, -1, z.shape[1], -1)
-        n_heaviest = min(_N_HEAVIEST, keys.shape[1])
-        heavy, index = log_weights.topk(n_heaviest, dim=-1)
-        own = index.unsqueeze(1).expand(-1, self.n_outputs, -1, -1)
-        mean, distance = means.gather(-1, own), unit.expand_as(means).gather(-1, own)
-        around = torch.zeros_like(mean)
-        if n_heaviest < keys.shape[1]:
-            rest = log_weights.exp().scatter(-1, index, 0.0)
-            weight = rest.sum(-1, keepdim=True).clamp(min=_LEAST_WEIGHT)
-            heavy = torch.cat([heavy, weight.log()], dim=-1)
-            share = (rest / weight).unsqueeze(1)
-            centre = (share * means).sum(-1, keepdim=True)
-            scatter = (share * (means - centre).square()).sum(-1, keepdim=True)
-            mean = torch.cat([mean, centre], dim=-1)
-            around = torch.cat([around, scatter], dim=-1)
-            distance = torch.cat([distance, (share * unit).sum(-1, True).expand_as(centre)], dim=-1)
-        variance = variance + around
-        if slope is not None:
-            variance = variance + growth * distance
-        precision = 1 / variance
+            variance = variance + growth * squared.gather(-1, index).unsqueeze(-1)
+        precision = 1 / variance.expand_as(mean)
         eta = stack_parameters(mean * precision, -0.5 * precision)
-        return eta.permute(0, 2, 3, 1, 4), heavy
+        raw = stack_parameters(*background.unsqueeze(2).chunk(2, dim=-1))
+        eta = torch.cat([eta, self.family.natural(raw)], dim=2)
+        return eta, torch.cat([heavy, rest], dim=-1)

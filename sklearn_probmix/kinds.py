@@ -42,6 +42,7 @@ METHODS = {
 # ones a wide batch costs little.
 _MANY_ROWS = 4000
 _BATCH_SIZE, _BATCH_SIZE_OF_MANY_ROWS = 64, 256
+_STEPS_OF_A_TRIAL, _STEPS_OF_A_SHORT_ONE = 200, 1000
 _DROPOUT = 0.1
 _LEAST_AND_MOST_EPOCHS = 100, 600
 
@@ -326,6 +327,13 @@ class Kind(BaseEstimator):
             max_epochs = int(np.clip(self.n_steps / n_steps, least, most))
         return self.updated(batch_size=batch_size, max_epochs=max_epochs, dropout=dropout)
 
+    def trial(self) -> Self:
+        """Shorten the training of a sized kind to some hundred steps; a short one stays whole."""
+        if self.n_steps <= _STEPS_OF_A_SHORT_ONE:
+            return self
+        share = _STEPS_OF_A_TRIAL / self.n_steps
+        return self.updated(max_epochs=math.ceil(self.max_epochs * share))
+
     def to_dict(self) -> dict[str, Any]:
         """All parameters, by name."""
         return self.get_params() | {"hidden_layer_sizes": tuple(self.hidden_layer_sizes)}
@@ -342,16 +350,18 @@ class Kind(BaseEstimator):
 
 
 #: What method="auto" trains: smooth units, best where the noise is small; a wide ProbMix network
-#: with a few knots, for noisier tables; smooth units with many knots, for rough responses, the means
-#: of these two being learnt further; a linear one; and a kernel's, where rows have relatives.
+#: with a few knots, for noisier tables; smooth units with many knots, for rough responses, the
+#: means of these two being learnt further; a linear one; and two that look at neighbours, for
+#: smooth responses and for repeated values.
 REGRESSION = (
-    Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64)),
+    Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64), n_steps=2000),
     Kind(
         "probmix",
         n_knots=9,
         hidden_layer_sizes=(256, 256),
         variance_weighting=0.5,
         monitor="crps",
+        n_steps=2000,
     ),
     Kind(
         "erm",
@@ -360,6 +370,7 @@ REGRESSION = (
         hidden_layer_sizes=(128, 128, 64),
         variance_weighting=0.5,
         monitor="crps",
+        n_steps=2000,
     ),
     Kind("erm", hidden_layer_sizes=(), lr=0.01, n_steps=600),
     Kind(
@@ -370,7 +381,8 @@ REGRESSION = (
         dropout="auto",
         lr_schedule="averaged",
         batch_size=64,
-        n_steps=1000,
+        n_steps=800,
+        n_iter_no_change=20,
     ),
     Kind(
         "erm",
@@ -382,6 +394,7 @@ REGRESSION = (
         lr_schedule="averaged",
         batch_size=64,
         n_steps=300,
+        n_iter_no_change=20,
     ),
 )
 CLASSIFICATION = (
@@ -391,9 +404,7 @@ CLASSIFICATION = (
 )
 
 
-def as_kinds(
-    method: str | Kind | Sequence[str | Kind], overrides: Mapping[str, Any]
-) -> list[Kind]:
+def as_kinds(method: str | Kind | Sequence[str | Kind], overrides: Mapping[str, Any]) -> list[Kind]:
     """Kinds that a `method=` names.
 
     Parameters

@@ -90,7 +90,7 @@ _FITTED = {
 }
 _OPTIONAL = {"feature_names_in_", "oof_scores_", "oof_predictive_"}
 # Written in a way of their own, or made anew from what is written.
-_REBUILT = {"scaler_", "nets_", "family_", "_metadata_request"}
+_REBUILT = {"_y_step", "scaler_", "nets_", "family_", "_metadata_request"}
 
 
 @neutral_settings

@@ -20,6 +20,7 @@ from sklearn_probmix.encoding import to_response
 from sklearn_probmix.families import FAMILIES, Categorical, Family, get_family
 from sklearn_probmix.kinds import REGRESSION, Kind
 from sklearn_probmix.metrics import coverage, crps, nll
+from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
 
 __all__ = ["ProbMixupRegressor"]
@@ -381,6 +382,21 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
             weights=log_weights.double().softmax(-1).numpy() if eta.shape[1] > 1 else None,
         )
 
+    def _log_scores(self, mixture, y):
+        eta = mixture.eta
+        if self._rounding().any():
+            eta = self.family_.calibrated(eta, Spread(1.0, self._rounding()))
+        return super()._log_scores(Mixture(eta, mixture.log_weights), y)
+
+    def _rounding(self):
+        """Variance of what rounding did to the standardised response, of each output.
+
+        Within its step no density is of use, and one that is spikes would seem the better the
+        narrower they are: rows are judged as if so much noise came on top.
+        """
+        is_linear = self.family_.calibration is Spread and self.family_.scipy_name == "norm"
+        return np.square(self._y_step / self.y_scale_) / 12 * is_linear
+
     def _fit_calibration(self, mixture, held_out, weight):
         """Calibration of the variances, or None."""
         if self.family_.calibration is not Spread:
@@ -388,7 +404,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         y = self.family_.to_normal(held_out.y).double()
         moments = self.family_.moments(mixture.eta.double())
         tensors = (y, *moments, mixture.log_weights.double().softmax(-1))
-        data = (*(tensor.numpy() for tensor in tensors), weight)
+        rounding = np.broadcast_to(self._rounding(), y.shape)
+        data = (*(tensor.numpy() for tensor in tensors), weight, rounding)
         return calibrate(self.family_.calibration, data, self.calibration)
 
     def _for_members(self, spread, judged, delivered):

@@ -311,20 +311,43 @@ def natural_parameters(net: NeuralNet, X: torch.Tensor) -> Mixture:
     return Mixture(*map(torch.cat, zip(*chunks, strict=True)))
 
 
-def by_holders(mixture: Mixture, holders: torch.Tensor, n_members: int) -> Mixture:
-    """Mixture of those members only that hold a row out.
+def held_out_parameters(net: NeuralNet, table: Table, division: Division) -> Mixture:
+    """Natural parameters of all rows of a table, by the members that hold a row out.
 
     Parameters
     ----------
-    mixture : Mixture
-        Of all members.
-    holders : Tensor of shape (rows, n_holders)
-        Members.
-    n_members : int
+    net : NeuralNet
+        Of an ensemble.
+    table : Table
+    division : Division
+        Of folds.
+
+    Returns
+    -------
+    Mixture
+        Of the members that hold a row out, of equal weight.
     """
-    rows = torch.arange(len(holders)).unsqueeze(1)
-    eta, log_weights = (part.unflatten(1, (n_members, -1))[rows, holders] for part in mixture)
-    return Mixture(eta.flatten(1, 2), log_weights.flatten(1, 2).log_softmax(-1))
+    valid, holders = division.valid, division.holders(len(table.y))
+    net.module_.eval()
+    chunks = []
+    with torch.no_grad():
+        for rows in valid.split(_CHUNK):
+            padding = rows.new_zeros(-len(rows) % _CHUNK, rows.shape[1])
+            X = table.X[torch.cat([rows, padding])].to(net.device)
+            output = as_mixture(net.module_.each(X))
+            chunks.append([value[: len(rows)].cpu() for value in output])
+    eta, log_weights = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    # Where in a member's column each row stands.
+    position = torch.zeros(len(table.y), valid.shape[1], dtype=torch.long)
+    for member, rows in enumerate(valid.T):
+        own = rows[rows >= 0]
+        position[own, member] = torch.arange(len(own))
+    position = position.gather(1, holders)
+    parts = (
+        part.unflatten(1, (valid.shape[1], -1))[position, holders] for part in (eta, log_weights)
+    )
+    eta, log_weights = (part.flatten(1, 2) for part in parts)
+    return Mixture(eta, log_weights.log_softmax(-1))
 
 
 def new_net(
