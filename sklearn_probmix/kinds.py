@@ -378,10 +378,12 @@ REGRESSION = (
         network="kernel",
         n_knots=9,
         activation="silu",
+        hidden_layer_sizes=(128, 32),
         dropout="auto",
+        lr=0.005,
         lr_schedule="averaged",
         batch_size=64,
-        n_steps=800,
+        n_steps=1000,
         n_iter_no_change=20,
     ),
     Kind(
