@@ -61,21 +61,20 @@ def stacking_weights(
     """
     log_density = np.asarray(log_density, dtype=np.float64)
     n_rows, n_kinds = log_density.shape
-    share = np.full(n_rows, 1 / n_rows)
+    counts = np.ones(n_rows)
     if sample_weight is not None:
-        share = np.asarray(sample_weight) / np.sum(sample_weight)
+        counts = np.asarray(sample_weight) / np.mean(sample_weight)
     # Rows that no kind thinks possible say nothing of which is better.
     possible = log_density.max(axis=1) > -np.inf
     weights = np.full(n_kinds, 1 / n_kinds)
     if not possible.any():
         return weights
-    if not possible.all():
-        log_density, share = log_density[possible], share[possible] / share[possible].sum()
+    log_density, counts = log_density[possible], counts[possible]
     for _ in range(max_iter):
         with np.errstate(divide="ignore"):
             joint = log_density + np.log(weights)
         responsibility = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
-        updated = (n_rows * (share @ responsibility) + prior) / (n_rows + n_kinds * prior)
+        updated = (counts @ responsibility + prior) / (counts.sum() + n_kinds * prior)
         converged = np.abs(updated - weights).max() < tol
         weights = updated
         if converged:
@@ -147,7 +146,7 @@ class Spread(_Calibration):
         weights : array of shape (n, components)
             Convex.
         sample_weight : array of shape (n,)
-        rounding : array of shape (n, n_outputs), default=0.0
+        rounding : array of shape (n, n_outputs)
             Variance of what rounding did to y, which comes on top but is not calibrated.
         """
         typical = float(variance.mean())
@@ -183,7 +182,7 @@ class Spread(_Calibration):
         mean, variance : array of shape (n, components, n_outputs)
         weights : array of shape (n, components)
         sample_weight : array of shape (n,)
-        rounding : array of shape (n, n_outputs), default=0.0
+        rounding : array of shape (n, n_outputs)
         """
         scaled = self.apply(variance) + np.asarray(rounding)[..., None, :]
         squared = (y[:, None] - mean) ** 2 / scaled

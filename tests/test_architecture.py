@@ -36,10 +36,11 @@ RULES = {
     "table": Rule(set(), {"numpy", "skorch", "torch"}),
     "loaders": Rule({"table"}, {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
     "modules": Rule({"families"}, {"numpy", "torch"}),
+    "kernel": Rule({"modules"}, {"numpy", "torch"}),
     "ensemble": Rule({"pooling"}, {"torch"}),
     "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "kinds": Rule({"modules", "warn"}, {"numpy", "sklearn"}),
-    "training": Rule({"callbacks", "kinds"}, {"numpy", "sklearn", "skorch", "torch"}),
+    "training": Rule({"callbacks", "kernel", "kinds"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
     "floats": Rule(set(), {"numpy"}),
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
@@ -142,7 +143,7 @@ def test_modules_import_only_what_lies_below(module):
 
 
 def test_the_wings_meet_in_the_estimators_only():
-    left = {"families", "pooling", "loaders", "modules", "callbacks"}
+    left = {"families", "pooling", "loaders", "modules", "kernel", "callbacks"}
     right = {
         "floats",
         "quantiles",

@@ -8,17 +8,19 @@ from scipy.special import softmax
 from sklearn_probmix.calibration import Spread, Temperature, calibrate, stacking_weights
 
 
-def test_stacking_weights_maximise_the_log_score():
+@pytest.mark.parametrize("prior", [0.0, 1.0, 7.5])
+def test_stacking_weights_maximise_the_log_score(prior):
     rng = np.random.default_rng(0)
     log_density = rng.normal(size=(50, 2))
     weight = rng.uniform(size=50)
+    weight /= weight.mean()
 
     def loss(share):
         mixed = share * np.exp(log_density[:, 0]) + (1 - share) * np.exp(log_density[:, 1])
-        return -(weight * np.log(mixed)).sum()
+        return -(weight * np.log(mixed)).sum() - prior * np.log(share * (1 - share))
 
     best = minimize_scalar(loss, bounds=(0, 1), method="bounded", options={"xatol": 1e-10}).x
-    found = stacking_weights(log_density, weight, shrinkage=0.0, max_iter=100_000, tol=1e-14)
+    found = stacking_weights(log_density, weight, prior=prior, max_iter=100_000, tol=1e-14)
     np.testing.assert_allclose(found, [best, 1 - best], atol=1e-5)
 
 
@@ -31,18 +33,20 @@ def test_rows_that_no_kind_thinks_possible_have_no_say():
     np.testing.assert_allclose(stacking_weights(impossible[-2:]), 1 / 3)
 
 
-def test_stacking_weights_are_shrunk_towards_uniform():
-    log_density = np.zeros((10, 4))
+@pytest.mark.parametrize("n", [10, 1000])
+def test_each_kind_has_rows_of_its_own_in_advance(n):
+    log_density = np.zeros((n, 4))
     log_density[:, 1:] = -1000.0
-    np.testing.assert_allclose(
-        stacking_weights(log_density, shrinkage=0.2), [0.85, 0.05, 0.05, 0.05]
-    )
+    expected = np.array([n + 0.5, 0.5, 0.5, 0.5]) / (n + 2)
+    np.testing.assert_allclose(stacking_weights(log_density, prior=0.5), expected)
+    expected = np.array([n + 1, 1, 1, 1]) / (n + 4)
+    np.testing.assert_allclose(stacking_weights(log_density), expected)
 
 
-def normal_rows(n=20_000, sd=1.0, seed=0):
+def normal_rows(n=20_000, sd=1.0, seed=0, rounding=0.0):
     y = sd * np.random.default_rng(seed).normal(size=(n, 1))
     mean, variance = np.zeros((n, 1, 1)), np.ones((n, 1, 1))
-    return y, mean, variance, np.ones((n, 1)), np.ones(n)
+    return y, mean, variance, np.ones((n, 1)), np.ones(n), np.full((n, 1), rounding)
 
 
 @pytest.mark.parametrize("sd", [0.7, 1.0, 3.0])
@@ -56,18 +60,25 @@ def test_spread_separates_scale_and_offset():
     variance = rng.uniform(0.1, 4.0, size=(50_000, 1, 1))
     y = rng.normal(size=(50_000, 1)) * np.sqrt(2 * variance[:, 0] + 0.5)
     one = np.ones((50_000, 1))
-    spread = Spread.fit(y, np.zeros_like(variance), variance, one, one[:, 0])
+    spread = Spread.fit(y, np.zeros_like(variance), variance, one, one[:, 0], 0 * one)
     assert spread.a == pytest.approx(2.0, rel=0.05)
     assert spread.b == pytest.approx(0.5, rel=0.1)
 
 
-def test_spread_nll_of_a_mixture_by_hand():
+def test_what_rounding_adds_is_not_calibrated():
+    y, *rest = normal_rows(sd=2.0, rounding=1.5)
+    assert Spread.fit(y, *rest).apply(1.0) == pytest.approx(np.mean(y**2) - 1.5, rel=1e-2)
+
+
+@pytest.mark.parametrize("rounding", [0.0, 0.5])
+def test_spread_nll_of_a_mixture_by_hand(rounding):
     y, mean = np.array([[1.0]]), np.array([[[0.0], [2.0]]])
     variance, weights = np.array([[[1.0], [4.0]]]), np.array([[0.25, 0.75]])
-    scaled = [3.0, 9.0]
+    scaled = [3.0 + rounding, 9.0 + rounding]
     density = [np.exp(-0.5 / v) / np.sqrt(2 * np.pi * v) for v in scaled]
     expected = -2.0 * np.log(0.25 * density[0] + 0.75 * density[1])
-    found = Spread(2.0, 1.0).nll(y, mean, variance, weights, np.array([2.0]))
+    rest = weights, np.array([2.0]), np.array([[rounding]])
+    found = Spread(2.0, 1.0).nll(y, mean, variance, *rest)
     np.testing.assert_allclose(found, [expected], rtol=1e-12)
 
 
