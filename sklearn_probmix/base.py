@@ -220,6 +220,7 @@ class BaseProbMixup(BaseEstimator):
             groups = None if groups is None else groups[kept]
         if reset:
             self._fit_scaling(X, y, weight)
+        self._y_step = np.array([rounding_step(column) for column in y.reshape(len(y), -1).T])
         return Rows(self._table(X, y, weight), y, groups, kept, given)
 
     @property
@@ -310,7 +311,6 @@ class BaseProbMixup(BaseEstimator):
         weight = torch.tensor(np.ones(len(y)) if weight is None else weight)
         scaling = self.family_.scaling(y, weight)
         self.y_shift_, self.y_scale_ = (value.numpy() for value in scaling)
-        self._y_step = np.array([rounding_step(column) for column in y.numpy().T])
 
     def _y_scaling(self):
         return torch.from_numpy(self.y_shift_), torch.from_numpy(self.y_scale_)
@@ -397,11 +397,12 @@ class BaseProbMixup(BaseEstimator):
     def _can_stratify(self, y, n_rows, n_parts):
         return False
 
-    def _kinds(self) -> list[Kind]:
-        """Every kind of network that is to be trained, whole."""
+    def _kinds(self, fitted: Sequence[Kind] = ()) -> list[Kind]:
+        """Every kind of network that is to be trained, whole; "auto" goes on with fitted ones."""
         values = {name: getattr(self, name) for name in _OF_KINDS}
         overrides = {name: value for name, value in values.items() if value is not None}
         auto = self._auto_kinds if self.net is None else (Kind("erm"), Kind("probmix"))
+        auto = fitted or auto
         if self.method == "parametric":
             auto = [kind for kind in auto if kind.network != "kernel"]
         if self.net is not None:
@@ -433,11 +434,8 @@ class BaseProbMixup(BaseEstimator):
 
     def _train(self, table, division, rng, nets=None, max_epochs=None):
         """Train every kind that earns it, or continue their nets."""
-        if nets is None:
-            kinds = [kind.sized(len(division.train)) for kind in self._kinds()]
-        else:
-            self._check_unchanged()
-            kinds = self.kinds_
+        kinds = self._kinds() if nets is None else self._check_unchanged()
+        kinds = [kind.sized(len(division.train)) for kind in kinds]
         seeds = rng.randint(2**31, size=len(kinds)).tolist()
         tried: list[Trained | None] = [None] * len(kinds)
         if nets is None and self._is_race(division):
@@ -495,16 +493,22 @@ class BaseProbMixup(BaseEstimator):
         tried = [new if is_whole else None for new, is_whole in zip(trained, whole, strict=True)]
         return tried, entered or [*range(len(kinds))]
 
-    def _check_unchanged(self):
+    def _check_unchanged(self) -> list[Kind]:
         """Refuse parameters that ask for other networks than the trained ones."""
         asked = copy.copy(self)
         asked.family_ = self._make_family()
-        kinds = asked._kinds()[: len(self.nets_)]
+        kinds = asked._kinds(self.kinds_)[: len(self.nets_)]
         old, new = ([kind.method for kind in each] for each in (self.kinds_, kinds))
         if old != new:
             refuse_change("method", old, new)
+        # What was settled by the number of rows of the first fit is part of the networks.
+        kinds = [
+            kind.updated(dropout=fitted.dropout) if kind.dropout == "auto" else kind
+            for kind, fitted in zip(kinds, self.kinds_, strict=True)
+        ]
         for kind, net in zip(kinds, self.nets_, strict=True):
             check_unchanged(net, kind, asked._common())
+        return kinds
 
     def _keep(self, trained: list[Trained], kinds: list[Kind]) -> None:
         """Make trained networks of these kinds, or of the first of them, the fitted ones."""
