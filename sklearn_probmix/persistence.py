@@ -39,6 +39,7 @@ from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.ensemble import Ensemble, template_of
 from sklearn_probmix.families import get_family
 from sklearn_probmix.kinds import METHODS, Kind
+from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.training import as_mixture, fit_context, new_net, own_generator
@@ -630,6 +631,7 @@ def _try(est):
         X = (est.scaler_.mean_ + est.scaler_.scale_).reshape(1, -1)
         X = scale_columns(est.scaler_, X)
         # Without the padding of small products, which would cost wide networks many rows.
-        mixtures = [as_mixture(net.infer(X).cpu()) for net in est.nets_]
+        mixtures = [as_mixture(net.infer(X)) for net in est.nets_]
+        mixtures = [Mixture(*(part.cpu() for part in mixture)) for mixture in mixtures]
         predicted = np.asarray(est._predictive(est._pool(mixtures)))
     check(np.isfinite(predicted).all(), "prediction of the model", "NaN or infinity", "numbers")

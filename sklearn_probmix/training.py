@@ -223,7 +223,7 @@ def train(
         if isinstance(net.module_, Ensemble):
             net.module_.own_rows = division.train.ndim == 2
         module = template_of(net.module_)
-        if isinstance(module, KernelNetwork) and not (keeps_context and len(module.context)):
+        if isinstance(module, KernelNetwork) and not (keeps_context and module.context.shape[-2]):
             _give_context(module, table, division.train, seeds[0])
         use_generator(net.module_, generator)
         net.partial_fit(DividedRows(table, division.train), None)
@@ -463,9 +463,9 @@ def _give_context(module, table, rows, seed):
 
 def fit_context(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Give a module that keeps rows as many as there are in a state that it is to take."""
-    if isinstance(module, KernelNetwork):
-        keys = next(value for name, value in state.items() if name.endswith("keys"))
-        module.allocate(keys.shape[-2])
+    keys = [value for name, value in state.items() if name.endswith("keys")]
+    if isinstance(module, KernelNetwork) and keys:
+        module.allocate(keys[0].shape[-2])
 
 
 def _tabular_net(kind, common, sizes):
