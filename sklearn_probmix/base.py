@@ -71,6 +71,11 @@ _OF_KINDS = (
     *("alpha", "n_neighbors", "pooling", "hidden_layer_sizes", "activation", "n_knots"),
     *("lr", "weight_decay", "batch_size", "max_epochs"),
 )
+# Parameters of a kind that are not of its networks, or are settled by the number of rows.
+_OF_TRAINING = (
+    *("alpha", "n_neighbors", "pooling", "dropout"),
+    *("lr", "weight_decay", "batch_size", "max_epochs"),
+)
 
 
 class Rows(NamedTuple):
@@ -397,12 +402,11 @@ class BaseProbMixup(BaseEstimator):
     def _can_stratify(self, y, n_rows, n_parts):
         return False
 
-    def _kinds(self, fitted: Sequence[Kind] = ()) -> list[Kind]:
-        """Every kind of network that is to be trained, whole; "auto" goes on with fitted ones."""
+    def _kinds(self) -> list[Kind]:
+        """Every kind of network that is to be trained, whole."""
         values = {name: getattr(self, name) for name in _OF_KINDS}
         overrides = {name: value for name, value in values.items() if value is not None}
         auto = self._auto_kinds if self.net is None else (Kind("erm"), Kind("probmix"))
-        auto = fitted or auto
         if self.method == "parametric":
             auto = [kind for kind in auto if kind.network != "kernel"]
         if self.net is not None:
@@ -497,11 +501,14 @@ class BaseProbMixup(BaseEstimator):
         """Refuse parameters that ask for other networks than the trained ones."""
         asked = copy.copy(self)
         asked.family_ = self._make_family()
-        kinds = asked._kinds(self.kinds_)[: len(self.nets_)]
+        kinds = asked._kinds()
+        if asked._is_auto():
+            kinds = _entered(kinds, self.kinds_)
+        kinds = kinds[: len(self.nets_)]
         old, new = ([kind.method for kind in each] for each in (self.kinds_, kinds))
         if old != new:
             refuse_change("method", old, new)
-        # What was settled by the number of rows of the first fit is part of the networks.
+        # What the number of rows of the first fit settled is part of the networks.
         kinds = [
             kind.updated(dropout=fitted.dropout) if kind.dropout == "auto" else kind
             for kind, fitted in zip(kinds, self.kinds_, strict=True)
@@ -613,6 +620,18 @@ class BaseProbMixup(BaseEstimator):
         X = to_columns(self, X, reset=False, allow_nd=self.net is not None)
         X = scale_columns(self.scaler_, X)
         return self._pool([natural_parameters(net, X) for net in self.nets_])
+
+
+def _entered(kinds, fitted):
+    """Find the kinds that went further than their trial; all where these are others."""
+    rest = iter(kinds)
+    found = [next((kind for kind in rest if _is_alike(kind, old)), None) for old in fitted]
+    return kinds if None in found else found
+
+
+def _is_alike(kind, fitted):
+    """Whether a fitted kind differs in nothing but what may change when training goes on."""
+    return kind.updated(**{name: getattr(fitted, name) for name in _OF_TRAINING}) == fitted
 
 
 def _check_groups(groups, n_needed, who):

@@ -90,7 +90,7 @@ _FITTED = {
     | {"classes_": _ARRAY, "calibration_": (Temperature, type(None)), "oof_predictive_": _ARRAY},
 }
 _OPTIONAL = {"feature_names_in_", "oof_scores_", "oof_predictive_"}
-# Written in a way of their own, or made anew from what is written.
+# Written in a way of their own, or made anew from what is written or from the rows of a fit.
 _REBUILT = {"_y_step", "scaler_", "nets_", "family_", "_metadata_request"}
 
 

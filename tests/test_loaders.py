@@ -57,8 +57,12 @@ def test_same_random_state_same_order():
     assert one != other
 
 
-def test_batches_are_mutable_lists():
-    assert type(next(iter(TensorLoader(Dataset(*table()), 5)))) is list
+def test_batches_are_mutable_lists_that_know_their_rows():
+    X, y = table()
+    for batch in TensorLoader(Dataset(X, y), 5, shuffle=True, random_state=0):
+        assert isinstance(batch, list)
+        for part, whole in zip(batch, (X, y), strict=True):
+            np.testing.assert_array_equal(part, whole[batch.rows])
 
 
 def test_x_may_be_a_dict_and_y_hold_weights():
