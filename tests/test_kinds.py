@@ -8,6 +8,7 @@ from skorch import NeuralNet
 from torch import nn
 
 from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor, get_family
+from sklearn_probmix.kernel import KernelNetwork
 from sklearn_probmix.kinds import CLASSIFICATION, REGRESSION, as_kinds
 from sklearn_probmix.modules import MLP
 
@@ -22,6 +23,8 @@ OTHER = {
     "response": "expected",
     "n_mixes": 2,
     "objective": "log-expected",
+    "network": "kernel",
+    "local": "constant",
     "hidden_layer_sizes": (5, 4),
     "activation": "silu",
     "n_knots": 9,
@@ -37,6 +40,7 @@ OTHER = {
     "weight_decay": 0.02,
     "batch_size": "full",
     "max_epochs": 12,
+    "n_steps": 70,
     "n_iter_no_change": None,
 }
 
@@ -123,10 +127,12 @@ WRONG = {
     "response": ("mixed", "a str among .*'pooled'.* or None"),
     "n_mixes": (0, r"an int in the range \[1, inf\)"),
     "objective": ("log", "a str among .*'log-expected'"),
+    "network": ("cnn", "a str among .*'kernel'"),
+    "local": ("cubic", "a str among .*'constant'"),
     "hidden_layer_sizes": (8, "an array-like"),
     "activation": ("swish", "a str among .*'silu'"),
     "n_knots": (1, r"an int in the range \[2, inf\) or None"),
-    "dropout": (1.0, r"a float in the range \[0.0, 1.0\)"),
+    "dropout": (1.0, r"a float in the range \[0.0, 1.0\) or a str among {'auto'}"),
     "mixing_layer": (-1, r"an int in the range \[0, inf\)"),
     "embedding_variance": ("both", "a str among .*'separate'"),
     "n_draws": (0, r"an int in the range \[1, inf\)"),
@@ -134,10 +140,11 @@ WRONG = {
     "variance_weighting": (1.5, r"a float in the range \[0.0, 1.0\]"),
     "monitor": ("loss", "a str among .*'crps'"),
     "lr": (0.0, r"a float in the range \(0.0, inf\)"),
-    "lr_schedule": ("step", "a str among .*'cosine'"),
+    "lr_schedule": ("step", "a str among .*'averaged'.*'cosine'|'cosine'.*'averaged'"),
     "weight_decay": (-1, r"a float in the range \[0.0, inf\)"),
     "batch_size": (None, r"an int in the range \[1, inf\) or a str among .*'full'"),
     "max_epochs": ("many", r"an int in the range \[1, inf\) or a str among .*'auto'"),
+    "n_steps": (0, r"an int in the range \[1, inf\)"),
     "n_iter_no_change": (0, r"an int in the range \[1, inf\) or None"),
 }
 
@@ -179,6 +186,11 @@ def test_widths_are_integers_of_at_least_one(sizes):
         ),
         (Kind(variance_weighting=0.5), "gamma", "need family='normal' .* found Gamma"),
         (Kind(monitor="crps"), "lognormal", "need family='normal' .* found LogNormal"),
+        (Kind("probmix", network="kernel"), "normal", "network='kernel' with method='probmix'"),
+        (Kind(network="kernel", monitor="crps"), "normal", "network='kernel' .* monitor='crps'"),
+        (Kind(network="kernel", variance_weighting=0.5), "normal", "variance_weighting=0.5 and"),
+        (Kind(network="kernel"), "gamma", "and Gamma.* a Normal or log-normal family"),
+        (Kind(network="kernel"), "homoscedastic-normal", "expected 'erm', 'nll', 0 and a Normal"),
     ],
 )
 def test_values_that_do_not_go_together(kind, family, message):
@@ -189,13 +201,23 @@ def test_values_that_do_not_go_together(kind, family, message):
 @pytest.mark.parametrize(
     "kind",
     [
-        *REGRESSION,
+        *[kind for kind in REGRESSION if kind.network == "mlp"],
         Kind(hidden_layer_sizes=(), mixing_layer=1),
-        Kind(**OTHER | {"objective": "expected-log"}),
+        Kind(**OTHER | {"objective": "expected-log", "network": "mlp"}),
     ],
 )
 @pytest.mark.parametrize("family", ["normal", "homoscedastic-normal"])
 def test_what_is_right_is_not_refused(kind, family):
+    kind.check(get_family(family))
+
+
+KERNELS = [kind for kind in REGRESSION if kind.network == "kernel"]
+
+
+@pytest.mark.parametrize("kind", [*KERNELS, Kind(network="kernel", hidden_layer_sizes=())])
+@pytest.mark.parametrize("family", ["normal", "lognormal"])
+def test_a_kernel_of_normals_is_not_refused(kind, family):
+    assert kind.fits(get_family(family))
     kind.check(get_family(family))
 
 
@@ -219,6 +241,14 @@ def test_an_estimator_checks_its_kinds(table):
         ({"batch_size": "full"}, 100_000, "full", 600),
         ({"max_epochs": 7}, 4000, 256, 7),
         ({"batch_size": 8, "max_epochs": 3}, 10, 8, 3),
+        ({"n_steps": 700}, 4000, 256, 100),
+        ({"n_steps": 10_000}, 4000, 256, 600),
+        ({"n_steps": 2000}, 641, 64, 181),
+        # Not so many that every row is seen a hundred times.
+        ({"network": "kernel"}, 3999, 64, 47),
+        ({"network": "kernel", "n_steps": 300}, 640, 64, 30),
+        ({"network": "kernel"}, 10**6, 256, 1),
+        ({"network": "kernel"}, 10, 64, 600),
     ],
 )
 def test_sizes_by_the_number_of_rows(parameters, n_rows, batch_size, max_epochs):
@@ -229,6 +259,21 @@ def test_sizes_by_the_number_of_rows(parameters, n_rows, batch_size, max_epochs)
     assert kind.get_params() == Kind("probmix", alpha=0.4, **parameters).get_params()
 
 
+@pytest.mark.parametrize(("n_rows", "settled"), [(3999, 0.1), (4000, 0.0)])
+def test_dropout_by_the_number_of_rows(n_rows, settled):
+    assert Kind(dropout="auto").sized(n_rows).dropout == settled
+    assert Kind(dropout=0.3).sized(n_rows).dropout == 0.3
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "max_epochs", "expected"),
+    [(3000, 600, 40), (3000, 100, 7), (2000, 100, 10), (1001, 1, 1), (1000, 600, 600), (5, 7, 7)],
+)
+def test_a_trial_is_some_hundred_steps_of_a_long_training(n_steps, max_epochs, expected):
+    kind = Kind(n_steps=n_steps, max_epochs=max_epochs, lr=0.01)
+    assert kind.trial() == kind.updated(max_epochs=expected)
+
+
 @pytest.mark.parametrize("family", ["normal", "homoscedastic-normal", "lognormal", "poisson"])
 @pytest.mark.parametrize("kind", REGRESSION)
 def test_kinds_are_suited_to_a_family(kind, family):
@@ -237,13 +282,16 @@ def test_kinds_are_suited_to_a_family(kind, family):
         assert suited == kind
     else:
         assert suited == kind.updated(variance_weighting=0.0, monitor="nll")
-    suited.check(get_family(family))
+    is_kernel = kind.network == "kernel"
+    assert suited.fits(get_family(family)) == (not is_kernel or family in ("normal", "lognormal"))
+    if suited.fits(get_family(family)):
+        suited.check(get_family(family))
 
 
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        ("auto", list(REGRESSION)),
+        (REGRESSION, list(REGRESSION)),
         ("probmix", [Kind("probmix")]),
         (Kind("mixup", lr=0.1), [Kind("mixup", lr=0.1)]),
         (["erm", Kind("probmix", beta=0.1)], [Kind("erm"), Kind("probmix", beta=0.1)]),
@@ -251,15 +299,15 @@ def test_kinds_are_suited_to_a_family(kind, family):
     ],
 )
 def test_kinds_that_a_method_names(method, expected):
-    assert as_kinds(method, REGRESSION, {}) == expected
-    lr = as_kinds(method, REGRESSION, {"lr": 0.2})
+    assert as_kinds(method, {}) == expected
+    lr = as_kinds(method, {"lr": 0.2})
     assert lr == [kind.updated(lr=0.2) for kind in expected]
 
 
 @pytest.mark.parametrize("parameters", [{"method": "probmix", "alpha": 0.4}, OTHER, {"lr": 0.1}])
 def test_a_dict_is_deprecated_by_a_kind_that_is_equal(parameters):
     with pytest.warns(FutureWarning, match="is deprecated; write") as record:
-        (kind,) = as_kinds([parameters], REGRESSION, {})
+        (kind,) = as_kinds([parameters], {})
     assert kind == Kind(**parameters)
     (warning,) = record
     written = str(warning.message).split("write ")[1].removesuffix(".")
@@ -269,7 +317,7 @@ def test_a_dict_is_deprecated_by_a_kind_that_is_equal(parameters):
 
 def test_a_dict_goes_before_what_all_kinds_take():
     with pytest.warns(FutureWarning, match="deprecated") as record:
-        kinds = as_kinds([{"method": "mixup", "lr": 0.1}, "erm"], (), {"lr": 0.2, "alpha": 0.3})
+        kinds = as_kinds([{"method": "mixup", "lr": 0.1}, "erm"], {"lr": 0.2, "alpha": 0.3})
     assert kinds == [Kind("mixup", lr=0.1, alpha=0.3), Kind("erm", lr=0.2, alpha=0.3)]
     assert eval(str(record[0].message).split("write ")[1].removesuffix(".")) == kinds[0]
 
@@ -288,12 +336,12 @@ def test_a_dict_trains_what_its_kind_trains(table):
 )
 def test_what_is_no_kind(item):
     with pytest.raises(ValueError, match="describes no kind of network; expected 'auto', one of"):
-        as_kinds([item], REGRESSION, {})
+        as_kinds([item], {})
 
 
 def test_no_kind_at_all():
     with pytest.raises(ValueError, match=r"method=\[\] names no kind of network"):
-        as_kinds([], REGRESSION, {})
+        as_kinds([], {})
 
 
 TINY = {"n_members": 1, "calibration": "off", "max_epochs": 1, "random_state": 0}
@@ -332,21 +380,20 @@ def test_fitted_kinds_are_complete_and_those_given_stay_as_they_are(table):
 )
 def test_what_is_said_holds_for_all_kinds_of_auto(table, name, value):
     est = ProbMixupRegressor(**(TINY | {name: value})).fit(*table)
-    assert est.kinds_ == [
-        kind.updated(**({"batch_size": 64, "max_epochs": 1} | {name: value})) for kind in REGRESSION
-    ]
+    said = {"max_epochs": 1, name: value}
+    assert est.kinds_ == [kind.updated(**said).sized(48) for kind in REGRESSION]
+    assert {getattr(kind, name) for kind in est.kinds_} == {value}
     X, y = table
     est = ProbMixupClassifier(**(TINY | {name: value})).fit(X, y > 0)
-    assert est.kinds_ == [
-        kind.updated(**({"batch_size": 64, "max_epochs": 1} | {name: value}))
-        for kind in CLASSIFICATION
-    ]
+    assert est.kinds_ == [kind.updated(**said).sized(48) for kind in CLASSIFICATION]
 
 
 def test_what_is_said_is_what_the_networks_are_made_of(table):
     est = ProbMixupRegressor(**TINY, activation="relu", hidden_layer_sizes=(5,)).fit(*table)
     for net in est.nets_:
-        activations = [m for m in net.module_.modules() if isinstance(m, nn.ReLU | nn.SiLU)]
+        # The heads of a kernel network are as they are.
+        layers = net.module_.embedding if isinstance(net.module_, KernelNetwork) else net.module_
+        activations = [m for m in layers.modules() if isinstance(m, nn.ReLU | nn.SiLU)]
         assert [type(m) for m in activations] == [nn.ReLU]
         assert net.module_.embedding[0].weight.shape[0] == 5
 
@@ -367,7 +414,12 @@ def test_auto_of_a_family_leaves_out_what_the_family_does_not_have(table):
     X, y = table
     est = ProbMixupRegressor(family="gamma", **TINY).fit(X, np.exp(y))
     suited = {"batch_size": 64, "max_epochs": 1, "variance_weighting": 0.0, "monitor": "nll"}
-    assert est.kinds_ == [kind.updated(**suited) for kind in REGRESSION]
+    networks = [kind for kind in REGRESSION if kind not in KERNELS]
+    assert est.kinds_ == [kind.updated(**suited) for kind in networks]
+    assert len(est.kinds_) == 4
+    est = ProbMixupRegressor(family="lognormal", **TINY).fit(X, np.exp(y))
+    kernels = [kind.updated(max_epochs=1).sized(48) for kind in KERNELS]
+    assert est.kinds_ == [*(kind.updated(**suited) for kind in networks), *kernels]
     chosen = ProbMixupRegressor(method=REGRESSION[1], family="gamma", **TINY)
     with pytest.raises(ValueError, match="variance_weighting > 0 and monitor='crps' need"):
         chosen.fit(X, np.exp(y))
