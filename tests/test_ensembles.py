@@ -27,7 +27,7 @@ from sklearn_probmix.metrics import crps, nll
 from sklearn_probmix.modules import MLP
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.table import DividedRows, Division, Table
-from sklearn_probmix.training import by_holders, natural_parameters
+from sklearn_probmix.training import held_out_parameters, natural_parameters
 
 
 def kind(method="m-probmix", **fields):
@@ -275,20 +275,25 @@ def test_a_held_out_row_does_not_touch_its_member(table):
     assert same == [True, False, False]
 
 
-def test_out_of_fold_rows_come_from_the_member_that_held_them_out(table):
+@pytest.mark.parametrize(("own", "n_components"), [(kind(), 4), (kind("erm", network="kernel"), 33)])
+def test_out_of_fold_rows_come_from_the_member_that_held_them_out(table, own, n_components):
     X, y = table
-    est = regressor(method=kind(), n_members=3, validation="cv", max_epochs=3)
+    est = regressor(method=own, n_members=3, validation="cv", max_epochs=3)
     est.fit(X, y)
     folds = [np.flatnonzero(fold) for fold in fold_of_rows(est, X, y)]
-    everything = natural_parameters(est.net_, scale_columns(est.scaler_, X))
-    holders = Division.folds(folds, 3).holders(len(y))
-    held_out = by_holders(everything, holders, 3)
+    x = scale_columns(est.scaler_, X)
+    everything = natural_parameters(est.net_, x)
+    table = Table(x, torch.zeros(len(y), 1))
+    held_out = held_out_parameters(est.net_, table, Division.folds(folds, 3))
+    assert everything.eta.shape[1] == 3 * n_components
     for member, fold in enumerate(folds):
-        own = slice(4 * member, 4 * member + 4)
+        own = slice(n_components * member, n_components * (member + 1))
         torch.testing.assert_close(held_out.eta[fold], everything.eta[fold, own])
+        weights = everything.log_weights[fold, own].log_softmax(-1)
+        torch.testing.assert_close(held_out.log_weights[fold], weights)
         parameters = est.family_.scipy_parameters(everything.eta[fold, own], *est._y_scaling())
         oof = {name: value[..., 0].numpy() for name, value in parameters.items()}
-        dist = PredictiveDistribution("norm", oof)
+        dist = PredictiveDistribution("norm", oof, weights=weights.double().exp().numpy())
         np.testing.assert_allclose(est.oof_predictive_[fold].mean(), dist.mean(), rtol=1e-6)
 
 
@@ -469,7 +474,7 @@ def test_what_the_estimator_says_holds_for_every_kind(table):
 def test_what_the_user_says_goes_before_what_auto_would_choose(table):
     X, y = table
     est = ProbMixupRegressor(hidden_layer_sizes=(4,), max_epochs=1, random_state=0).fit(X, y)
-    assert [kind.hidden_layer_sizes for kind in est.kinds_] == 3 * [(4,)]
+    assert [kind.hidden_layer_sizes for kind in est.kinds_] == 6 * [(4,)]
     assert est.kinds_[0].activation == "silu"
     weights = [value for name, value in est.net_.module_.named_parameters() if "head" in name]
     assert weights[0].shape[-1] == 4

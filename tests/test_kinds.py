@@ -389,12 +389,13 @@ def test_what_is_said_holds_for_all_kinds_of_auto(table, name, value):
 
 
 def test_what_is_said_is_what_the_networks_are_made_of(table):
-    est = ProbMixupRegressor(**TINY, activation="relu", hidden_layer_sizes=(5,)).fit(*table)
+    est = ProbMixupRegressor(**TINY, activation="relu", hidden_layer_sizes=(5, 4)).fit(*table)
     for net in est.nets_:
-        # The heads of a kernel network are as they are.
-        layers = net.module_.embedding if isinstance(net.module_, KernelNetwork) else net.module_
+        # The last layer of a kernel network is linear, and its heads are as they are.
+        is_kernel = isinstance(net.module_, KernelNetwork)
+        layers = net.module_.embedding if is_kernel else net.module_
         activations = [m for m in layers.modules() if isinstance(m, nn.ReLU | nn.SiLU)]
-        assert [type(m) for m in activations] == [nn.ReLU]
+        assert [type(m) for m in activations] == (1 if is_kernel else 2) * [nn.ReLU]
         assert net.module_.embedding[0].weight.shape[0] == 5
 
 
