@@ -113,7 +113,7 @@ class Spread(_Calibration):
     >>> from sklearn_probmix.calibration import Spread
     >>> y = np.random.default_rng(0).normal(scale=2.0, size=(4000, 1))
     >>> one = np.ones((4000, 1))
-    >>> spread = Spread.fit(y, 0 * one[:, None], one[:, None], one, one[:, 0])
+    >>> spread = Spread.fit(y, 0 * one[:, None], one[:, None], one, one[:, 0], 0 * one)
     >>> bool(3.8 < spread.apply(1.0) < 4.2)
     True
     """

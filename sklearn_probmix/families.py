@@ -290,10 +290,10 @@ class Normal(Family):
         variance = -0.5 / eta[..., 1]
         return eta[..., 0] * variance, variance
 
-    def calibrated(self, eta: Tensor, spread: Spread) -> Tensor:
-        """Natural parameters of the same mean and the variance that the spread gives."""
+    def calibrated(self, eta: Tensor, spread: Spread, rounding: Units = 0.0) -> Tensor:
+        """Natural parameters of the same mean and the variance that the spread and rounding give."""
         mean, variance = self.moments(eta.double())
-        precision = 1 / spread.apply(variance)
+        precision = 1 / (spread.apply(variance) + rounding)
         return stack_parameters(mean * precision, -0.5 * precision)
 
     def to_normal(self, y: Tensor) -> Tensor:

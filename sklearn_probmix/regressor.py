@@ -385,7 +385,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     def _log_scores(self, mixture, y):
         eta = mixture.eta
         if self._rounding().any():
-            eta = self.family_.calibrated(eta, Spread(1.0, self._rounding()))
+            eta = self.family_.calibrated(eta, Spread(), torch.from_numpy(self._rounding()))
         return super()._log_scores(Mixture(eta, mixture.log_weights), y)
 
     def _rounding(self):
