@@ -75,6 +75,7 @@ class KernelNetwork(Noisy):
     context : Tensor of shape ([members,] n_context, n_features)
         Training rows, filled in by `remember`.
     responses : Tensor of shape ([members,] n_context, n_outputs)
+        What is Normal: logarithms, where the family is log-normal.
     shares : Tensor of shape ([members,] n_context, 1)
         Logarithms of the rows' weights.
     keys : Tensor of shape ([members,] n_context, dimension)
@@ -183,7 +184,7 @@ class KernelNetwork(Noisy):
         """
         self.allocate(X.shape[-2])
         self.context.copy_(X)
-        self.responses.copy_(y)
+        self.responses.copy_(self.family.to_normal(y))
         if weight is not None:
             self.shares.copy_(weight.log().unsqueeze(-1))
         self.places = places
