@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from sklearn_probmix import Kind, ProbMixupRegressor
 from sklearn_probmix.ensemble import template_of
@@ -36,3 +36,10 @@ def test_lognormal_responses_are_remembered_as_logarithms():
     assert_allclose(network(est).responses, network(plain).responses, rtol=1e-6)
     u = np.linspace(0.01, 0.99, 5)
     assert_allclose(np.log(est.predict_proba(X).ppf(u)), plain.predict_proba(X).ppf(u), rtol=1e-3)
+
+
+def test_a_first_call_of_partial_fit_gives_every_member_its_context():
+    est = regressor(n_members=2).partial_fit(X, Y)
+    assert network(est).context.shape == (2, 60, 3)
+    later = regressor(n_members=2).partial_fit(X, Y).partial_fit(X[:20] + 1, Y[:20])
+    assert_array_equal(network(later).context, network(est).context)
