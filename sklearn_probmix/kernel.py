@@ -39,8 +39,8 @@ _SHARE_OF_FLOOR = 0.04
 _LOG_SPREAD, _LOG_GROWTH = (-9.0, 4.0), -3.0
 # Keeps the root of a distance differentiable, and the logarithm of a weight finite.
 _TINY, _LEAST_WEIGHT = 1e-8, 1e-7
-# Logit of a row that is left out.
-_LEFT_OUT = -1e9
+# Logit of a row that is left out or has no weight.
+_LEFT_OUT = -1e30
 
 
 class KernelNetwork(Noisy):
@@ -179,6 +179,7 @@ class KernelNetwork(Noisy):
         X : Tensor of shape ([members,] n_context, n_features)
         y : Tensor of shape ([members,] n_context, n_outputs)
         weight : Tensor of shape ([members,] n_context) or None, default=None
+            Rows of weight 0 have no say.
         places : Tensor of shape ([members,] n_context) or None, default=None
             Their index in the table, by which a row of a batch is known.
         """
@@ -186,7 +187,7 @@ class KernelNetwork(Noisy):
         self.context.copy_(X)
         self.responses.copy_(self.family.to_normal(y))
         if weight is not None:
-            self.shares.copy_(weight.log().unsqueeze(-1))
+            self.shares.copy_(weight.log().clamp(min=_LEFT_OUT).unsqueeze(-1))
         self.places = places
 
     def train(self, mode: bool = True) -> Self:
@@ -263,7 +264,9 @@ class KernelNetwork(Noisy):
         if left_out is not None:
             logits = logits.masked_fill(left_out, _LEFT_OUT)
         heavy, index = logits.topk(min(_N_HEAVIEST, keys.shape[1]), dim=-1)
-        heavy = heavy - logits.logsumexp(-1, keepdim=True)
+        # Where all rows are left out the background is alone.
+        total = logits.logsumexp(-1, keepdim=True).clamp(min=_LEFT_OUT / 2)
+        heavy = heavy - total
         rest = (1 - heavy.exp().sum(-1, keepdim=True)).clamp(min=_LEAST_WEIGHT).log()
         # From here on (members, rows, components, n_outputs).
         members = torch.arange(len(keys), device=keys.device).reshape(-1, 1, 1)

@@ -447,18 +447,24 @@ def _give_own_knots(ensemble, table, division):
 
 def _give_context(module, table, rows, seed):
     """Let a kernel network, or each of stacked ones, look at its training rows."""
-    # A member may have a row less than others; no more than these are kept.
-    least = int((rows >= 0).sum(0).min())
-    rows, most = rows[:least], KernelNetwork.most_rows
-    if least > most:
-        taken = np.random.default_rng(seed).choice(least, most, replace=False)
+    most = KernelNetwork.most_rows
+    first, n_rows = rows[:1], len(rows)
+    if n_rows > most:
+        taken = np.random.default_rng(seed).choice(n_rows, most, replace=False)
         rows = rows[torch.from_numpy(np.sort(taken))]
+    weight = table.row_weight()[rows]
+    if rows.ndim == 2:
+        # Some members have fewer rows than others; what fills them up has no weight.
+        weight = weight * (rows >= 0)
+        rows = torch.where(rows >= 0, rows, first)
     if module.context.ndim == 3:
         n_members = len(module.context)
-        rows = (rows if rows.ndim == 2 else rows.unsqueeze(1)).expand(-1, n_members).T
-    device = module.context.device
-    weight = None if table.weight is None else table.weight[rows].to(device)
-    module.remember(table.X[rows].to(device), table.y[rows].to(device), weight, rows.to(device))
+        rows, weight = (
+            (part if part.ndim == 2 else part.unsqueeze(1)).expand(-1, n_members).T
+            for part in (rows, weight)
+        )
+    tensors = table.X[rows], table.y[rows], weight, rows
+    module.remember(*(tensor.to(module.context.device) for tensor in tensors))
 
 
 def fit_context(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sklearn_probmix import Kind, ProbMixupRegressor
@@ -43,3 +44,46 @@ def test_a_first_call_of_partial_fit_gives_every_member_its_context():
     assert network(est).context.shape == (2, 60, 3)
     later = regressor(n_members=2).partial_fit(X, Y).partial_fit(X[:20] + 1, Y[:20])
     assert_array_equal(network(later).context, network(est).context)
+
+
+def real_rows(est, member):
+    """Return the rows of the context of a member that have weight."""
+    net = network(est)
+    return net.context[member].numpy()[net.shares[member, :, 0].numpy() > -1e29]
+
+
+def held_out(est, X):
+    """Return which rows are not in the context of which member, (rows, members)."""
+    seen = est.scaler_.transform(X).astype(np.float32)
+    contexts = [real_rows(est, member) for member in range(est.n_members)]
+    return np.stack([~(seen[:, None] == c).all(-1).any(1) for c in contexts], axis=1)
+
+
+@pytest.mark.parametrize("n_rows", [60, 59, 58])
+def test_the_context_of_a_member_is_all_but_its_held_out_rows(n_rows):
+    est = regressor(n_members=3, max_epochs=1).fit(X[:n_rows], Y[:n_rows])
+    out = held_out(est, X[:n_rows])
+    assert (out.sum(axis=1) == 1).all()
+    assert set(out.sum(axis=0)) <= {n_rows // 3, -(-n_rows // 3)}
+
+
+def test_groups_of_unequal_size_take_no_rows_from_contexts():
+    groups = np.where(np.arange(60) < 45, 0, np.arange(60) % 3 + 1)
+    est = regressor(n_members=3, max_epochs=2).fit(X, Y, groups=groups)
+    out = held_out(est, X)
+    assert (out.sum(axis=1) == 1).all()
+    assert sorted(out.sum(axis=0)) == [5, 10, 45]
+    assert np.isfinite(est.oof_scores_["nll"])
+
+
+def test_a_row_alone_in_its_context_does_not_see_itself():
+    """With its own copy alone the loss would fall without end."""
+    split = [([0], [1, 2, 3])]
+    est = regressor(n_members=1, max_epochs=1, validation=split, batch_size="full")
+    with pytest.warns(UserWarning, match="rows are not used"):
+        est.fit(X[:5], Y[:5])
+    assert network(est).context.shape == (1, 3)
+    net = network(est).train()
+    net.own, net.places = torch.tensor([0]), torch.tensor([0])
+    weights = net(net.context).log_weights.detach().exp()
+    assert_array_equal(weights, [[0, 1]])
