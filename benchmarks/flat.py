@@ -82,5 +82,12 @@ def defaults(est: BaseEstimator) -> dict[str, Any]:
         for kind in est._auto_kinds
     ]
     held_out = {"validation_fraction": 0.2, "early_stopping": True}
-    trial = {"n_steps": 200, "short": 1000, "least_share": 0.05, "prior": 1.0, "rounding": True}
+    trial = {
+        "n_steps": 200,
+        "short": 600,
+        "kernel": "whole",
+        "least_share": 0.05,
+        "prior": 1.0,
+        "rounding": True,
+    }
     return flat | held_out | {"auto": auto, "auto_sizes": AUTO_SIZES, "trial": trial}

@@ -1,4 +1,4 @@
-"""Networks that look at neighbours: mixtures of Normals around the training rows."""
+"""Networks that look at neighbours: mixtures around the training rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Self
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, one_hot
 
-from sklearn_probmix.families import Family, Normal, get_family, stack_parameters
+from sklearn_probmix.families import Categorical, Family, Normal, get_family, stack_parameters
 from sklearn_probmix.modules import (
     ACTIVATIONS,
     Dropout,
@@ -39,12 +40,13 @@ _SHARE_OF_FLOOR = 0.04
 _LOG_SPREAD, _LOG_GROWTH = (-9.0, 4.0), -3.0
 # Keeps the root of a distance differentiable, and the logarithm of a weight finite.
 _TINY, _LEAST_WEIGHT = 1e-8, 1e-7
-# Logit of a row that is left out or has no weight.
-_LEFT_OUT = -1e30
+# Logit of a row that is left out or has no weight, and that of the background of classes at the
+# start.
+_LEFT_OUT, _LOGIT_OF_BACKGROUND = -1e30, -2.0
 
 
 class KernelNetwork(Noisy):
-    """Mixture of Normals around the training rows that are near in a learned embedding.
+    """Mixture around the training rows that are near in a learned embedding.
 
     With phi the embedding and d its Euclidean distance, the density is
     ``p(y | x) = sum_i w_i(x) N(y; m_i(x), v_i(x))`` over rows i of the context, where
@@ -54,6 +56,9 @@ class KernelNetwork(Noisy):
     moves, ``v_i(x) = s(phi(x)) + c(phi(x)) d(x, x_i)^2``. The heaviest rows are components of their
     own; in place of all others stands, with their weight, one Normal that is a function of phi(x).
 
+    Of classes ``p(y = c | x) = (1 - b(phi(x))) sum_i w_i(x) 1{y_i = c} + b(phi(x)) q_c(phi(x))``:
+    the weights of the rows of a class, smoothed by a network's own probabilities.
+
     In training a row of the context is left out of its own density: see `own`.
 
     Parameters
@@ -61,7 +66,7 @@ class KernelNetwork(Noisy):
     n_features : int
     n_outputs : int, default=1
     family : str or Family, default="normal"
-        A Normal family.
+        A Normal family, or the categorical one.
     hidden_layer_sizes : sequence of int, default=(128, 64)
         The last is the dimension of the embedding; () takes the columns as they are.
     activation : {"relu", "silu", "gelu", "elu", "tanh"}, default="silu"
@@ -122,8 +127,10 @@ class KernelNetwork(Noisy):
     ):
         super().__init__()
         self.family = get_family(family)
-        if not isinstance(self.family, Normal):
-            raise ValueError(f"family={self.family!r}: a KernelNetwork has Normal components only.")
+        if not isinstance(self.family, Normal | Categorical):
+            raise ValueError(
+                f"family={self.family!r}: a KernelNetwork has Normal components, or classes."
+            )
         self.n_outputs = n_outputs
         sizes = [n_features, *hidden_layer_sizes]
         self.encoder: PiecewiseLinear | None = None
@@ -143,14 +150,18 @@ class KernelNetwork(Noisy):
             return nn.Sequential(first, nn.SiLU(), Linear(_HEAD, n_units, generator))
 
         self.slope: nn.Sequential | None = None
-        if local == "linear":
-            self.slope = head(n_outputs * width)
-            for parameter in self.slope[-1].parameters():
-                nn.init.zeros_(parameter)
-        # In place of the rows that are not among the heaviest.
-        self.background = head(2 * n_outputs)
-        # Of the spread around a row, and of how that of a line grows with the distance.
-        self.spread = head(n_outputs if self.slope is None else 2 * n_outputs)
+        self.spread: nn.Sequential | None = None
+        if isinstance(self.family, Categorical):
+            self.background = head(self.family.n_classes + 1)
+        else:
+            if local == "linear":
+                self.slope = head(n_outputs * width)
+                for parameter in self.slope[-1].parameters():
+                    nn.init.zeros_(parameter)
+            # In place of the rows that are not among the heaviest.
+            self.background = head(2 * n_outputs)
+            # Of the spread around a row, and of how that of a line grows with the distance.
+            self.spread = head(n_outputs if self.slope is None else 2 * n_outputs)
         self.log_scale = nn.Parameter(torch.zeros(1, dtype=torch.float32))
         columns = n_features, n_outputs, 1, width
         for name, n_columns in zip(self.of_context, columns, strict=True):
@@ -205,9 +216,9 @@ class KernelNetwork(Noisy):
         z = self.embedding(self._encoded(X))
         if stacked:
             z = z.expand(-1, len(self.context), -1)
-        heads = [z, self.background(z), self.spread(z)]
-        if self.slope is not None:
-            heads.append(self.slope(z))
+        heads = [z, self.background(z)]
+        heads += [head(z) for head in (self.spread, self.slope) if head is not None]
+        combine = self._classes if self.spread is None else self._mixture
         heads = [(head if stacked else head.unsqueeze(1)).transpose(0, 1) for head in heads]
         context = [self.keys, self.responses, self.shares]
         places = self.places if self.training and self.own is not None else None
@@ -221,11 +232,11 @@ class KernelNetwork(Noisy):
             context[0] = self._embedded(context[0])
         context = [tensor if stacked else tensor.unsqueeze(0) for tensor in context]
         if self.training:
-            parts = self._mixture(*context, self._left_out(places), *heads)
+            parts = combine(*context, self._left_out(places), *heads)
         else:
             # A look at the whole context takes memory, so few rows look at once.
             chunks = zip(*(head.split(_QUERIES, dim=1) for head in heads), strict=True)
-            looks = [self._mixture(*context, None, *chunk) for chunk in chunks]
+            looks = [combine(*context, None, *chunk) for chunk in chunks]
             parts = [torch.cat(part, dim=1) for part in zip(*looks, strict=True)]
         eta, log_weights = (part.transpose(0, 1) for part in parts)
         return Mixture(eta, log_weights) if stacked else Mixture(eta[:, 0], log_weights[:, 0])
@@ -255,7 +266,7 @@ class KernelNetwork(Noisy):
         own = self.own.T if self.own.ndim == 2 else self.own.unsqueeze(0)
         return own.unsqueeze(2) == places.reshape(-1, 1, places.shape[-1])
 
-    def _mixture(self, keys, y, shares, left_out, z, background, spread, slope=None):
+    def _logits(self, keys, shares, left_out, z):
         """Weigh the context, all with a leading axis of members; rows come second."""
         squared = z.square().sum(-1, keepdim=True) + keys.square().sum(-1).unsqueeze(1)
         squared = torch.baddbmm(squared, z, keys.transpose(1, 2), alpha=-2).clamp(min=_TINY)
@@ -263,6 +274,20 @@ class KernelNetwork(Noisy):
         logits = logits + shares.transpose(1, 2)
         if left_out is not None:
             logits = logits.masked_fill(left_out, _LEFT_OUT)
+        return logits, squared
+
+    def _classes(self, keys, y, shares, left_out, z, background):
+        """Logarithms of the probabilities of classes, one component for each member."""
+        weights = self._logits(keys, shares, left_out, z)[0].softmax(-1)
+        near = weights @ one_hot(y.squeeze(-1).long(), self.family.n_classes).to(weights)
+        raw, gate = background[..., :-1], background[..., -1:] + _LOGIT_OF_BACKGROUND
+        near = near.clamp(min=_LEAST_WEIGHT).log() + logsigmoid(-gate)
+        eta = torch.logaddexp(near, raw.log_softmax(-1) + logsigmoid(gate))
+        return eta.unsqueeze(2).unsqueeze(3), torch.zeros_like(gate)
+
+    def _mixture(self, keys, y, shares, left_out, z, background, spread, slope=None):
+        """Natural parameters and logarithms of weights of the heaviest rows and the others."""
+        logits, squared = self._logits(keys, shares, left_out, z)
         heavy, index = logits.topk(min(_N_HEAVIEST, keys.shape[1]), dim=-1)
         # Where all rows are left out the background is alone.
         total = logits.logsumexp(-1, keepdim=True).clamp(min=_LEFT_OUT / 2)

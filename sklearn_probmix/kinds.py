@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
-from sklearn_probmix.families import Family, Normal
+from sklearn_probmix.families import Categorical, Family, Normal
 from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.warn import warn
 
@@ -42,7 +42,7 @@ METHODS = {
 # ones a wide batch costs little.
 _MANY_ROWS = 4000
 _BATCH_SIZE, _BATCH_SIZE_OF_MANY_ROWS = 64, 256
-_STEPS_OF_A_TRIAL, _STEPS_OF_A_SHORT_ONE = 200, 1000
+_STEPS_OF_A_TRIAL, _STEPS_OF_A_SHORT_ONE = 200, 600
 _DROPOUT = 0.1
 _LEAST_AND_MOST_EPOCHS = 100, 600
 
@@ -84,7 +84,8 @@ class Kind(BaseEstimator):
         "kernel" looks at the training rows that are near in a learned embedding, and predicts a
         mixture of Normals around their responses: for tables whose rows have relatives, as rows of
         one person or place are, and where a response is known nearly without noise. It keeps
-        training rows, in model files too, needs a Normal or log-normal family, and mixes nothing.
+        training rows, in model files too, needs a Normal, log-normal or categorical family, and
+        mixes nothing.
     local : {"constant", "linear"}, default="linear"
         Of a kernel network: take the responses of neighbours as they are, which keeps to the values
         that there are; or along a line, for smooth responses.
@@ -125,7 +126,8 @@ class Kind(BaseEstimator):
         "auto" makes about `n_steps` steps, but no more than 600 epochs and, unless the network is
         a kernel's, no fewer than 100.
     n_steps : int, default=3000
-        Steps of the optimiser that `max_epochs="auto"` makes.
+        Steps of the optimiser that `max_epochs="auto"` makes; of a kernel network half of them from
+        4,000 rows, where a step costs more and sees more.
     n_iter_no_change : int or None, default=50
         Stop after so many epochs in which no member has a better validation score; None never
         stops early. The best epochs are kept in either case.
@@ -275,7 +277,7 @@ class Kind(BaseEstimator):
             raise ValueError(
                 f"network='kernel' with method={self.method!r}, monitor={self.monitor!r}, "
                 f"variance_weighting={self.variance_weighting!r} and {family!r}; expected 'erm', "
-                "'nll', 0 and a Normal or log-normal family."
+                "'nll', 0 and a Normal, log-normal or categorical family."
             )
         if not family.is_normal and (self.variance_weighting or self.monitor == "crps"):
             raise ValueError(
@@ -293,7 +295,7 @@ class Kind(BaseEstimator):
         if self.network == "mlp":
             return True
         plain = self.method == "erm" and self.monitor == "nll" and not self.variance_weighting
-        return plain and isinstance(family, Normal) and not family.n_shared
+        return plain and isinstance(family, Normal | Categorical) and not family.n_shared
 
     def suited(self, family: Family) -> Self:
         """Leave out what this family does not have, of a kind that was not chosen for it.
@@ -322,14 +324,19 @@ class Kind(BaseEstimator):
         if max_epochs == "auto":
             n_steps = 1 if isinstance(batch_size, str) else math.ceil(n_rows / batch_size)
             least, most = _LEAST_AND_MOST_EPOCHS
-            # Every step of a kernel network is dear on a large table, and sees much of it.
-            least = 1 if self.network == "kernel" else least
-            max_epochs = int(np.clip(self.n_steps / n_steps, least, most))
+            wanted = self.n_steps
+            if self.network == "kernel":
+                # Each of its steps is dear on a large table, and sees much of it.
+                least, wanted = 1, wanted / (2 if n_rows >= _MANY_ROWS else 1)
+            max_epochs = int(np.clip(wanted / n_steps, least, most))
         return self.updated(batch_size=batch_size, max_epochs=max_epochs, dropout=dropout)
 
     def trial(self) -> Self:
-        """Shorten the training of a sized kind to some hundred steps; a short one stays whole."""
-        if self.n_steps <= _STEPS_OF_A_SHORT_ONE:
+        """Shorten the training of a sized kind to some hundred steps.
+
+        A short one stays whole, and a kernel network's, whose first steps say little of it.
+        """
+        if self.n_steps <= _STEPS_OF_A_SHORT_ONE or self.network == "kernel":
             return self
         share = _STEPS_OF_A_TRIAL / self.n_steps
         return self.updated(max_epochs=math.ceil(self.max_epochs * share))
@@ -354,14 +361,13 @@ class Kind(BaseEstimator):
 #: means of these two being learnt further; a linear one; and two that look at neighbours, for
 #: smooth responses and for repeated values.
 REGRESSION = (
-    Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64), n_steps=2000),
+    Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64)),
     Kind(
         "probmix",
         n_knots=9,
         hidden_layer_sizes=(256, 256),
         variance_weighting=0.5,
         monitor="crps",
-        n_steps=2000,
     ),
     Kind(
         "erm",
@@ -370,7 +376,6 @@ REGRESSION = (
         hidden_layer_sizes=(128, 128, 64),
         variance_weighting=0.5,
         monitor="crps",
-        n_steps=2000,
     ),
     Kind("erm", hidden_layer_sizes=(), lr=0.01, n_steps=600),
     Kind(
@@ -383,7 +388,7 @@ REGRESSION = (
         lr=0.005,
         lr_schedule="averaged",
         batch_size=64,
-        n_steps=1000,
+        n_steps=2000,
         n_iter_no_change=20,
     ),
     Kind(
@@ -403,6 +408,18 @@ CLASSIFICATION = (
     Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64)),
     Kind("probmix", hidden_layer_sizes=(256, 256)),
     Kind("erm", hidden_layer_sizes=(), lr=0.01, n_steps=600),
+    Kind(
+        "erm",
+        network="kernel",
+        local="constant",
+        activation="silu",
+        hidden_layer_sizes=(128, 32),
+        dropout=0.1,
+        lr_schedule="averaged",
+        batch_size=64,
+        n_steps=400,
+        n_iter_no_change=20,
+    ),
 )
 
 
