@@ -291,7 +291,7 @@ class Normal(Family):
         return eta[..., 0] * variance, variance
 
     def calibrated(self, eta: Tensor, spread: Spread, rounding: Units = 0.0) -> Tensor:
-        """Natural parameters of the same mean and the variance that the spread and rounding give."""
+        """Natural parameters of this mean, and of the variance of the spread and of rounding."""
         mean, variance = self.moments(eta.double())
         precision = 1 / (spread.apply(variance) + rounding)
         return stack_parameters(mean * precision, -0.5 * precision)

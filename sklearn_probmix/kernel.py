@@ -196,7 +196,7 @@ class KernelNetwork(Noisy):
         """
         self.allocate(X.shape[-2])
         self.context.copy_(X)
-        self.responses.copy_(self.family.to_normal(y))
+        self.responses.copy_(self.family.to_normal(y) if isinstance(self.family, Normal) else y)
         if weight is not None:
             self.shares.copy_(weight.log().clamp(min=_LEFT_OUT).unsqueeze(-1))
         self.places = places
