@@ -42,15 +42,19 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
     Parameters
     ----------
     method : str, Kind or list of these, default="auto"
-        Which kinds of network are trained. "auto" trains two and weighs them, so that you need not
-        know which suits the table: an ERM network of smooth units, and a wide ProbMix network. With
-        `net=` it is ``["erm", "probmix"]``. Name one method for a quick fit or to compare methods:
-        "erm" mixes nothing (empirical risk minimisation), "mixup" mixes inputs, "manifold-mixup"
-        activations of the embedding, "probmix" the predicted probabilities, "m-probmix" densities
-        of a random embedding. A Kind says more than a name. A list trains several kinds, one after
-        another, and takes the time of all; "probmix" takes 1.3 times as long as "erm", "m-probmix"
-        twice as long. Eq. 7 (mixup), 30 (manifold mixup), 16 (ProbMix) and 22 (M-ProbMix) of the
-        paper.
+        Which kinds of network are trained. "auto" tries several for some hundred steps, trains
+        those that add something to the mixture, and weighs them, so that you need not know which
+        suits the table: an ERM network of smooth units, a wide ProbMix network, a linear one, and a
+        kernel network, which looks at training rows that are near. It keeps training rows, in model
+        files too: "parametric" is "auto" without it. Where `max_epochs` or `net` is given,
+        `weighting` is "uniform" or no rows are held out, all are trained without a trial; with
+        `net=` they are ``["erm", "probmix"]``. Name one method for a quick fit or to compare
+        methods: "erm" mixes nothing (empirical risk minimisation), "mixup" mixes inputs,
+        "manifold-mixup" activations of the embedding, "probmix" the predicted probabilities,
+        "m-probmix" densities of a random embedding. A Kind says more than a name. A list trains
+        several kinds, one after another, and takes the time of all; "probmix" takes 1.3 times as
+        long as "erm", "m-probmix" twice as long. Eq. 7 (mixup), 30 (manifold mixup), 16 (ProbMix)
+        and 22 (M-ProbMix) of the paper.
     alpha : float or None, default=None
         Strength of mixing, at least 0, of the kinds that mix; .2 in every kind behind "auto". Raise
         it towards 1 for labels that are often wrong, lower it where mixing hurts; 0 mixes nothing,
@@ -74,8 +78,8 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         comparison of methods, 10 for a steadier mixture. Eight take about twice the time of one.
     weighting : {"stacked", "uniform"}, default="stacked"
         Weights of the kinds in the mixture: chosen by the log score of rows that the networks did
-        not train on, shrunk by a tenth towards uniform weights; or uniform, as they are where no
-        rows were held out. Choose "uniform" where held-out rows are too few to tell kinds apart.
+        not train on, with one row in advance for each kind; or uniform, as they are where no rows
+        were held out. Choose "uniform" where held-out rows are too few to tell kinds apart.
         Members share the weight of their kind evenly. Costs a moment.
     calibration : {"auto", "on", "off"}, default="auto"
         Raise probabilities to the power 1 / T and normalise them, with the temperature T fitted on

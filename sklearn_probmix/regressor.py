@@ -42,10 +42,14 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     Parameters
     ----------
     method : str, Kind or list of these, default="auto"
-        Which kinds of network are trained. "auto" trains three and weighs them, so that you need
-        not know which suits the table: an ERM network of smooth units, best where the noise is
-        small; a wide ProbMix network with a few knots, for noisier tables; and an ERM network of
-        smooth units with many knots, for rough ones. With `net=` it is ``["erm", "probmix"]``. Name
+        Which kinds of network are trained. "auto" tries several for some hundred steps, trains
+        those that add something to the mixture, and weighs them, so that you need not know which
+        suits the table: an ERM network of smooth units, best where the noise is small; a wide
+        ProbMix network with a few knots, for noisier tables; an ERM network of smooth units with
+        many knots, for rough ones; a linear one; and two kernel networks, which look at training
+        rows that are near. These keep training rows, in model files too: "parametric" is "auto"
+        without them. Where `max_epochs` or `net` is given, `weighting` is "uniform" or no rows are
+        held out, all are trained without a trial; with `net=` they are ``["erm", "probmix"]``. Name
         one method for a quick fit or to compare methods: "erm" mixes nothing (empirical risk
         minimisation), "mixup" mixes inputs, "manifold-mixup" activations of the embedding,
         "probmix" the conditional densities, "m-probmix" densities of a random embedding. A Kind
@@ -79,8 +83,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         comparison of methods, 10 for a steadier mixture. Eight take about twice the time of one.
     weighting : {"stacked", "uniform"}, default="stacked"
         Weights of the kinds in the mixture: chosen by the log score of rows that the networks did
-        not train on, shrunk by a tenth towards uniform weights; or uniform, as they are where no
-        rows were held out. Choose "uniform" where held-out rows are too few to tell kinds apart.
+        not train on, with one row in advance for each kind; or uniform, as they are where no rows
+        were held out. Choose "uniform" where held-out rows are too few to tell kinds apart.
         Members share the weight of their kind evenly. Costs a moment.
     calibration : {"auto", "on", "off"}, default="auto"
         Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that the

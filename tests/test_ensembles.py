@@ -275,7 +275,9 @@ def test_a_held_out_row_does_not_touch_its_member(table):
     assert same == [True, False, False]
 
 
-@pytest.mark.parametrize(("own", "n_components"), [(kind(), 4), (kind("erm", network="kernel"), 33)])
+@pytest.mark.parametrize(
+    ("own", "n_components"), [(kind(), 4), (kind("erm", network="kernel"), 33)]
+)
 def test_out_of_fold_rows_come_from_the_member_that_held_them_out(table, own, n_components):
     X, y = table
     est = regressor(method=own, n_members=3, validation="cv", max_epochs=3)
