@@ -7,10 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
-from scipy.special import logsumexp
 from sklearn.metrics import brier_score_loss, log_loss
-from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits
 
 from benchmarks.data import load_uci_split
@@ -18,7 +15,6 @@ from benchmarks.paper.settings import LARGE_SETS, N_SPLITS
 from benchmarks.peers.contenders import CLASSIFICATION, PEERS, REGRESSION, QuantileForecast
 from benchmarks.peers.tables import ASIDE, TABLES
 from benchmarks.scores import LEVEL, regression_scores
-from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.metrics import expected_calibration_error, interval_width
 
 __all__ = [
@@ -111,7 +107,7 @@ def fit_regression(root, settings):
         **{f"{name}_new": new[name] for name in ("nll", "crps", "crps_normal") if name in new},
         **seconds,
         **_own_scores(est),
-        **_own_weights(est, y),
+        **_own_weights(est),
     }
 
 
@@ -136,6 +132,7 @@ def fit_classification(settings):
         "accuracy": float(np.mean(labels[proba.argmax(axis=1)] == y_test)),
         **seconds,
         **_own_scores(est),
+        **_own_weights(est),
     }
 
 
@@ -176,21 +173,17 @@ def _own_scores(est):
     return {f"oof_{name}": float(value) for name, value in scores.items()}
 
 
-def _own_weights(est, y):
-    """Return the weights of our kinds, and what they gain over uniform ones, out of fold.
-
-    The gain is in nats per row: weights are fitted without a fold and scored on it. Each kind has
-    one component in the out-of-fold density of a row.
-    """
-    if not hasattr(est, "oof_predictive_"):
+def _own_weights(est):
+    """Return the weight of every candidate of our default, 0 of those that did not enter."""
+    if not hasattr(est, "_auto_kinds"):
         return {}
-    params = est.oof_predictive_.params
-    log_density = stats.norm(params["loc"], params["scale"]).logpdf(y[:, None])
-    gain = np.empty(len(y))
-    for train, test in KFold(5, shuffle=True, random_state=0).split(y):
-        weights = stacking_weights(log_density[train])
-        uniform = np.full_like(weights, 1 / len(weights))
-        gain[test] = logsumexp(log_density[test], axis=1, b=weights)
-        gain[test] -= logsumexp(log_density[test], axis=1, b=uniform)
-    named = {f"weight_{kind}": float(weight) for kind, weight in enumerate(est.weights_)}
-    return {**named, "stacking_gain": float(gain.mean())}
+    told_by = "method", "network", "local", "n_knots", "hidden_layer_sizes"
+
+    def name(kind):
+        return tuple(getattr(kind, field) for field in told_by)
+
+    entered = dict(zip(map(name, est.kinds_), est.weights_, strict=True))
+    return {
+        f"weight_{position}": float(entered.get(name(kind), 0.0))
+        for position, kind in enumerate(est._auto_kinds)
+    }
