@@ -480,14 +480,15 @@ class BaseProbMixup(BaseEstimator):
     def _try(self, kinds, seeds, table, division):
         """Give every kind a short trial, and find those that add something to the mixture.
 
-        Trials that were as long as the training of their kind are returned, for others None.
+        Trials that were as long as the training of their kind are returned, for others None. Where
+        they are interrupted they are all that there is.
         """
         trained = []
         for kind, seed in zip(kinds, seeds, strict=True):
             new = train(kind.trial(), self._common(), table, division, seed=seed)
-            if new.stop_reason == "interruption":
-                raise KeyboardInterrupt
             trained.append(new)
+            if new.stop_reason == "interruption":
+                return trained, [*range(len(trained))]
         entered = [k for k, new in enumerate(trained) if new.is_kept]
         if len(entered) > 1:
             judged = self._judged([trained[k].net for k in entered], table, division)
