@@ -63,7 +63,8 @@ def stacking_weights(
     n_rows, n_kinds = log_density.shape
     counts = np.ones(n_rows)
     if sample_weight is not None:
-        counts = np.asarray(sample_weight) / np.mean(sample_weight)
+        counts = np.asarray(sample_weight, dtype=np.float64)
+        counts = counts / counts.mean()
     # Rows that no kind thinks possible say nothing of which is better.
     possible = log_density.max(axis=1) > -np.inf
     weights = np.full(n_kinds, 1 / n_kinds)

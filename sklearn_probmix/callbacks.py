@@ -233,12 +233,14 @@ class LeaveOneOut(Callback):
         self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any
     ) -> None:
         """Name the rows of the batch, of a loader of this package."""
+        module: Any = template_of(net.module_)
         if training and isinstance(batch, Batch):
-            template_of(net.module_).own = batch.rows.to(net.device)
+            module.own = batch.rows.to(net.device)
 
     def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Forget them."""
-        template_of(net.module_).own = None
+        module: Any = template_of(net.module_)
+        module.own = None
 
 
 class AveragedWeights(Callback):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import torch
 from numpy.typing import ArrayLike
@@ -126,7 +126,7 @@ class KernelNetwork(Noisy):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        self.family = get_family(family)
+        self.family: Any = get_family(family)
         if not isinstance(self.family, Normal | Categorical):
             raise ValueError(
                 f"family={self.family!r}: a KernelNetwork has Normal components, or classes."
@@ -218,10 +218,10 @@ class KernelNetwork(Noisy):
             z = z.expand(-1, len(self.context), -1)
         heads = [z, self.background(z)]
         heads += [head(z) for head in (self.spread, self.slope) if head is not None]
-        combine = self._classes if self.spread is None else self._mixture
+        combine: Any = self._classes if self.spread is None else self._mixture
         heads = [(head if stacked else head.unsqueeze(1)).transpose(0, 1) for head in heads]
         context = [self.keys, self.responses, self.shares]
-        places = self.places if self.training and self.own is not None else None
+        places = self.places if self.training else None
         if self.training:
             rows = self._rows_of_a_step(X.device)
             if rows is not None:
@@ -261,7 +261,7 @@ class KernelNetwork(Noisy):
 
     def _left_out(self, places):
         """Which rows of the context are which rows of the batch, (members, rows, n_context)."""
-        if places is None:
+        if places is None or self.own is None:
             return None
         own = self.own.T if self.own.ndim == 2 else self.own.unsqueeze(0)
         return own.unsqueeze(2) == places.reshape(-1, 1, places.shape[-1])

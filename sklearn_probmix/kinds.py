@@ -324,7 +324,7 @@ class Kind(BaseEstimator):
         if max_epochs == "auto":
             n_steps = 1 if isinstance(batch_size, str) else math.ceil(n_rows / batch_size)
             least, most = _LEAST_AND_MOST_EPOCHS
-            wanted = self.n_steps
+            wanted: float = self.n_steps
             if self.network == "kernel":
                 # Each of its steps is dear on a large table, and sees much of it.
                 least, wanted = 1, wanted / (2 if n_rows >= _MANY_ROWS else 1)
@@ -339,7 +339,7 @@ class Kind(BaseEstimator):
         if self.n_steps <= _STEPS_OF_A_SHORT_ONE or self.network == "kernel":
             return self
         share = _STEPS_OF_A_TRIAL / self.n_steps
-        return self.updated(max_epochs=math.ceil(self.max_epochs * share))
+        return self.updated(max_epochs=math.ceil(int(self.max_epochs) * share))
 
     def to_dict(self) -> dict[str, Any]:
         """All parameters, by name."""

@@ -327,7 +327,8 @@ def held_out_parameters(net: NeuralNet, table: Table, division: Division) -> Mix
     Mixture
         Of the members that hold a row out, of equal weight.
     """
-    valid, holders = division.valid, division.holders(len(table.y))
+    valid: Any = division.valid
+    holders = division.holders(len(table.y))
     net.module_.eval()
     chunks = []
     with torch.no_grad():
