@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from one_network import ONE_NETWORK
+from scipy import stats
 from sklearn.model_selection import KFold
 from skorch import NeuralNet
 from torch import nn
@@ -19,6 +20,7 @@ from sklearn_probmix import (
     ProbMixupRegressor,
     TensorLoader,
 )
+from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.criterion import log_likelihood, normal_crps
 from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.ensemble import Ensemble
@@ -334,6 +336,26 @@ def test_kinds_are_stacked_by_their_out_of_fold_scores(table):
     assert est.weights_[0] > 0.9
     uniform = est.set_params(weighting="uniform").fit(X, y)
     np.testing.assert_allclose(uniform.weights_, 0.5)
+
+
+@pytest.mark.parametrize("step", [0.0, 0.5])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_rounded_responses_are_judged_with_the_noise_of_rounding(table, step, n_outputs):
+    X, y = table
+    y = np.stack([y, y**2], axis=1)[:, :n_outputs]
+    # The last output is not rounded.
+    y[:, 0] = step * np.rint(y[:, 0] / step) if step else y[:, 0]
+    kinds = [kind("erm", lr=0.05), kind("erm", hidden_layer_sizes=())]
+    own = {"method": kinds, "hidden_layer_sizes": None, "max_epochs": 20}
+    est = regressor(**own).fit(X, y, X_val=X[:20], y_val=y[:20])
+    noise = np.array([step, 0.0])[:n_outputs] ** 2 / 12
+    scores = []
+    for net in est.nets_:
+        eta = natural_parameters(net, scale_columns(est.scaler_, X[:20])).eta[:, 0]
+        mean, sd = est.family_.scipy_parameters(eta, *est._y_scaling()).values()
+        variance = sd.numpy() ** 2 + noise
+        scores.append(stats.norm(mean, np.sqrt(variance)).logpdf(y[:20]).sum(1))
+    np.testing.assert_allclose(est.weights_, stacking_weights(np.stack(scores, 1)), rtol=1e-5)
 
 
 def test_prediction_is_the_weighted_mixture_of_the_kinds(table):

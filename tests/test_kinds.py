@@ -556,13 +556,24 @@ def test_training_goes_on_with_the_kinds_that_entered(racers, many_rows, tmp_pat
                 getattr(copy.deepcopy(entered).set_params(**changed), go_on)(*many_rows)
 
 
-def test_an_interrupted_trial_leaves_no_estimator(racers, table):
-    class Interrupt(Callback):
-        def on_batch_end(self, net, training=False, **kwargs):
-            if training and len(net.history) == 2:
-                raise KeyboardInterrupt
+class Interrupt(Callback):
+    """Interrupt the training of a kind of so many networks before, in an epoch."""
 
-    est = racer(callbacks=[Interrupt()])
+    def __init__(self, n_before, epoch):
+        self.n_before, self.epoch, self.nets = n_before, epoch, []
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.nets += [] if net in self.nets else [net]
+        if training and len(self.nets) > self.n_before and len(net.history) == self.epoch:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_trials_are_kept(racers, table):
+    with pytest.warns(UserWarning, match="interrupted in epoch 3. Kept the weights of epoch"):
+        est = racer(callbacks=[Interrupt(1, 3)]).fit(*table)
+    assert est.kinds_ == [kind.sized(30) for kind in RACERS[:2]]
+    assert np.isfinite(est.predict(table[0])).all()
+    est = racer(callbacks=[Interrupt(0, 1)])
     with pytest.raises(KeyboardInterrupt):
         est.fit(*table)
     assert not hasattr(est, "nets_")
