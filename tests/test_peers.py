@@ -14,7 +14,8 @@ from sklearn_probmix.metrics import crps
 
 SCORES = [
     *["nll", "crps", "nll_new", "crps_new", "rmse", "coverage", "width"],
-    *["fit_seconds", "predict_seconds", "weight_0", "weight_1", "weight_2", "stacking_gain"],
+    *["fit_seconds", "predict_seconds", "stacking_gain"],
+    *(f"weight_{position}" for position in range(6)),
 ]
 NOTHING = {"regression": {}, "aside": {}, "classification": {}}
 
