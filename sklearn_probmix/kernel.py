@@ -97,7 +97,7 @@ class KernelNetwork(Noisy):
     >>> net = KernelNetwork(n_features=3)
     >>> net.remember(torch.zeros(20, 3), torch.zeros(20, 1))
     >>> net.eval()(torch.zeros(5, 3)).eta.shape
-    torch.Size([5, 17, 1, 2])
+    torch.Size([5, 21, 1, 2])
     """
 
     #: See :class:`~sklearn_probmix.modules.MLP`.
