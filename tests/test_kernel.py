@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from model_files import opened, store
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sklearn_probmix import Kind, ProbMixupRegressor
+from sklearn_probmix import Kind, ProbMixupRegressor, load_model, save_model
 from sklearn_probmix.ensemble import template_of
 
 RNG = np.random.default_rng(0)
@@ -87,3 +88,52 @@ def test_a_row_alone_in_its_context_does_not_see_itself():
     net.own, net.places = torch.tensor([0]), torch.tensor([0])
     weights = net(net.context).log_weights.detach().exp()
     assert_array_equal(weights, [[0, 1]])
+
+
+KEYS = "nets.0.members.keys"
+RESPONSES = KEYS.replace("keys", "responses")
+SHARES = KEYS.replace("keys", "shares")
+CONTEXT = KEYS.replace("keys", "context")
+MUTANTS = {
+    **{
+        f"no {name}": lambda t, name=name: t.pop(name)
+        for name in (KEYS, RESPONSES, SHARES, CONTEXT)
+    },
+    "another": lambda t: t.update({KEYS + "keys": t[KEYS].clone()}),
+    "keys of one axis": lambda t: t.update({KEYS: t[KEYS].flatten()}),
+    "keys of no axis": lambda t: t.update({KEYS: torch.zeros(())}),
+    "fewer keys": lambda t: t.update({KEYS: t[KEYS][:, 1:]}),
+    "no rows of keys": lambda t: t.update({KEYS: t[KEYS][:, :0]}),
+    "wide keys": lambda t: t.update({KEYS: t[KEYS].repeat(1, 1, 2)}),
+    "keys of one member": lambda t: t.update({KEYS: t[KEYS][:1]}),
+    "keys of another type": lambda t: t.update({KEYS: t[KEYS].double()}),
+    "fewer responses": lambda t: t.update({RESPONSES: t[RESPONSES][:, 1:]}),
+    "flat responses": lambda t: t.update({RESPONSES: t[RESPONSES][..., 0]}),
+    "two outputs": lambda t: t.update({RESPONSES: t[RESPONSES].repeat(1, 1, 2)}),
+    "more shares": lambda t: t.update({SHARES: t[SHARES].repeat(1, 2, 1)}),
+    "fewer rows": lambda t: t.update({CONTEXT: t[CONTEXT][:, 1:]}),
+    "other columns": lambda t: t.update({CONTEXT: t[CONTEXT][..., 1:]}),
+    **{
+        f"{value} in {name}": lambda t, name=name, value=value: t[name][0, 3].fill_(value)
+        for name in (KEYS, RESPONSES, SHARES, CONTEXT)
+        for value in (np.nan, np.inf, -np.inf)
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Save an ensemble of kernel networks, and read the file."""
+    path = tmp_path_factory.mktemp("model") / "honest"
+    save_model(regressor(n_members=3, max_epochs=1).fit(X, Y), path)
+    return path
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_file_whose_context_does_not_fit_is_refused(name, model, tmp_path):
+    parts = opened(model)
+    MUTANTS[name](parts.tensors)
+    tensors = {name: value.contiguous() for name, value in parts.tensors.items()}
+    store(tensors, parts.document, tmp_path / "mutant")
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_model(tmp_path / "mutant")
