@@ -223,8 +223,11 @@ def train(
         if isinstance(net.module_, Ensemble):
             net.module_.own_rows = division.train.ndim == 2
         module = template_of(net.module_)
-        if isinstance(module, KernelNetwork) and not (keeps_context and module.context.shape[-2]):
-            _give_context(module, table, division.train, seeds[0])
+        if isinstance(module, KernelNetwork):
+            if keeps_context and module.context.shape[-2]:
+                module.places = _places_of_context(module, table)
+            else:
+                _give_context(module, table, division.train, seeds[0])
         use_generator(net.module_, generator)
         net.partial_fit(DividedRows(table, division.train), None)
         use_generator(net.module_, None)
@@ -465,6 +468,16 @@ def _give_context(module, table, rows, seed):
         )
     tensors = table.X[rows], table.y[rows], weight, rows
     module.remember(*(tensor.to(module.context.device) for tensor in tensors))
+
+
+def _places_of_context(module, table):
+    """Find rows of a context in a table, -1 where they are not: seen again, they are left out."""
+    X, y = module.context.cpu(), module.responses.cpu()
+    rows = torch.cat([table.X, module.family.to_normal(table.y).to(y.dtype)], dim=1)
+    places = {row.tobytes(): place for place, row in enumerate(rows.numpy())}
+    context = torch.cat([X, y], dim=-1).flatten(0, -2).numpy()
+    found = [places.get(row.tobytes(), -1) for row in context]
+    return torch.tensor(found, device=module.context.device).reshape(X.shape[:-1])
 
 
 def fit_context(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:

@@ -8,10 +8,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sklearn_probmix import Kind, ProbMixupRegressor, load_model, save_model
 from sklearn_probmix.ensemble import template_of
+from sklearn_probmix.metrics import nll
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3))
 Y = X[:, 0] + 0.3 * RNG.normal(size=60)
+X_OF_CURVE, NOISE = RNG.normal(size=(200, 1)), 0.3 * RNG.normal(size=200)
 
 
 def kernel(**fields):
@@ -137,3 +139,13 @@ def test_a_file_whose_context_does_not_fit_is_refused(name, model, tmp_path):
     store(tensors, parts.document, tmp_path / "mutant")
     with pytest.raises(ValueError, match="cannot be loaded"):
         load_model(tmp_path / "mutant")
+
+
+def test_rows_that_partial_fit_sees_again_do_not_see_themselves():
+    """Otherwise they would teach that a response is what the nearest row has, to the digit."""
+    X, y = np.repeat(X_OF_CURVE, 2, axis=1), np.sin(3 * X_OF_CURVE[:, 0]) + NOISE
+    est = regressor(n_members=2, local="constant", lr=0.01)
+    for _ in range(40):
+        est.partial_fit(X[:100], y[:100])
+    assert nll(y[100:], est.predict_proba(X[100:])) < 1
+    assert nll(y[:100], est.predict_proba(X[:100])) > -1
