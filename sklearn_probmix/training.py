@@ -473,7 +473,7 @@ def _give_context(module, table, rows, seed):
 def _places_of_context(module, table):
     """Find rows of a context in a table, -1 where they are not: seen again, they are left out."""
     X, y = module.context.cpu(), module.responses.cpu()
-    rows = torch.cat([table.X, module.family.to_normal(table.y).to(y.dtype)], dim=1)
+    rows = torch.cat([table.X, module.kept(table.y).to(y.dtype)], dim=1)
     places = {row.tobytes(): place for place, row in enumerate(rows.numpy())}
     context = torch.cat([X, y], dim=-1).flatten(0, -2).numpy()
     found = [places.get(row.tobytes(), -1) for row in context]

@@ -6,13 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from model_files import opened, store
+from model_files import LABELS, opened, store
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp, softmax
 from sklearn.base import clone
 from skorch.callbacks import Callback
 
-from sklearn_probmix import Kind, ProbMixupRegressor, get_family, load_model, save_model
+from sklearn_probmix import (
+    Kind,
+    ProbMixupClassifier,
+    ProbMixupRegressor,
+    get_family,
+    load_model,
+    save_model,
+)
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import rounding_step
 from sklearn_probmix.ensemble import template_of
@@ -103,6 +110,15 @@ def test_a_row_alone_in_its_context_does_not_see_itself():
     assert_array_equal(weights, [[0, 1]])
 
 
+def test_classes_that_partial_fit_sees_again_do_not_see_themselves():
+    labels = np.random.default_rng(1).integers(0, 2, size=200)
+    est = ProbMixupClassifier(method=kernel(lr=0.01), n_members=2, random_state=0)
+    for _ in range(30):
+        est.partial_fit(X_OF_CURVE, labels)
+    chosen = est.predict_proba(X_OF_CURVE)[np.arange(200), labels]
+    assert chosen.mean() < 0.7
+
+
 KEYS = "nets.0.members.keys"
 RESPONSES = KEYS.replace("keys", "responses")
 SHARES = KEYS.replace("keys", "shares")
@@ -141,6 +157,18 @@ def model(tmp_path_factory):
     save_model(regressor(n_members=3, max_epochs=1).fit(X, Y), path)
     load_model(path)
     return path
+
+
+@pytest.mark.parametrize("code", [-1, 3, 1e30])
+def test_a_file_of_classes_that_are_not_there_is_refused(code, tmp_path):
+    est = ProbMixupClassifier(method=kernel(max_epochs=1), n_members=2, random_state=0)
+    save_model(est.fit(X, LABELS), tmp_path / "model")
+    load_model(tmp_path / "model")
+    parts = opened(tmp_path / "model")
+    parts.tensors[RESPONSES][1, 7] = code
+    store(parts.tensors, parts.document, tmp_path / "mutant")
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_model(tmp_path / "mutant")
 
 
 @pytest.mark.parametrize("name", MUTANTS)
