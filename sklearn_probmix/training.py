@@ -232,7 +232,7 @@ def train(
         net.partial_fit(DividedRows(table, division.train), None)
         use_generator(net.module_, None)
         if isinstance(module, KernelNetwork):
-            module.places = None
+            module.places = module.own = None
     net.module_.eval()
     best.table = best.valid = None
     for name, callback in net.callbacks_:
@@ -560,7 +560,8 @@ def _callbacks(kind, common, best, seed):
     callbacks: list[Any] = [("best_epoch", best)]
     if kind.lr_schedule == "averaged":
         callbacks.insert(0, ("averaged_weights", AveragedWeights()))
-    if kind.network == "kernel":
+    own = common.net is not None
+    if common.net.module is KernelNetwork if own else kind.network == "kernel":
         callbacks.append(("leave_one_out", LeaveOneOut()))
     if kind.site is not None:
         probabilistic = METHODS[kind.method].probabilistic
@@ -576,14 +577,14 @@ def _callbacks(kind, common, best, seed):
             random_state=seed,
         )
         callbacks.append(("prob_mixup", mixup))
-    if common.net is None and kind.lr_schedule == "cosine":
+    if not own and kind.lr_schedule == "cosine":
         # Every fit has a cosine of its own; skorch would count on from the epochs of earlier ones.
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR
         callbacks.append(("cosine", LRScheduler(cosine, T_max=kind.max_epochs, last_epoch=-1)))
     if common.verbose == 1:
         callbacks.append(("epoch_bar", EpochBar(kind.max_epochs, title=kind.method)))
-    own = common.net.callbacks if common.net is not None else None
-    return [*callbacks, *(own if isinstance(own, list) else []), *common.callbacks]
+    theirs = common.net.callbacks if own else None
+    return [*callbacks, *(theirs if isinstance(theirs, list) else []), *common.callbacks]
 
 
 def _loaders(kind, net, seed):

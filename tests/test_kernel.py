@@ -10,6 +10,7 @@ from model_files import LABELS, opened, store
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp, softmax
 from sklearn.base import clone
+from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from sklearn_probmix import (
@@ -20,7 +21,7 @@ from sklearn_probmix import (
     load_model,
     save_model,
 )
-from sklearn_probmix.criterion import log_likelihood
+from sklearn_probmix.criterion import NegativeLogLikelihood, log_likelihood
 from sklearn_probmix.encoding import rounding_step
 from sklearn_probmix.ensemble import template_of
 from sklearn_probmix.families import Normal
@@ -476,6 +477,30 @@ def test_a_kernel_is_refused_what_it_cannot_do(fields, family):
         kind.check(get_family(family))
     with pytest.raises(ValueError, match="network='kernel'"):
         ProbMixupRegressor(method=kind, family=family).fit(X, (Y > 0) * 1.0 + (family == "gamma"))
+
+
+class Own(torch.nn.Module):
+    """A module of one's own, which may call its layers as it likes."""
+
+    def __init__(self, n_features, family):
+        super().__init__()
+        self.family = family
+        self.own = torch.nn.Linear(n_features, 2)
+
+    def forward(self, X):
+        return self.family.natural(self.own(X).unsqueeze(1))
+
+
+@pytest.mark.parametrize("n_members", [1, 2])
+def test_only_kernel_networks_are_told_the_rows_of_a_batch(n_members):
+    settings = {"max_epochs": 30, "verbose": 0, "lr": 0.1}
+    own = NeuralNet(Own, NegativeLogLikelihood, **settings)
+    est = ProbMixupRegressor(method=kernel(), net=own, n_members=n_members, random_state=0)
+    assert np.isfinite(est.fit(X, Y).predict(X)).all()
+    kernels = NeuralNet(KernelNetwork, NegativeLogLikelihood, module__local="constant", **settings)
+    est.set_params(net=kernels, method="erm", validation=None).fit(X, Y)
+    assert "leave_one_out" in dict(est.net_.callbacks_)
+    assert nll(Y, est.predict_proba(X)) > -2
 
 
 @pytest.mark.parametrize("family", ["normal", "lognormal", Normal(variance_floor=1e-3)])
