@@ -196,10 +196,14 @@ class KernelNetwork(Noisy):
         """
         self.allocate(X.shape[-2])
         self.context.copy_(X)
-        self.responses.copy_(self.family.to_normal(y) if isinstance(self.family, Normal) else y)
+        self.responses.copy_(self.kept(y))
         if weight is not None:
             self.shares.copy_(weight.log().clamp(min=_LEFT_OUT).unsqueeze(-1))
         self.places = places
+
+    def kept(self, y: Tensor) -> Tensor:
+        """Return what is remembered of responses, of the same shape."""
+        return self.family.to_normal(y) if isinstance(self.family, Normal) else y
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; when evaluation begins the context is embedded by today's weights."""

@@ -223,13 +223,16 @@ def train(
         if isinstance(net.module_, Ensemble):
             net.module_.own_rows = division.train.ndim == 2
         module = template_of(net.module_)
-        if isinstance(module, KernelNetwork) and not (keeps_context and module.context.shape[-2]):
-            _give_context(module, table, division.train, seeds[0])
+        if isinstance(module, KernelNetwork):
+            if keeps_context and module.context.shape[-2]:
+                module.places = _places_of_context(module, table)
+            else:
+                _give_context(module, table, division.train, seeds[0])
         use_generator(net.module_, generator)
         net.partial_fit(DividedRows(table, division.train), None)
         use_generator(net.module_, None)
         if isinstance(module, KernelNetwork):
-            module.places = None
+            module.places = module.own = None
     net.module_.eval()
     best.table = best.valid = None
     for name, callback in net.callbacks_:
@@ -468,6 +471,16 @@ def _give_context(module, table, rows, seed):
     module.remember(*(tensor.to(module.context.device) for tensor in tensors))
 
 
+def _places_of_context(module, table):
+    """Find rows of a context in a table, -1 where they are not: seen again, they are left out."""
+    X, y = module.context.cpu(), module.responses.cpu()
+    rows = torch.cat([table.X, module.kept(table.y).to(y.dtype)], dim=1)
+    places = {row.tobytes(): place for place, row in enumerate(rows.numpy())}
+    context = torch.cat([X, y], dim=-1).flatten(0, -2).numpy()
+    found = [places.get(row.tobytes(), -1) for row in context]
+    return torch.tensor(found, device=module.context.device).reshape(X.shape[:-1])
+
+
 def fit_context(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Give a module that keeps rows as many as there are in a state that it is to take."""
     keys = [value for name, value in state.items() if name.endswith("keys")]
@@ -548,7 +561,8 @@ def _callbacks(kind, common, best, seed):
     callbacks: list[Any] = [("best_epoch", best)]
     if kind.lr_schedule == "averaged":
         callbacks.insert(0, ("averaged_weights", AveragedWeights()))
-    if kind.network == "kernel":
+    own = common.net is not None
+    if common.net.module is KernelNetwork if own else kind.network == "kernel":
         callbacks.append(("leave_one_out", LeaveOneOut()))
     if kind.site is not None:
         probabilistic = METHODS[kind.method].probabilistic
@@ -564,14 +578,14 @@ def _callbacks(kind, common, best, seed):
             random_state=seed,
         )
         callbacks.append(("prob_mixup", mixup))
-    if common.net is None and kind.lr_schedule == "cosine":
+    if not own and kind.lr_schedule == "cosine":
         # Every fit has a cosine of its own; skorch would count on from the epochs of earlier ones.
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR
         callbacks.append(("cosine", LRScheduler(cosine, T_max=kind.max_epochs, last_epoch=-1)))
     if common.verbose == 1:
         callbacks.append(("epoch_bar", EpochBar(kind.max_epochs, title=kind.method)))
-    own = common.net.callbacks if common.net is not None else None
-    return [*callbacks, *(own if isinstance(own, list) else []), *common.callbacks]
+    theirs = common.net.callbacks if own else None
+    return [*callbacks, *(theirs if isinstance(theirs, list) else []), *common.callbacks]
 
 
 def _loaders(kind, net, seed):
