@@ -86,7 +86,8 @@ def defaults(est: BaseEstimator) -> dict[str, Any]:
         "n_steps": 200,
         "short": 600,
         "kernel": "whole",
-        "least_share": 0.05,
+        "least_share": 0.02,
+        "together": True,
         "prior": 1.0,
         "rounding": True,
     }

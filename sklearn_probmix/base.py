@@ -64,8 +64,8 @@ _FARTHEST_Y = {torch.float32: 1e15}
 _LEAST_WEIGHT = 1e-30
 # Rows by which the spread between members is judged.
 _ENOUGH_ROWS = 2000
-# Weight in the mixture of trials that earns a kind its training.
-_LEAST_SHARE = 0.05
+# Weight in the mixture of trials that earns a kind, or all that had a short trial, the training.
+_LEAST_SHARE = 0.02
 # Parameters of an estimator that mean "what the kind says" when None.
 _OF_KINDS = (
     *("alpha", "n_neighbors", "pooling", "hidden_layer_sizes", "activation", "n_knots"),
@@ -489,12 +489,15 @@ class BaseProbMixup(BaseEstimator):
             trained.append(new)
             if new.stop_reason == "interruption":
                 return trained, [*range(len(trained))]
+        whole = [kind == kind.trial() for kind in kinds]
         entered = [k for k, new in enumerate(trained) if new.is_kept]
         if len(entered) > 1:
             judged = self._judged([trained[k].net for k in entered], table, division)
-            weights = self._stacked_weights(*judged)
-            entered = [k for k, w in zip(entered, weights, strict=True) if w >= _LEAST_SHARE]
-        whole = [kind == kind.trial() for kind in kinds]
+            weights = dict(zip(entered, self._stacked_weights(*judged), strict=True))
+            # How well a network will be that learns slowly its trial does not say, but whether
+            # there is anything to learn beside the others.
+            together = sum(weight for k, weight in weights.items() if not whole[k])
+            entered = [k for k in entered if (weights[k] if whole[k] else together) >= _LEAST_SHARE]
         tried = [new if is_whole else None for new, is_whole in zip(trained, whole, strict=True)]
         return tried, entered or [*range(len(kinds))]
 
