@@ -463,7 +463,7 @@ def test_parameters_of_a_kind_are_those_of_the_estimator_too():
 
 
 _RACER = {"batch_size": 32, "n_iter_no_change": 5}
-USELESS = Kind(hidden_layer_sizes=(4,), lr=1e-9, n_steps=700, **_RACER)
+USELESS = Kind(hidden_layer_sizes=(4,), lr=1e-9, n_steps=300, **_RACER)
 RACERS = (
     USELESS,
     Kind(hidden_layer_sizes=(), lr=0.03, n_steps=600, **_RACER),
@@ -483,7 +483,7 @@ def racer(make=ProbMixupRegressor, **parameters):
     return make(**{"n_members": 2, "calibration": "off", "random_state": 0} | parameters)
 
 
-@pytest.mark.parametrize("validation", ["holdout", "cv"])
+@pytest.mark.parametrize("validation", [0.5, "cv"])
 @pytest.mark.parametrize("make", [ProbMixupRegressor, ProbMixupClassifier])
 def test_kinds_without_a_share_in_the_mixture_of_trials_go_no_further(
     racers, many_rows, make, validation
@@ -491,8 +491,7 @@ def test_kinds_without_a_share_in_the_mixture_of_trials_go_no_further(
     X, y = many_rows
     y = y if make is ProbMixupRegressor else y > 0
     est = racer(make, validation=validation).fit(X, y)
-    n_rows = 480 if validation == "holdout" else 300
-    assert est.kinds_ == [kind.sized(n_rows) for kind in RACERS[1:3]]
+    assert est.kinds_ == [kind.sized(200) for kind in RACERS[1:3]]
     assert len(est.nets_) == len(est.weights_) == 2
     assert {epoch["kind"] for epoch in est.history_} == {0, 1}
 
@@ -504,6 +503,16 @@ def test_kinds_of_a_short_trial_go_on_together(monkeypatch, many_rows):
     assert est.kinds_ == [kind.sized(300) for kind in (USELESS, learns_slowly)]
     # Not that of the trial, which had a fifth of the epochs.
     assert est.nets_[1].max_epochs == est.kinds_[1].max_epochs
+
+
+@pytest.mark.parametrize(("slow", "n_entered"), [(RACERS[:2], 3), (RACERS[:1], 1)])
+def test_kinds_that_learn_slowly_enter_together_or_not_at_all(
+    many_rows, monkeypatch, slow, n_entered
+):
+    auto = [*(kind.updated(n_steps=1000) for kind in slow), RACERS[2]]
+    monkeypatch.setattr(ProbMixupRegressor, "_auto_kinds", auto)
+    est = racer().fit(*many_rows)
+    assert est.kinds_ == [kind.sized(200) for kind in auto[-n_entered:]]
 
 
 @pytest.fixture
