@@ -90,7 +90,7 @@ def distribution_file(cache, settings):
     return folder / "{dataset}-{split}-{kind}.npz".format(**settings)
 
 
-def stack(y, kinds, *, weighting="stacked", calibration="auto", shrinkage=0.1):
+def stack(y, kinds, *, weighting="stacked", calibration="auto"):
     """Mix kinds as the estimator does, from their out-of-fold distributions.
 
     Parameters
@@ -100,7 +100,6 @@ def stack(y, kinds, *, weighting="stacked", calibration="auto", shrinkage=0.1):
         "oof" and "test", each a PredictiveDistribution.
     weighting, calibration
         As in the estimator.
-    shrinkage : float
 
     Returns
     -------
@@ -112,7 +111,7 @@ def stack(y, kinds, *, weighting="stacked", calibration="auto", shrinkage=0.1):
     weights = np.full(len(kinds), 1 / len(kinds))
     if weighting == "stacked":
         log_density = np.stack([kind["oof"].logpdf(y) for kind in kinds], axis=1)
-        weights = stacking_weights(log_density, shrinkage=shrinkage)
+        weights = stacking_weights(log_density)
     oof, test = (
         PredictiveDistribution.mix([kind[name] for kind in kinds], weights)
         for name in ("oof", "test")
@@ -122,7 +121,8 @@ def stack(y, kinds, *, weighting="stacked", calibration="auto", shrinkage=0.1):
         one = np.ones(len(y))
         share = np.broadcast_to(oof.weights, oof.params["loc"].shape)
         columns = (oof.params["loc"] / scale, (oof.params["scale"] / scale) ** 2)
-        rows = (y[:, None] / scale, *(value[..., None] for value in columns), share, one)
+        values = (y[:, None] / scale, *(value[..., None] for value in columns))
+        rows = (*values, share, one, np.zeros((len(y), 1)))
         spread = calibrate(Spread, rows, calibration)
         if spread is not None:
             a, b = spread.a, spread.b * scale**2
