@@ -280,9 +280,15 @@ class KernelNetwork(Noisy):
             logits = logits.masked_fill(left_out, _LEFT_OUT)
         return logits, squared
 
+    @staticmethod
+    def _total(logits):
+        """Logarithm of the sum of weights; where all rows are left out the background is alone."""
+        return logits.logsumexp(-1, keepdim=True).clamp(min=_LEFT_OUT / 2)
+
     def _classes(self, keys, y, shares, left_out, z, background):
         """Logarithms of the probabilities of classes, one component for each member."""
-        weights = self._logits(keys, shares, left_out, z)[0].softmax(-1)
+        logits, _ = self._logits(keys, shares, left_out, z)
+        weights = (logits - self._total(logits)).exp()
         near = weights @ one_hot(y.squeeze(-1).long(), self.family.n_classes).to(weights)
         raw, gate = background[..., :-1], background[..., -1:] + _LOGIT_OF_BACKGROUND
         near = near.clamp(min=_LEAST_WEIGHT).log() + logsigmoid(-gate)
@@ -293,9 +299,7 @@ class KernelNetwork(Noisy):
         """Natural parameters and logarithms of weights of the heaviest rows and the others."""
         logits, squared = self._logits(keys, shares, left_out, z)
         heavy, index = logits.topk(min(_N_HEAVIEST, keys.shape[1]), dim=-1)
-        # Where all rows are left out the background is alone.
-        total = logits.logsumexp(-1, keepdim=True).clamp(min=_LEFT_OUT / 2)
-        heavy = heavy - total
+        heavy = heavy - self._total(logits)
         rest = (1 - heavy.exp().sum(-1, keepdim=True)).clamp(min=_LEAST_WEIGHT).log()
         # From here on (members, rows, components, n_outputs).
         members = torch.arange(len(keys), device=keys.device).reshape(-1, 1, 1)

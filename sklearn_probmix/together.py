@@ -40,7 +40,8 @@ def fit_together(
     twenty small networks cost about as much as four. Each estimator scales its own rows, holds
     out its own, keeps its own best epochs and ends as if it had been fitted alone, but for the
     draws: lam and the positions of partners in a batch are common to all. Tables that make
-    different numbers of steps in an epoch are fitted in passes of their own.
+    different numbers of steps in an epoch are fitted in passes of their own. With method="auto"
+    there are no trials: all candidates are trained to the end.
 
     Parameters
     ----------
