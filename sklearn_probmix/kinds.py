@@ -356,6 +356,16 @@ class Kind(BaseEstimator):
         return cls(**content)
 
 
+_LINEAR = Kind("erm", hidden_layer_sizes=(), lr=0.01, n_steps=600)
+_KERNEL = Kind(
+    "erm",
+    network="kernel",
+    activation="silu",
+    lr_schedule="averaged",
+    batch_size=64,
+    n_iter_no_change=20,
+)
+
 #: What method="auto" trains: smooth units, best where the noise is small; a wide ProbMix network
 #: with a few knots, for noisier tables; smooth units with many knots, for rough responses, the
 #: means of these two being learnt further; a linear one; and two that look at neighbours, for
@@ -377,49 +387,17 @@ REGRESSION = (
         variance_weighting=0.5,
         monitor="crps",
     ),
-    Kind("erm", hidden_layer_sizes=(), lr=0.01, n_steps=600),
-    Kind(
-        "erm",
-        network="kernel",
-        n_knots=9,
-        activation="silu",
-        hidden_layer_sizes=(128, 32),
-        dropout="auto",
-        lr=0.005,
-        lr_schedule="averaged",
-        batch_size=64,
-        n_steps=2000,
-        n_iter_no_change=20,
+    _LINEAR,
+    _KERNEL.updated(
+        n_knots=9, hidden_layer_sizes=(128, 32), dropout="auto", lr=0.005, n_steps=2000
     ),
-    Kind(
-        "erm",
-        network="kernel",
-        local="constant",
-        n_knots=9,
-        activation="silu",
-        lr=0.0015,
-        lr_schedule="averaged",
-        batch_size=64,
-        n_steps=300,
-        n_iter_no_change=20,
-    ),
+    _KERNEL.updated(local="constant", n_knots=9, lr=0.0015, n_steps=300),
 )
 CLASSIFICATION = (
     Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64)),
     Kind("probmix", hidden_layer_sizes=(256, 256)),
-    Kind("erm", hidden_layer_sizes=(), lr=0.01, n_steps=600),
-    Kind(
-        "erm",
-        network="kernel",
-        local="constant",
-        activation="silu",
-        hidden_layer_sizes=(128, 32),
-        dropout=0.1,
-        lr_schedule="averaged",
-        batch_size=64,
-        n_steps=400,
-        n_iter_no_change=20,
-    ),
+    _LINEAR,
+    _KERNEL.updated(local="constant", hidden_layer_sizes=(128, 32), dropout=0.1, n_steps=400),
 )
 
 
