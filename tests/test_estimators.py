@@ -501,6 +501,7 @@ class TestRandomness:
         X, y = table
         predictions = []
         for seed in (0, 1):
+            # Moved on purpose: the legacy generator is the global one.
             np.random.seed(seed)  # noqa: NPY002
             torch.manual_seed(seed)
             predictions.append(regressor(kind("m-probmix", dropout=0.1)).fit(X, y).predict(X))

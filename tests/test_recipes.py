@@ -17,6 +17,8 @@ from optuna_integration.sklearn import OptunaSearchCV
 from scipy import stats
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.datasets import load_breast_cancer, load_diabetes
+
+# An import that is a switch: without it there is no HalvingGridSearchCV.
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import (
