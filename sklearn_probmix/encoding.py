@@ -265,13 +265,13 @@ def rounding_step(y: np.ndarray) -> float:
 
     Parameters
     ----------
-    y : array of float
+    y : array of float of shape (n,)
         Finite.
 
     Returns
     -------
     float
-        0 where there is no such step of at most six decimals, or all are equal.
+        In the units of y; 0 where there is no such step of at most six decimals, or all are equal.
 
     Examples
     --------

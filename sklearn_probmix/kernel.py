@@ -59,21 +59,33 @@ class KernelNetwork(Noisy):
     Of classes ``p(y = c | x) = (1 - b(phi(x))) sum_i w_i(x) 1{y_i = c} + b(phi(x)) q_c(phi(x))``:
     the weights of the rows of a class, smoothed by a network's own probabilities.
 
-    In training a row of the context is left out of its own density: see `own`.
+    In training a row of the context is left out of its own density: see `own`. For point predictions
+    the like is known as TabR (arXiv 2307.14338) and ModernNCA (arXiv 2407.03257).
 
     Parameters
     ----------
     n_features : int
+        Columns of x, standardised.
     n_outputs : int, default=1
+        Columns of y, in the units in which the family is trained.
     family : str or Family, default="normal"
         A Normal family, or the categorical one.
     hidden_layer_sizes : sequence of int, default=(128, 64)
         The last is the dimension of the embedding; () takes the columns as they are.
     activation : {"relu", "silu", "gelu", "elu", "tanh"}, default="silu"
     dropout : float, default=0.0
+        Probability that a hidden unit of the embedding is dropped in training.
     local : {"constant", "linear"}, default="linear"
+        Whether a response is taken as it is, or moved along a line; of no matter for classes.
     knots : array of shape (n_features, n_knots) or None, default=None
+        Encode the columns of x by :class:`~sklearn_probmix.modules.PiecewiseLinear` first.
     generator : torch.Generator or None, default=None
+        Source of the initial weights and of what is drawn in training; None is torch's global one.
+
+    Raises
+    ------
+    ValueError
+        If the family is neither Normal nor categorical.
 
     Attributes
     ----------

@@ -328,7 +328,8 @@ def held_out_parameters(net: NeuralNet, table: Table, division: Division) -> Mix
     Returns
     -------
     Mixture
-        Of the members that hold a row out, of equal weight.
+        Of the members that hold a row out, of equal weight; `eta` of shape (rows, components,
+        n_outputs, n_params) on the CPU.
     """
     valid: Any = division.valid
     holders = division.holders(len(table.y))
