@@ -59,8 +59,8 @@ class KernelNetwork(Noisy):
     Of classes ``p(y = c | x) = (1 - b(phi(x))) sum_i w_i(x) 1{y_i = c} + b(phi(x)) q_c(phi(x))``:
     the weights of the rows of a class, smoothed by a network's own probabilities.
 
-    In training a row of the context is left out of its own density: see `own`. For point predictions
-    the like is known as TabR (arXiv 2307.14338) and ModernNCA (arXiv 2407.03257).
+    In training a row of the context is left out of its own density: see `own`. For point
+    predictions the like is known as TabR (arXiv 2307.14338) and ModernNCA (arXiv 2407.03257).
 
     Parameters
     ----------
