@@ -310,10 +310,10 @@ class BaseProbMixup(BaseEstimator):
     def _fit_scaling(self, X, y, weight):
         """Learn how X and y are standardised."""
         self.scaler_ = fit_scaler(X, weight)
-        self.family_ = self._make_family()
         y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
         self.n_outputs_ = y.shape[1]
         weight = torch.tensor(np.ones(len(y)) if weight is None else weight)
+        self.family_ = self._make_family().fitted(y, weight)
         scaling = self.family_.scaling(y, weight)
         self.y_shift_, self.y_scale_ = (value.numpy() for value in scaling)
 
@@ -504,7 +504,8 @@ class BaseProbMixup(BaseEstimator):
     def _check_unchanged(self) -> list[Kind]:
         """Refuse parameters that ask for other networks than the trained ones."""
         asked = copy.copy(self)
-        asked.family_ = self._make_family()
+        family = self._make_family()
+        asked.family_ = self.family_ if family == self.family_.unfitted() else family
         kinds = asked._kinds()
         if asked._is_auto():
             kinds = _entered(kinds, self.kinds_)

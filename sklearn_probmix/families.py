@@ -153,6 +153,26 @@ class Family(ABC):
         """
         return torch.ones_like(y, dtype=torch.bool)
 
+    def fitted(self, y: Tensor, weight: Tensor) -> Family:
+        """Settle what the family takes from the responses, such as bins; called once, by `fit`.
+
+        Parameters
+        ----------
+        y : Tensor of shape (n, n_outputs)
+            In original units, float64.
+        weight : Tensor of shape (n,)
+
+        Returns
+        -------
+        Family
+            A new one, or itself where it takes nothing from them.
+        """
+        return self
+
+    def unfitted(self) -> Family:
+        """Return the family as it was before `fitted`."""
+        return self
+
     def scaling(self, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Shift and scale, shape (n_outputs,), that :meth:`standardise` is to remove.
 
