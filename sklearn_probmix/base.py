@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -40,6 +40,7 @@ from sklearn_probmix.encoding import (
 )
 from sklearn_probmix.kinds import METHODS, Kind, as_kinds
 from sklearn_probmix.pooling import Mixture, pool
+from sklearn_probmix.race import Entrant, race
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.table import Division, Table
 from sklearn_probmix.training import (
@@ -64,8 +65,6 @@ _FARTHEST_Y = {torch.float32: 1e15}
 _LEAST_WEIGHT = 1e-30
 # Rows by which the spread between members is judged.
 _ENOUGH_ROWS = 2000
-# Weight in the mixture of trials that earns a kind, or all that had a short trial, the training.
-_LEAST_SHARE = 0.02
 # Parameters of an estimator that mean "what the kind says" when None.
 _OF_KINDS = (
     *("alpha", "n_neighbors", "pooling", "hidden_layer_sizes", "activation", "n_knots"),
@@ -441,18 +440,14 @@ class BaseProbMixup(BaseEstimator):
         kinds = self._kinds() if nets is None else self._check_unchanged()
         kinds = [kind.sized(len(division.train)) for kind in kinds]
         seeds = rng.randint(2**31, size=len(kinds)).tolist()
-        tried: list[Trained | None] = [None] * len(kinds)
         if nets is None and self._is_race(division):
-            tried, entered = self._try(kinds, seeds, table, division)
-            kinds, seeds, tried = ([each[k] for k in entered] for each in (kinds, seeds, tried))
-        trained: list[Trained] = []
-        # Shorter than the kinds where an earlier fit was interrupted.
-        nets = nets or [None] * len(kinds)
-        for kind, seed, net, new in zip(kinds, seeds, nets, tried, strict=False):
-            own = kind if max_epochs is None else kind.updated(max_epochs=max_epochs)
-            if new is None:
-                new = train(
-                    own,
+            outcomes: Iterable[Trained | None] = self._race(kinds, seeds, table, division)
+        else:
+            # Shorter than the kinds where an earlier fit was interrupted.
+            nets = nets or [None] * len(kinds)
+            outcomes = (
+                train(
+                    kind if max_epochs is None else kind.updated(max_epochs=max_epochs),
                     self._common(),
                     table,
                     division,
@@ -460,15 +455,23 @@ class BaseProbMixup(BaseEstimator):
                     net=net,
                     keeps_context=max_epochs is not None,
                 )
+                for kind, seed, net in zip(kinds, seeds, nets, strict=False)
+            )
+        trained: list[Trained] = []
+        own = []
+        for kind, new in zip(kinds, outcomes, strict=False):
+            if new is None:
+                continue
             if not self._check_outcome(new, kind, is_first=not trained):
                 break
             trained.append(new)
+            own.append(kind)
             if new.stop_reason == "interruption":
                 break
-        self._keep(trained, kinds)
+        self._keep(trained, own)
 
     def _is_race(self, division):
-        """Whether kinds have to earn their training, by rows that a trial did not train on."""
+        """Whether kinds have to earn their steps, by rows that they did not train on."""
         return (
             self._is_auto()
             and self.net is None
@@ -477,29 +480,18 @@ class BaseProbMixup(BaseEstimator):
             and division.valid is not None
         )
 
-    def _try(self, kinds, seeds, table, division):
-        """Give every kind a short trial, and find those that add something to the mixture.
+    def _race(self, kinds, seeds, table, division):
+        """Train kinds for as long as they help the mixture; None for those that do not."""
+        held_out, weight = self._held_out(table, division)
 
-        Trials that were as long as the training of their kind are returned, for others None. Where
-        they are interrupted they are all that there is.
-        """
-        trained = []
-        for kind, seed in zip(kinds, seeds, strict=True):
-            new = train(kind.trial(), self._common(), table, division, seed=seed)
-            trained.append(new)
-            if new.stop_reason == "interruption":
-                return trained, [*range(len(trained))]
-        whole = [kind == kind.trial() for kind in kinds]
-        entered = [k for k, new in enumerate(trained) if new.is_kept]
-        if len(entered) > 1:
-            judged = self._judged([trained[k].net for k in entered], table, division)
-            weights = dict(zip(entered, self._stacked_weights(*judged), strict=True))
-            # How well a network will be that learns slowly its trial does not say, but whether
-            # there is anything to learn beside the others.
-            together = sum(weight for k, weight in weights.items() if not whole[k])
-            entered = [k for k in entered if (weights[k] if whole[k] else together) >= _LEAST_SHARE]
-        tried = [new if is_whole else None for new, is_whole in zip(trained, whole, strict=True)]
-        return tried, entered or [*range(len(kinds))]
+        def log_scores(net):
+            return self._log_scores(self._judged(net, table, division), held_out.y)
+
+        common = self._common()
+        entrants = [
+            Entrant(kind, common, table, seed) for kind, seed in zip(kinds, seeds, strict=True)
+        ]
+        return race(entrants, division, [log_scores] * len(kinds), weight)
 
     def _check_unchanged(self) -> list[Kind]:
         """Refuse parameters that ask for other networks than the trained ones."""
@@ -575,7 +567,8 @@ class BaseProbMixup(BaseEstimator):
         self._weigh_evenly()
         if division.valid is None:
             return
-        judged, held_out, weight = self._judged(self.nets_, table, division)
+        held_out, weight = self._held_out(table, division)
+        judged = [self._judged(net, table, division) for net in self.nets_]
         if len(self.nets_) > 1 and self.weighting == "stacked":
             self.weights_ = self._stacked_weights(judged, held_out, weight)
         mixture = self._pool(judged)
@@ -593,15 +586,16 @@ class BaseProbMixup(BaseEstimator):
                     self.calibration_, one_of_each, self._pool(everyone)
                 )
 
-    def _judged(self, nets, table, division):
-        """Predictions for rows by the members that hold them out, these rows, and their weights."""
+    def _held_out(self, table, division):
+        """Rows that judge, and their weights."""
+        held_out = table if division.valid.ndim == 2 else table.take(division.valid)
+        return held_out, held_out.row_weight().double().numpy()
+
+    def _judged(self, net, table, division):
+        """Predictions for the rows that judge by members that did not train on them."""
         if division.valid.ndim == 2:
-            held_out = table
-            judged = [held_out_parameters(net, table, division) for net in nets]
-        else:
-            held_out = table.take(division.valid)
-            judged = [natural_parameters(net, held_out.X) for net in nets]
-        return judged, held_out, held_out.row_weight().double().numpy()
+            return held_out_parameters(net, table, division)
+        return natural_parameters(net, table.X[division.valid])
 
     def _stacked_weights(self, judged, held_out, weight):
         """Weights of kinds by their predictions for rows that they did not train on."""
@@ -628,7 +622,7 @@ class BaseProbMixup(BaseEstimator):
 
 
 def _entered(kinds, fitted):
-    """Find the kinds that went further than their trial; all where these are others."""
+    """Find the kinds that a race delivered; all where these are others."""
     rest = iter(kinds)
     found = [next((kind for kind in rest if _is_alike(kind, old)), None) for old in fitted]
     return kinds if None in found else found

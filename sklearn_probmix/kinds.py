@@ -42,7 +42,6 @@ METHODS = {
 # ones a wide batch costs little.
 _MANY_ROWS = 4000
 _BATCH_SIZE, _BATCH_SIZE_OF_MANY_ROWS = 64, 256
-_STEPS_OF_A_TRIAL, _STEPS_OF_A_SHORT_ONE = 200, 600
 _DROPOUT = 0.1
 _LEAST_AND_MOST_EPOCHS = 100, 600
 
@@ -331,16 +330,6 @@ class Kind(BaseEstimator):
             max_epochs = int(np.clip(wanted / n_steps, least, most))
         return self.updated(batch_size=batch_size, max_epochs=max_epochs, dropout=dropout)
 
-    def trial(self) -> Self:
-        """Shorten the training of a sized kind to some hundred steps.
-
-        A short one stays whole, and a kernel network's, whose first steps say little of it.
-        """
-        if self.n_steps <= _STEPS_OF_A_SHORT_ONE or self.network == "kernel":
-            return self
-        share = _STEPS_OF_A_TRIAL / self.n_steps
-        return self.updated(max_epochs=math.ceil(int(self.max_epochs) * share))
-
     def to_dict(self) -> dict[str, Any]:
         """All parameters, by name."""
         return self.get_params() | {"hidden_layer_sizes": tuple(self.hidden_layer_sizes)}
@@ -356,37 +345,23 @@ class Kind(BaseEstimator):
         return cls(**content)
 
 
-_LINEAR = Kind("erm", hidden_layer_sizes=(), lr=0.01, n_steps=600)
-_KERNEL = Kind(
-    "erm",
-    network="kernel",
-    activation="silu",
-    lr_schedule="averaged",
-    batch_size=64,
-    n_iter_no_change=20,
-)
+# Weights are averaged, so that every moment of a race has something to deliver.
+_RUNNER = Kind("erm", lr_schedule="averaged")
+_SMOOTH = _RUNNER.updated(activation="silu", hidden_layer_sizes=(128, 128, 64))
+_WIDE = _RUNNER.updated(method="probmix", hidden_layer_sizes=(256, 256))
+_LINEAR = _RUNNER.updated(hidden_layer_sizes=(), lr=0.01)
+_KERNEL = _RUNNER.updated(network="kernel", activation="silu", batch_size=64, n_iter_no_change=20)
+# The mean is learnt further than the variance, which is calibrated afterwards.
+_OF_MEANS = {"variance_weighting": 0.5, "monitor": "crps"}
 
 #: What method="auto" trains: smooth units, best where the noise is small; a wide ProbMix network
 #: with a few knots, for noisier tables; smooth units with many knots, for rough responses, the
 #: means of these two being learnt further; a linear one; and two that look at neighbours, for
 #: smooth responses and for repeated values.
 REGRESSION = (
-    Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64)),
-    Kind(
-        "probmix",
-        n_knots=9,
-        hidden_layer_sizes=(256, 256),
-        variance_weighting=0.5,
-        monitor="crps",
-    ),
-    Kind(
-        "erm",
-        activation="silu",
-        n_knots=65,
-        hidden_layer_sizes=(128, 128, 64),
-        variance_weighting=0.5,
-        monitor="crps",
-    ),
+    _SMOOTH,
+    _WIDE.updated(n_knots=9, **_OF_MEANS),
+    _SMOOTH.updated(n_knots=65, **_OF_MEANS),
     _LINEAR,
     _KERNEL.updated(
         n_knots=9, hidden_layer_sizes=(128, 32), dropout="auto", lr=0.005, n_steps=2000
@@ -394,8 +369,8 @@ REGRESSION = (
     _KERNEL.updated(local="constant", n_knots=9, lr=0.0015, n_steps=300),
 )
 CLASSIFICATION = (
-    Kind("erm", activation="silu", hidden_layer_sizes=(128, 128, 64)),
-    Kind("probmix", hidden_layer_sizes=(256, 256)),
+    _SMOOTH,
+    _WIDE,
     _LINEAR,
     _KERNEL.updated(local="constant", hidden_layer_sizes=(128, 32), dropout=0.1, n_steps=400),
 )

@@ -80,9 +80,12 @@ class TabularNet(NeuralNet):
     ----------
     generator : torch.Generator or None
         What a new module draws from.
+    loader : iterable or None
+        Of a training that goes on: it has found the neighbours, and draws on.
     """
 
     generator: torch.Generator | None = None
+    loader: Any = None
 
     def initialize_module(self) -> TabularNet:
         """Make the module; its source of draws is no parameter, since it is used up."""
@@ -90,8 +93,16 @@ class TabularNet(NeuralNet):
         self.module_ = self.initialized_instance(self.module, parameters)
         return self
 
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Keep the loader of training rows until training ends."""
+        if not training:
+            return super().get_iterator(dataset, training)
+        if self.loader is None:
+            self.loader = super().get_iterator(dataset, training)
+        return self.loader
+
     def __getstate__(self):
-        return super().__getstate__() | {"generator": None}
+        return super().__getstate__() | {"generator": None, "loader": None}
 
     def get_default_callbacks(self) -> list[tuple[str, Callback]]:
         """Leave out the log that is not printed and the loss that another callback records."""
@@ -151,17 +162,8 @@ def own_generator(seed: int = 0, device: str | torch.device | None = "cpu") -> I
         yield
 
 
-def train(
-    kind: Kind,
-    common: Common,
-    table: Table,
-    division: Division,
-    *,
-    seed: int,
-    net: NeuralNet | None = None,
-    keeps_context: bool = False,
-) -> Trained:
-    """Train a new net of this kind, or go on from a copy of `net`.
+class Training:
+    """One kind of network in training: epochs are made when they are asked for.
 
     Parameters
     ----------
@@ -175,30 +177,44 @@ def train(
         Feeds the initialisation, the order of rows, partners, lam and noise. Only modules of a user
         draw from torch's global generator, which is left as it was.
     net : NeuralNet, default=None
-        An initialised net.
+        An initialised net, of which a copy goes on.
     keeps_context : bool, default=False
         Whether a kernel network goes on among the rows that it had, not among those of the table.
 
-    Returns
-    -------
-    Trained
+    Attributes
+    ----------
+    n_epochs : int
+        Made so far, by this training.
+    stop_reason : str or None
+        Why no more epochs are made, as in :class:`Trained`; None while there may be more.
     """
-    epochs_before = 0 if net is None else len(net.history)
-    seeds = np.random.SeedSequence([seed, epochs_before]).generate_state(3).tolist()
-    best = BestEpoch(
-        patience=kind.n_iter_no_change,
-        table=table,
-        valid=division.valid,
-        monitor=kind.monitor,
-        family=common.family,
-        fits=division.fits or (common.n_members,),
-    )
-    generator = None if common.net is not None else torch.Generator().manual_seed(seeds[0])
-    own = None if common.net is None else own_generator(seeds[0], common.net.device)
-    with own or nullcontext():
+
+    def __init__(
+        self,
+        kind: Kind,
+        common: Common,
+        table: Table,
+        division: Division,
+        *,
+        seed: int,
+        net: NeuralNet | None = None,
+        keeps_context: bool = False,
+    ):
+        self._rows = DividedRows(table, division.train)
+        self._epochs_before = 0 if net is None else len(net.history)
+        seeds = _seeds(seed, net)
+        self._best = BestEpoch(
+            patience=kind.n_iter_no_change,
+            table=table,
+            valid=division.valid,
+            monitor=kind.monitor,
+            family=common.family,
+            fits=division.fits or (common.n_members,),
+        )
+        generator = None if common.net is not None else torch.Generator().manual_seed(seeds[0])
         net = new_net(kind, common, table, division) if net is None else _copy_of(net)
         settings = _loaders(kind, net, seeds[2]) | {
-            "callbacks": _callbacks(kind, common, best, seeds[1]),
+            "callbacks": _callbacks(kind, common, self._best, seeds[1]),
             "train_split": None,
             "verbose": int(common.verbose > 1),
             "max_epochs": kind.max_epochs,
@@ -229,19 +245,93 @@ def train(
             else:
                 _give_context(module, table, division.train, seeds[0])
         use_generator(net.module_, generator)
-        net.partial_fit(DividedRows(table, division.train), None)
+        self.net = net
+        net.notify("on_train_begin", X=self._rows, y=None)
+
+    @property
+    def n_epochs(self) -> int:
+        return self._best.n_epochs_
+
+    @property
+    def stop_reason(self) -> str | None:
+        return self._best.stop_reason_
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether every member has weights to keep."""
+        return bool(self._best.best_epoch_.all())
+
+    def advance(self, n_epochs: int) -> None:
+        """Make more epochs, fewer where training stops.
+
+        Parameters
+        ----------
+        n_epochs : int
+        """
+        try:
+            self.net.fit_loop(self._rows, epochs=n_epochs)
+        except KeyboardInterrupt:
+            if self._best.in_epoch_:
+                self._best.stop_reason_ = "interruption"
+
+    @contextmanager
+    def at_best(self) -> Iterator[NeuralNet]:
+        """Lend the net with the weights of every member's best epoch so far."""
+        module = self.net.module_
+        latest = copy.deepcopy(module.state_dict())
+        module.load_state_dict(self._best.weights_)
+        try:
+            yield self.net
+        finally:
+            module.load_state_dict(latest)
+
+    def end(self) -> Trained:
+        """Put the best weights back, and leave nothing of the training in the net."""
+        net, best = self.net, self._best
+        net.notify("on_train_end", X=self._rows, y=None)
         use_generator(net.module_, None)
+        module = template_of(net.module_)
         if isinstance(module, KernelNetwork):
             module.places = module.own = None
-    net.module_.eval()
-    best.table = best.valid = None
-    for name, callback in net.callbacks_:
-        if name == "cosine":
-            # It holds the optimiser, which a pickle would then have twice.
-            vars(callback).pop("lr_scheduler_", None)
-    # An epoch that was interrupted left a row of its own.
-    del net.history[epochs_before + best.n_epochs_ :]
-    return Trained(net, best.n_epochs_, best.best_epoch_, best.stop_reason_)
+        net.module_.eval()
+        best.table = best.valid = None
+        if isinstance(net, TabularNet):
+            net.loader = None
+        for name, callback in net.callbacks_:
+            if name == "cosine":
+                # It holds the optimiser, which a pickle would then have twice.
+                vars(callback).pop("lr_scheduler_", None)
+        # An epoch that was interrupted left a row of its own.
+        del net.history[self._epochs_before + best.n_epochs_ :]
+        return Trained(net, best.n_epochs_, best.best_epoch_, best.stop_reason_)
+
+
+def train(
+    kind: Kind,
+    common: Common,
+    table: Table,
+    division: Division,
+    *,
+    seed: int,
+    net: NeuralNet | None = None,
+    keeps_context: bool = False,
+) -> Trained:
+    """Train a net of this kind for its `max_epochs`; parameters as of :class:`Training`."""
+    own: Any = nullcontext()
+    if common.net is not None:
+        own = own_generator(_seeds(seed, net)[0], common.net.device)
+    with own:
+        training = Training(
+            kind, common, table, division, seed=seed, net=net, keeps_context=keeps_context
+        )
+        training.advance(int(kind.max_epochs))
+        return training.end()
+
+
+def _seeds(seed, net):
+    """Seeds of the weights and of noise, of mixing, and of the order of rows."""
+    n_epochs = 0 if net is None else len(net.history)
+    return np.random.SeedSequence([seed, n_epochs]).generate_state(3).tolist()
 
 
 def apart(trained: Trained, kind: Kind, common: Common, division: Division) -> list[Trained]:

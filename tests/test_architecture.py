@@ -54,8 +54,9 @@ RULES = {
     # They meet.
     "settings": Rule({"floats"}, {"sklearn", "torch"}),
     "encoding": Rule(set(), {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
+    "race": Rule({"training", "calibration"}, {"numpy", "skorch"}),
     "base": Rule(
-        {"training", "calibration", "encoding", "settings"},
+        {"race", "calibration", "encoding", "settings"},
         {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "skorch", "torch"}),

@@ -1,13 +1,10 @@
 """A kind of network as an object: what it holds, what it refuses, and what "auto" makes of it."""
 
-import copy
-
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNet
-from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_probmix import (
@@ -15,8 +12,6 @@ from sklearn_probmix import (
     ProbMixupClassifier,
     ProbMixupRegressor,
     get_family,
-    load_model,
-    save_model,
 )
 from sklearn_probmix.families import Categorical
 from sklearn_probmix.kernel import KernelNetwork
@@ -277,17 +272,6 @@ def test_dropout_by_the_number_of_rows(n_rows, settled):
     assert Kind(dropout=0.3).sized(n_rows).dropout == 0.3
 
 
-@pytest.mark.parametrize(
-    ("n_steps", "max_epochs", "expected"),
-    [(3000, 600, 40), (3000, 100, 7), (2000, 100, 10), (601, 1, 1), (600, 600, 600), (5, 7, 7)],
-)
-def test_a_trial_is_some_hundred_steps_of_a_long_training(n_steps, max_epochs, expected):
-    kind = Kind(n_steps=n_steps, max_epochs=max_epochs, lr=0.01)
-    assert kind.trial() == kind.updated(max_epochs=expected)
-    kernel = kind.updated(network="kernel")
-    assert kernel.trial() == kernel
-
-
 @pytest.mark.parametrize("family", ["normal", "homoscedastic-normal", "lognormal", "poisson"])
 @pytest.mark.parametrize("kind", REGRESSION)
 def test_kinds_are_suited_to_a_family(kind, family):
@@ -462,82 +446,6 @@ def test_parameters_of_a_kind_are_those_of_the_estimator_too():
     assert copied.method is not est.method
 
 
-_RACER = {"batch_size": 32, "n_iter_no_change": 5}
-USELESS = Kind(hidden_layer_sizes=(4,), lr=1e-9, n_steps=300, **_RACER)
-RACERS = (
-    USELESS,
-    Kind(hidden_layer_sizes=(), lr=0.03, n_steps=1000, **_RACER),
-    Kind(hidden_layer_sizes=(), lr=0.05, n_steps=300, **_RACER),
-    USELESS.updated(n_knots=3),
-)
-
-
-@pytest.fixture
-def racers(monkeypatch):
-    """Let "auto" be two kinds that learn and two that cannot."""
-    for make in (ProbMixupRegressor, ProbMixupClassifier):
-        monkeypatch.setattr(make, "_auto_kinds", RACERS)
-
-
-def racer(make=ProbMixupRegressor, **parameters):
-    return make(**{"n_members": 2, "calibration": "off", "random_state": 0} | parameters)
-
-
-@pytest.mark.parametrize("validation", [0.5, "cv"])
-@pytest.mark.parametrize("make", [ProbMixupRegressor, ProbMixupClassifier])
-def test_kinds_without_a_share_in_the_mixture_of_trials_go_no_further(
-    racers, many_rows, make, validation
-):
-    X, y = many_rows
-    y = y if make is ProbMixupRegressor else y > 0
-    est = racer(make, validation=validation).fit(X, y)
-    assert est.kinds_ == [kind.sized(200) for kind in RACERS[1:3]]
-    assert len(est.nets_) == len(est.weights_) == 2
-    assert {epoch["kind"] for epoch in est.history_} == {0, 1}
-    # Not that of the trial, which had a fifth of the epochs.
-    assert est.nets_[0].max_epochs == est.kinds_[0].max_epochs
-
-
-@pytest.mark.parametrize(("slow", "n_entered"), [(RACERS[:2], 3), (RACERS[:1], 1)])
-def test_kinds_that_learn_slowly_enter_together_or_not_at_all(
-    many_rows, monkeypatch, slow, n_entered
-):
-    auto = [*(kind.updated(n_steps=1000) for kind in slow), RACERS[2]]
-    monkeypatch.setattr(ProbMixupRegressor, "_auto_kinds", auto)
-    est = racer().fit(*many_rows)
-    assert est.kinds_ == [kind.sized(200) for kind in auto[-n_entered:]]
-
-
-@pytest.fixture
-def many_rows():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(400, 3))
-    return X, X[:, 0] + 0.3 * rng.normal(size=400)
-
-
-def test_the_training_of_a_kind_that_enters_does_not_depend_on_who_does_not(racers, many_rows):
-    raced = racer().fit(*many_rows)
-    everyone = racer(method=[*RACERS]).fit(*many_rows)
-    assert len(raced.nets_) == 2
-    for kind, net in enumerate(raced.nets_):
-        found, expected = (n.module_.state_dict() for n in (net, everyone.nets_[1 + kind]))
-        for name, value in expected.items():
-            np.testing.assert_array_equal(found[name], value)
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [{"max_epochs": 2}, {"weighting": "uniform"}, {"validation": None}, {"method": [*RACERS]}],
-)
-def test_all_kinds_are_trained_where_there_are_no_trials(racers, table, parameters):
-    est = racer(**parameters).fit(*table)
-    asked = [
-        kind.updated(max_epochs=parameters.get("max_epochs", kind.max_epochs)) for kind in RACERS
-    ]
-    n_rows = 60 if "validation" in parameters else 30
-    assert est.kinds_ == [kind.sized(n_rows) for kind in asked]
-
-
 def test_parametric_is_auto_without_kernels(table):
     est = ProbMixupRegressor(method="parametric", **TINY).fit(*table)
     networks = [kind for kind in REGRESSION if kind.network == "mlp"]
@@ -548,44 +456,6 @@ def test_parametric_is_auto_without_kernels(table):
     est = ProbMixupRegressor(**TINY, warm_start=True).fit(*table)
     with pytest.raises(ValueError, match="changed since fit: .* of method="):
         est.set_params(method="parametric").fit(*table)
-
-
-@pytest.mark.parametrize("go_on", ["fit", "partial_fit"])
-def test_training_goes_on_with_the_kinds_that_entered(racers, many_rows, tmp_path, go_on):
-    est = racer(warm_start=True).fit(*many_rows)
-    assert len(est.kinds_) == 2
-    save_model(est, tmp_path / "model")
-    for entered in (est, load_model(tmp_path / "model")):
-        before, n_epochs = entered.kinds_, len(entered.history_)
-        getattr(entered.set_params(max_epochs=1, lr=0.02), go_on)(*many_rows)
-        assert entered.kinds_ == [kind.updated(max_epochs=1, lr=0.02) for kind in before]
-        assert len(entered.history_) == n_epochs + 2
-        for changed in ({"method": [*RACERS]}, {"method": "erm"}, {"hidden_layer_sizes": (5,)}):
-            with pytest.raises(ValueError, match="the parameters were changed since fit"):
-                getattr(copy.deepcopy(entered).set_params(**changed), go_on)(*many_rows)
-
-
-class Interrupt(Callback):
-    """Interrupt the training of a kind of so many networks before, in an epoch."""
-
-    def __init__(self, n_before, epoch):
-        self.n_before, self.epoch, self.nets = n_before, epoch, []
-
-    def on_batch_end(self, net, training=False, **kwargs):
-        self.nets += [] if net in self.nets else [net]
-        if training and len(self.nets) > self.n_before and len(net.history) == self.epoch:
-            raise KeyboardInterrupt
-
-
-def test_interrupted_trials_are_kept(racers, table):
-    with pytest.warns(UserWarning, match="interrupted in epoch 3. Kept the weights of epoch"):
-        est = racer(callbacks=[Interrupt(1, 3)]).fit(*table)
-    assert est.kinds_ == [kind.sized(30) for kind in RACERS[:2]]
-    assert np.isfinite(est.predict(table[0])).all()
-    est = racer(callbacks=[Interrupt(0, 1)])
-    with pytest.raises(KeyboardInterrupt):
-        est.fit(*table)
-    assert not hasattr(est, "nets_")
 
 
 def test_a_warm_start_settles_dropout_no_other_way():

@@ -1,0 +1,213 @@
+"""The race of kinds: who gets how many steps, and what is delivered."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+
+from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor, load_model, save_model
+from sklearn_probmix.families import Normal
+from sklearn_probmix.race import Entrant, race
+from sklearn_probmix.table import Division, Table
+from sklearn_probmix.training import Common, Training, held_out_parameters, train
+
+
+@pytest.fixture
+def table():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    return X, X[:, 0] + 0.1 * X[:, 1]
+
+
+_RACER = {"batch_size": 32, "n_iter_no_change": 5}
+USELESS = Kind(hidden_layer_sizes=(4,), lr=1e-9, n_steps=300, **_RACER)
+RACERS = (
+    USELESS,
+    Kind(hidden_layer_sizes=(), lr=0.03, n_steps=1000, **_RACER),
+    Kind(hidden_layer_sizes=(), lr=0.05, n_steps=300, **_RACER),
+    USELESS.updated(n_knots=3),
+)
+
+
+@pytest.fixture
+def racers(monkeypatch):
+    """Let "auto" be two kinds that learn and two that cannot."""
+    for make in (ProbMixupRegressor, ProbMixupClassifier):
+        monkeypatch.setattr(make, "_auto_kinds", RACERS)
+
+
+def racer(make=ProbMixupRegressor, **parameters):
+    return make(**{"n_members": 2, "calibration": "off", "random_state": 0} | parameters)
+
+
+@pytest.mark.parametrize("validation", [0.5, "cv"])
+@pytest.mark.parametrize("make", [ProbMixupRegressor, ProbMixupClassifier])
+def test_kinds_without_a_share_in_the_mixture_are_not_delivered(
+    racers, many_rows, make, validation
+):
+    X, y = many_rows
+    y = y if make is ProbMixupRegressor else y > 0
+    est = racer(make, validation=validation).fit(X, y)
+    assert est.kinds_ == [kind.sized(200) for kind in RACERS[1:3]]
+    assert len(est.nets_) == len(est.weights_) == 2
+    assert {epoch["kind"] for epoch in est.history_} == {0, 1}
+    # Not that of the trial, which had a fifth of the epochs.
+    assert est.nets_[0].max_epochs == est.kinds_[0].max_epochs
+
+
+@pytest.fixture
+def many_rows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 3))
+    return X, X[:, 0] + 0.3 * rng.normal(size=400)
+
+
+def test_the_training_of_a_kind_that_enters_does_not_depend_on_who_does_not(racers, many_rows):
+    raced = racer().fit(*many_rows)
+    everyone = racer(method=[*RACERS]).fit(*many_rows)
+    assert len(raced.nets_) == 2
+    for kind, net in enumerate(raced.nets_):
+        found, expected = (n.module_.state_dict() for n in (net, everyone.nets_[1 + kind]))
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"max_epochs": 2}, {"weighting": "uniform"}, {"validation": None}, {"method": [*RACERS]}],
+)
+def test_all_kinds_are_trained_where_there_is_no_race(racers, table, parameters):
+    est = racer(**parameters).fit(*table)
+    asked = [
+        kind.updated(max_epochs=parameters.get("max_epochs", kind.max_epochs)) for kind in RACERS
+    ]
+    n_rows = 60 if "validation" in parameters else 30
+    assert est.kinds_ == [kind.sized(n_rows) for kind in asked]
+
+
+@pytest.mark.parametrize("go_on", ["fit", "partial_fit"])
+def test_training_goes_on_with_the_kinds_that_entered(racers, many_rows, tmp_path, go_on):
+    est = racer(warm_start=True).fit(*many_rows)
+    assert len(est.kinds_) == 2
+    save_model(est, tmp_path / "model")
+    for entered in (est, load_model(tmp_path / "model")):
+        before, n_epochs = entered.kinds_, len(entered.history_)
+        getattr(entered.set_params(max_epochs=1, lr=0.02), go_on)(*many_rows)
+        assert entered.kinds_ == [kind.updated(max_epochs=1, lr=0.02) for kind in before]
+        assert len(entered.history_) == n_epochs + 2
+        for changed in ({"method": [*RACERS]}, {"method": "erm"}, {"hidden_layer_sizes": (5,)}):
+            with pytest.raises(ValueError, match="the parameters were changed since fit"):
+                getattr(copy.deepcopy(entered).set_params(**changed), go_on)(*many_rows)
+
+
+class Interrupt(Callback):
+    """Interrupt the training of a kind of so many networks before, in an epoch."""
+
+    def __init__(self, n_before, epoch):
+        self.n_before, self.epoch, self.nets = n_before, epoch, []
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.nets += [] if net in self.nets else [net]
+        if training and len(self.nets) > self.n_before and len(net.history) == self.epoch:
+            raise KeyboardInterrupt
+
+
+def test_what_an_interrupted_race_has_is_kept(racers, table):
+    with pytest.warns(UserWarning, match="interrupted in epoch 3. Kept the weights of epoch"):
+        est = racer(callbacks=[Interrupt(1, 3)]).fit(*table)
+    assert est.kinds_ == [kind.sized(30) for kind in RACERS[:2]]
+    assert np.isfinite(est.predict(table[0])).all()
+    est = racer(callbacks=[Interrupt(0, 1)])
+    with pytest.raises(KeyboardInterrupt):
+        est.fit(*table)
+    assert not hasattr(est, "nets_")
+
+
+def division_of(n_rows, n_members=2):
+    return Division.folds(np.array_split(np.arange(n_rows), n_members), n_members)
+
+
+def entrants_of(kinds, many_rows):
+    X, y = (torch.tensor(values, dtype=torch.float32) for values in many_rows)
+    table = Table(X, y[:, None])
+    common = Common(Normal(), n_features=3, n_outputs=1, n_members=2)
+    return [Entrant(kind.sized(200), common, table, seed) for seed, kind in enumerate(kinds)]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Kind("probmix", hidden_layer_sizes=(8, 4), dropout=0.2, lr_schedule="averaged"),
+        Kind("m-probmix", hidden_layer_sizes=(8, 4), n_neighbors=3),
+        Kind(network="kernel", hidden_layer_sizes=(8, 4), lr_schedule="averaged", dropout=0.1),
+    ],
+)
+def test_training_in_parts_gives_the_bits_of_training_at_once(many_rows, kind):
+    (entrant,) = entrants_of([kind.updated(max_epochs=7, batch_size=64)], many_rows)
+    own, common, table, seed = entrant
+    division = division_of(400)
+    training = Training(own, common, table, division, seed=seed)
+    for n_epochs in (1, 2, 0, 4):
+        training.advance(n_epochs)
+        with training.at_best() as net:
+            held_out_parameters(net, table, division)
+    in_parts, at_once = training.end(), train(own, common, table, division, seed=seed)
+    assert in_parts.n_epochs == at_once.n_epochs == 7
+    np.testing.assert_array_equal(in_parts.best_epoch, at_once.best_epoch)
+    losses = [[epoch["train_loss"] for epoch in new.net.history] for new in (in_parts, at_once)]
+    assert losses[0] == losses[1]
+    found, expected = (new.net.module_.state_dict() for new in (in_parts, at_once))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+class Judge:
+    """Scores by the number of epochs that were made, in place of predictions."""
+
+    def __init__(self, score):
+        self.score, self.n_epochs = score, []
+
+    def __call__(self, net):
+        self.n_epochs.append(len(net.history))
+        noise = np.random.default_rng(0).normal(scale=1e-3, size=400)
+        return np.full(400, float(self.score(len(net.history)))) + noise * len(net.history)
+
+
+# 200 training rows in batches of 20: a rung ends after 20, 40, 80, 160 epochs.
+RUNGS = [20, 40, 80, 160]
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (lambda n: np.log(n), RUNGS),  # gains with every rung
+        (lambda n: 4 + min(n, 40) / 20, RUNGS[:3]),  # has learnt all at 40
+        (lambda n: -n, RUNGS[:2]),  # gets worse
+        (lambda n: -9 + np.log(n), RUNGS[:2]),  # gains, and is hopeless
+        (lambda n: 5 - 40 / n, RUNGS),  # far behind at first, and gains quickly
+    ],
+)
+def test_a_kind_runs_for_as_long_as_it_gains_and_may_help(many_rows, score, expected):
+    kind = Kind(hidden_layer_sizes=(), max_epochs=160, batch_size=20, n_iter_no_change=None)
+    other, judge = Judge(lambda n: 5.0), Judge(score)
+    race(entrants_of([kind, kind], many_rows), division_of(400), [other, judge], np.ones(400))
+    assert judge.n_epochs == expected
+    assert other.n_epochs == RUNGS[:2]
+
+
+def test_what_the_mixture_does_not_need_is_not_delivered(many_rows):
+    kind = Kind(hidden_layer_sizes=(), max_epochs=20, batch_size=20)
+    judges = [Judge(lambda n: 0.0), Judge(lambda n: -20.0), Judge(lambda n: -np.inf)]
+    outcomes = race(entrants_of([kind] * 3, many_rows), division_of(400), judges, np.ones(400))
+    assert [new is not None for new in outcomes] == [True, False, False]
+    assert outcomes[0].n_epochs == 20
+
+
+def test_the_longest_run_is_that_of_the_kind(many_rows):
+    kind = Kind(hidden_layer_sizes=(), max_epochs=50, batch_size=20, n_iter_no_change=None)
+    judge = Judge(np.log)
+    (only,) = race(entrants_of([kind], many_rows), division_of(400), [judge], np.ones(400))
+    assert judge.n_epochs == [20, 40, 50]
+    assert only.n_epochs == len(only.net.history) == 50
+    assert only.net.loader is None
