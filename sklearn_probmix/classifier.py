@@ -42,19 +42,20 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
     Parameters
     ----------
     method : str, Kind or list of these, default="auto"
-        Which kinds of network are trained. "auto" tries several for some hundred steps, trains
-        those that add something to the mixture, and weighs them, so that you need not know which
-        suits the table: an ERM network of smooth units, a wide ProbMix network, a linear one, and a
-        kernel network, which looks at training rows that are near. It keeps training rows, in model
-        files too: "parametric" is "auto" without it. Where `max_epochs` or `net` is given,
-        `weighting` is "uniform" or no rows are held out, all are trained without a trial; with
-        `net=` they are ``["erm", "probmix"]``. Name one method for a quick fit or to compare
-        methods: "erm" mixes nothing (empirical risk minimisation), "mixup" mixes inputs,
-        "manifold-mixup" activations of the embedding, "probmix" the predicted probabilities,
-        "m-probmix" densities of a random embedding. A Kind says more than a name. A list trains
-        several kinds, one after another, and takes the time of all; "probmix" takes 1.3 times as
-        long as "erm", "m-probmix" twice as long. Eq. 7 (mixup), 30 (manifold mixup), 16 (ProbMix)
-        and 22 (M-ProbMix) of the paper.
+        Which kinds of network are trained. "auto" lets four run a race, so that you need not know
+        which suits the table: after 200, 400, 800, ... steps each is judged by rows that it did not
+        train on, goes on for as long as it gains and may help the mixture, and is delivered if it
+        has a weight of .02 there. They are an ERM network of smooth units, a wide ProbMix network,
+        a linear one, and a kernel network, which looks at training rows that are near. It keeps
+        training rows, in model files too: "parametric" is "auto" without it. Where `max_epochs` or
+        `net` is given, `weighting` is "uniform" or no rows are held out, there is no race, and all
+        are trained to their end; with `net=` they are ``["erm", "probmix"]``. Name one method for a
+        quick fit or to compare methods: "erm" mixes nothing (empirical risk minimisation), "mixup"
+        mixes inputs, "manifold-mixup" activations of the embedding, "probmix" the predicted
+        probabilities, "m-probmix" densities of a random embedding. A Kind says more than a name. A
+        list trains several kinds, one after another, and takes the time of all; "probmix" takes 1.3
+        times as long as "erm", "m-probmix" twice as long. Eq. 7 (mixup), 30 (manifold mixup), 16
+        (ProbMix) and 22 (M-ProbMix) of the paper.
     alpha : float or None, default=None
         Strength of mixing, at least 0, of the kinds that mix; .2 in every kind behind "auto". Raise
         it towards 1 for labels that are often wrong, lower it where mixing hurts; 0 mixes nothing,

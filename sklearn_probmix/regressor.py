@@ -42,20 +42,21 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     Parameters
     ----------
     method : str, Kind or list of these, default="auto"
-        Which kinds of network are trained. "auto" tries several for some hundred steps, trains
-        those that add something to the mixture, and weighs them, so that you need not know which
-        suits the table: an ERM network of smooth units, best where the noise is small; a wide
-        ProbMix network with a few knots, for noisier tables; an ERM network of smooth units with
-        many knots, for rough ones; a linear one; and two kernel networks, which look at training
-        rows that are near. These keep training rows, in model files too: "parametric" is "auto"
-        without them. Where `max_epochs` or `net` is given, `weighting` is "uniform" or no rows are
-        held out, all are trained without a trial; with `net=` they are ``["erm", "probmix"]``. Name
-        one method for a quick fit or to compare methods: "erm" mixes nothing (empirical risk
-        minimisation), "mixup" mixes inputs, "manifold-mixup" activations of the embedding,
-        "probmix" the conditional densities, "m-probmix" densities of a random embedding. A Kind
-        says more than a name. A list trains several kinds, one after another, and takes the time of
-        all; "probmix" takes 1.3 times as long as "erm", "m-probmix" twice as long. Eq. 7 (mixup),
-        30 (manifold mixup), 16 (ProbMix) and 22 (M-ProbMix) of the paper.
+        Which kinds of network are trained. "auto" lets six run a race, so that you need not know
+        which suits the table: after 200, 400, 800, ... steps each is judged by rows that it did not
+        train on, goes on for as long as it gains and may help the mixture, and is delivered if it
+        has a weight of .02 there. They are an ERM network of smooth units, best where the noise is
+        small; a wide ProbMix network with a few knots, for noisier tables; an ERM network of smooth
+        units with many knots, for rough ones; a linear one; and two kernel networks, which look at
+        training rows that are near. These keep training rows, in model files too: "parametric" is
+        "auto" without them. Where `max_epochs` or `net` is given, `weighting` is "uniform" or no
+        rows are held out, there is no race, and all are trained to their end; with `net=` they are
+        ``["erm", "probmix"]``. Name one method for a quick fit or to compare methods: "erm" mixes
+        nothing (empirical risk minimisation), "mixup" mixes inputs, "manifold-mixup" activations of
+        the embedding, "probmix" the conditional densities, "m-probmix" densities of a random
+        embedding. A Kind says more than a name. A list trains several kinds, one after another, and
+        takes the time of all; "probmix" takes 1.3 times as long as "erm", "m-probmix" twice as
+        long. Eq. 7 (mixup), 30 (manifold mixup), 16 (ProbMix) and 22 (M-ProbMix) of the paper.
     alpha : float or None, default=None
         Strength of mixing, at least 0, of the kinds that mix; .2 in every kind behind "auto". Raise
         it towards 1 for very noisy responses, lower it where mixing hurts; 0 mixes nothing, and .05
@@ -113,9 +114,10 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         all rows at once. An epoch in batches of 256 takes a third of the time of one in batches of
         64, and learns less.
     max_epochs : int, "auto" or None, default=None
-        Passes over the rows; the time of a fit is in proportion. "auto", a Kind's, makes about
-        3,000 steps, but no fewer than 100 epochs and no more than 600. 20 to 100 for a first look.
-        Where rows are held out each network keeps its best epoch, so that more do little harm.
+        Passes over the rows; the time of a fit is in proportion. "auto", a Kind's, makes at most
+        about 3,000 steps, but no fewer than 100 epochs and no more than 600. 20 to 100 for a first
+        look. Where rows are held out each network keeps its best epoch, so that more do little
+        harm.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
         Which rows are held out, and so choose the best epochs, the weights of kinds and the
         calibration. "cv" gives each of the `n_members` members a fold of its own to hold out, so
