@@ -5,12 +5,14 @@ X is (n_samples, n_features), or (n_windows, window, 4) for prices, y is (n_samp
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.model_selection import train_test_split
 
-__all__ = ["UCISplit", "load_stock_windows", "load_uci_split", "uci_splits"]
+__all__ = ["UCISplit", "load_stock_windows", "load_table", "load_uci_split", "uci_splits"]
 
 _OHLC = ("Open", "High", "Low", "Close")
 
@@ -128,6 +130,51 @@ def load_uci_split(folder, split=0):
         )
     X, y = data[:, features], data[:, target[0]]
     return UCISplit(X[train], X[test], y[train], y[test])
+
+
+def load_table(path, split):
+    """Read one split of a gzipped table without header, the target last.
+
+    Columns of text become one column for each of their values. The target may be text too.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Of a file such as ``abalone.csv.gz``.
+    split : int
+        Seed of the tenth of the rows that are the test part.
+
+    Returns
+    -------
+    UCISplit
+
+    Examples
+    --------
+    >>> import gzip, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "table.csv.gz")
+    ...     _ = path.write_bytes(gzip.compress(b"M,1.5,7\\nF,2.5,8\\nM,0.5,9\\n"))
+    ...     load_table(path, 0).X_train.shape
+    (2, 3)
+    """
+    with gzip.open(path, "rt") as lines:
+        rows = [line.rstrip("\n").split(",") for line in lines if line.strip()]
+    columns = list(zip(*rows, strict=True))
+    X = np.hstack([_as_numbers(column) for column in columns[:-1]])
+    try:
+        y = np.array(columns[-1], dtype=float)
+    except ValueError:
+        y = np.array(columns[-1])
+    return UCISplit(*train_test_split(X, y, test_size=0.1, random_state=split))
+
+
+def _as_numbers(column):
+    try:
+        return np.array(column, dtype=float)[:, None]
+    except ValueError:
+        return np.array(
+            [[value == each for each in sorted(set(column))] for value in column], float
+        )
 
 
 def load_stock_windows(path, *, window=42, horizon=21):

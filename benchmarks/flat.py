@@ -82,13 +82,12 @@ def defaults(est: BaseEstimator) -> dict[str, Any]:
         for kind in est._auto_kinds
     ]
     held_out = {"validation_fraction": 0.2, "early_stopping": True}
-    trial = {
-        "n_steps": 200,
-        "short": 600,
-        "kernel": "whole",
+    race = {
+        "first_rung": 200,
         "least_share": 0.02,
-        "together": True,
+        "within": 0.3,
+        "still_to_come": 1.5,
         "prior": 1.0,
         "rounding": True,
     }
-    return flat | held_out | {"auto": auto, "auto_sizes": AUTO_SIZES, "trial": trial}
+    return flat | held_out | {"auto": auto, "auto_sizes": AUTO_SIZES, "race": race}

@@ -439,6 +439,9 @@ class BaseProbMixup(BaseEstimator):
         """Train every kind that earns it, or continue their nets."""
         kinds = self._kinds() if nets is None else self._check_unchanged()
         kinds = [kind.sized(len(division.train)) for kind in kinds]
+        if self._is_auto() and nets is None:
+            # Some differ on small tables only.
+            kinds = [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]
         seeds = rng.randint(2**31, size=len(kinds)).tolist()
         if nets is None and self._is_race(division):
             outcomes: Iterable[Trained | None] = self._race(kinds, seeds, table, division)

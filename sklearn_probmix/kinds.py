@@ -351,21 +351,21 @@ _SMOOTH = _RUNNER.updated(activation="silu", hidden_layer_sizes=(128, 128, 64))
 _WIDE = _RUNNER.updated(method="probmix", hidden_layer_sizes=(256, 256))
 _LINEAR = _RUNNER.updated(hidden_layer_sizes=(), lr=0.01)
 _KERNEL = _RUNNER.updated(network="kernel", activation="silu", batch_size=64, n_iter_no_change=20)
+_LINES = _KERNEL.updated(n_knots=9, hidden_layer_sizes=(128, 32), lr=0.005, n_steps=2000)
 # The mean is learnt further than the variance, which is calibrated afterwards.
 _OF_MEANS = {"variance_weighting": 0.5, "monitor": "crps"}
 
 #: What method="auto" trains: smooth units, best where the noise is small; a wide ProbMix network
 #: with a few knots, for noisier tables; smooth units with many knots, for rough responses, the
-#: means of these two being learnt further; a linear one; and two that look at neighbours, for
-#: smooth responses and for repeated values.
+#: means of these two being learnt further; a linear one; and three that look at neighbours: for
+#: smooth responses, with dropout and without, and for repeated values.
 REGRESSION = (
     _SMOOTH,
     _WIDE.updated(n_knots=9, **_OF_MEANS),
     _SMOOTH.updated(n_knots=65, **_OF_MEANS),
     _LINEAR,
-    _KERNEL.updated(
-        n_knots=9, hidden_layer_sizes=(128, 32), dropout="auto", lr=0.005, n_steps=2000
-    ),
+    _LINES.updated(dropout="auto"),
+    _LINES,
     _KERNEL.updated(local="constant", n_knots=9, lr=0.0015, n_steps=300),
 )
 CLASSIFICATION = (

@@ -42,7 +42,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     Parameters
     ----------
     method : str, Kind or list of these, default="auto"
-        Which kinds of network are trained. "auto" lets six run a race, so that you need not know
+        Which kinds of network are trained. "auto" lets seven run a race, so that you need not know
         which suits the table: after 200, 400, 800, ... steps each is judged by rows that it did not
         train on, goes on for as long as it gains and may help the mixture, and is delivered if it
         has a weight of .02 there. They are an ERM network of smooth units, best where the noise is

@@ -27,12 +27,12 @@ from benchmarks.peers.fits import (
     jobs,
 )
 from benchmarks.peers.report import render_report
-from benchmarks.peers.tables import ASIDE, TABLES
+from benchmarks.peers.tables import ASIDE, FILES, TABLES
 from benchmarks.runs import RESULTS, read_results, run_missing
 
 
 def run_regression(args):
-    """Fit all peers to the UCI tables: the five small ones first."""
+    """Fit all peers to the UCI tables, the five small ones first, and to tables that are files."""
     todo = jobs("regression", args.datasets, args.peers, args.splits)
     path = args.results / "peers-regression.jsonl"
     run_missing(
@@ -92,12 +92,17 @@ def _parser():
         "--data",
         type=Path,
         default=os.environ.get("PROBMIX_DATA"),
-        help="folder that holds uci; by default the variable PROBMIX_DATA",
+        help="folder that holds uci and tables; by default the variable PROBMIX_DATA",
     )
     aside = add("aside", run_aside)
     classification = add("classification", run_classification)
     for command, datasets, peers, n_splits in [
-        (regression, [*SMALL_SETS, *LARGE_SETS], REGRESSION, "20, and 5 of the large tables"),
+        (
+            regression,
+            [*SMALL_SETS, *LARGE_SETS, *FILES],
+            REGRESSION,
+            "20; 5 of the large, 3 of files",
+        ),
         (aside, list(ASIDE), REGRESSION, N_ASIDE_SPLITS),
         (classification, list(TABLES), CLASSIFICATION, N_CLASSIFICATION_SPLITS),
     ]:

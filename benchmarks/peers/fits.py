@@ -10,10 +10,10 @@ import numpy as np
 from sklearn.metrics import brier_score_loss, log_loss
 from threadpoolctl import threadpool_limits
 
-from benchmarks.data import load_uci_split
+from benchmarks.data import load_table, load_uci_split
 from benchmarks.paper.settings import LARGE_SETS, N_SPLITS
 from benchmarks.peers.contenders import CLASSIFICATION, PEERS, REGRESSION, QuantileForecast
-from benchmarks.peers.tables import ASIDE, TABLES
+from benchmarks.peers.tables import ASIDE, FILES, TABLES
 from benchmarks.scores import LEVEL, regression_scores
 from sklearn_probmix.metrics import expected_calibration_error, interval_width
 
@@ -29,6 +29,7 @@ __all__ = [
 
 N_CLASSIFICATION_SPLITS = 10
 N_ASIDE_SPLITS = 5
+N_FILE_SPLITS = 3
 
 
 def settings_of(task, dataset, split, name):
@@ -78,8 +79,9 @@ def jobs(task, datasets, names, n_splits=None):
     list of dict
     """
     usual = N_SPLITS | dict.fromkeys(TABLES, N_CLASSIFICATION_SPLITS)
+    usual |= dict.fromkeys(FILES, N_FILE_SPLITS)
     counts = {name: n_splits or usual.get(name, N_ASIDE_SPLITS) for name in datasets}
-    large_sets = {*LARGE_SETS, *(name for name, table in ASIDE.items() if table.large)}
+    large_sets = {*LARGE_SETS, *FILES, *(name for name, table in ASIDE.items() if table.large)}
     places = sorted(
         (dataset in large_sets, split) for dataset in datasets for split in range(counts[dataset])
     )
@@ -94,8 +96,12 @@ def jobs(task, datasets, names, n_splits=None):
 
 
 def fit_regression(root, settings):
-    """Fit one peer to one split of a UCI table and score its predictive distributions."""
-    X, X_test, y, y_test = load_uci_split(Path(root, "uci", settings["dataset"]), settings["split"])
+    """Fit one peer to one split of a table of the data and score its predictive distributions."""
+    dataset, split = settings["dataset"], settings["split"]
+    if dataset in FILES:
+        X, X_test, y, y_test = load_table(Path(root, "tables", f"{dataset}.csv.gz"), split)
+    else:
+        X, X_test, y, y_test = load_uci_split(Path(root, "uci", dataset), split)
     est, forecast, seconds = _timed(REGRESSION, settings, X, y, X_test)
     known = {tuple(row) for row in X}
     is_new = np.array([tuple(row) not in known for row in X_test])
@@ -177,7 +183,7 @@ def _own_weights(est):
     """Return the weight of every candidate of our default, 0 of those that did not enter."""
     if not hasattr(est, "_auto_kinds"):
         return {}
-    told_by = "method", "network", "local", "n_knots", "hidden_layer_sizes"
+    told_by = "method", "network", "local", "n_knots", "hidden_layer_sizes", "dropout"
 
     def name(kind):
         return tuple(getattr(kind, field) for field in told_by)

@@ -10,7 +10,7 @@ from scipy import stats
 from benchmarks.markdown import NOT_RUN, Number, table
 from benchmarks.paper.settings import LARGE_SETS, SMALL_SETS
 from benchmarks.peers.contenders import OURS, PEERS, REGRESSION
-from benchmarks.peers.tables import ASIDE, N_GENERATED_TEST, TABLES
+from benchmarks.peers.tables import ASIDE, FILES, N_GENERATED_TEST, TABLES
 from benchmarks.runs import key
 from benchmarks.scores import LEVEL
 
@@ -24,7 +24,7 @@ OOF_TOLERANCE = 0.1
 KINDS = REGRESSION[OURS].parameters["auto"]
 BOOSTING = "hist-gradient-boosting"
 DATASETS = {
-    "regression": [*SMALL_SETS, *LARGE_SETS],
+    "regression": [*SMALL_SETS, *LARGE_SETS, *FILES],
     "aside": list(ASIDE),
     "classification": list(TABLES),
 }

@@ -22,7 +22,7 @@ from sklearn.model_selection import train_test_split
 
 from sklearn_probmix.datasets import make_rings
 
-__all__ = ["ASIDE", "N_GENERATED_TEST", "TABLES"]
+__all__ = ["ASIDE", "FILES", "N_GENERATED_TEST", "TABLES"]
 
 N_GENERATED_TEST = 2000
 # Rows of the training part beyond which a table counts as large.
@@ -69,6 +69,10 @@ TABLES = {
     "rings-100": Table(_RINGS, make=make_rings, n_train=100),
     "rings-500": Table(_RINGS, make=make_rings, n_train=500),
 }
+
+
+#: More regression tables, as files in the folder tables of the data; all count as large.
+FILES = ["winequality-white", "abalone", "parkinsons", "bike", "protein"]
 
 
 class AsideTable(NamedTuple):
