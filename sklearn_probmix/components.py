@@ -28,6 +28,7 @@ __all__ = [
     "join",
     "mixture_cdf",
     "scipy_components",
+    "with_sums",
 ]
 
 Array = NDArray[np.float64]
@@ -538,7 +539,7 @@ class LatticeComponents(Components, tag="lattice"):
                 "masses must be non-negative and sum to 1 over the values; got a minimum of "
                 f"{masses.min()} and sums between {total.min()} and {total.max()}."
             )
-        self.params = _with_sums(masses / total)
+        self.params = with_sums(masses / total)
         self._freeze()
 
     def _freeze(self):
@@ -607,7 +608,7 @@ class LatticeComponents(Components, tag="lattice"):
     def from_arrays(cls, content: Mapping[str, Any]) -> Components:
         lattice = cls(**content)
         # The constructor divides masses by their sum, which would move the last bit of saved ones.
-        return lattice._replace(_with_sums(np.array(content["masses"], dtype=float)))
+        return lattice._replace(with_sums(np.array(content["masses"], dtype=float)))
 
 
 class JoinedComponents(Components, tag="joined"):
@@ -794,8 +795,8 @@ def _count(low, high, most):
     return np.where(x <= high, x, low)
 
 
-def _with_sums(masses):
-    """Add the probabilities before and from each value on, which reach 1 exactly."""
+def with_sums(masses: Array) -> dict[str, Array]:
+    """Add the probabilities before and from each value on, (..., v + 1), which reach 1 exactly."""
     sums = {}
     for name, values in (("below", masses), ("above", masses[..., ::-1])):
         cumulative = np.cumsum(values, axis=-1)

@@ -343,18 +343,19 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     def _validate_rows(self, X, y, reset, suffix=""):
         name = f"y{suffix}"
         X, y = self._check_rows(X, y, to_response, reset, suffix)
-        family = get_family(self.family)
-        outside = ~family.in_support(torch.tensor(y, dtype=torch.float64)).numpy()
+        n_outputs = y[0].size
+        if not reset and n_outputs != self.n_outputs_:
+            raise ValueError(
+                f"{name} has {n_outputs} outputs; expected {self.n_outputs_} as in the earlier fit."
+            )
+        family = get_family(self.family).unfitted() if reset else self.family_
+        columns = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
+        outside = ~family.in_support(columns).numpy().reshape(y.shape)
         if outside.any():
             where = tuple(np.argwhere(outside)[0])
             raise ValueError(
                 f"{name}[{', '.join(map(str, where))}] = {y[where]} is outside the support of "
                 f"{family!r}; expected {family.support}."
-            )
-        n_outputs = y[0].size
-        if not reset and n_outputs != self.n_outputs_:
-            raise ValueError(
-                f"{name} has {n_outputs} outputs; expected {self.n_outputs_} as in the earlier fit."
             )
         if reset:
             self._y_ndim = y.ndim
