@@ -262,7 +262,7 @@ class _Place(NamedTuple):
         return self.is_lower | self.is_upper
 
     def squeeze(self, axis):
-        return _Place(*(np.squeeze(values, axis) for values in self))
+        return _Place._make(np.squeeze(values, axis) for values in self)
 
     def distance(self, x):
         """Distance from the edge of a tail, or from the lower edge, in units of the size."""

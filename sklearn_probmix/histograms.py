@@ -266,7 +266,7 @@ class Lattice(_Bins):
 
     values_ = property(lambda self: self._settled(self.values))
     edges_ = property(lambda self: _midpoints(self.values_))
-    unit_ = property(lambda self: self._settled((self.unit,))[0])
+    unit_ = property(lambda self: self._settled(self.unit and (self.unit,))[0])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -332,7 +332,7 @@ def _rows(name: str, rows: Any) -> Rows:
     """Check a tuple of rows of numbers, of equal lengths, which may come from a file."""
     try:
         array = np.array(rows, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.zeros(0)
     if array.ndim != 2 or array.size == 0 or np.isnan(array).any():
         raise ValueError(
@@ -386,21 +386,36 @@ def _shapes(edges: Rows, tails: Rows) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def _edges(y, share, n_bins):
-    """Edges half way between neighbouring values, near the quantiles at equal steps."""
+    """Edges half way between neighbouring values, at most so many bins."""
     values, place = np.unique(y, return_inverse=True)
     if len(values) == 1:
         return values[0] + _AROUND_CONSTANT * np.array([-1.0, 1.0])
-    below = np.cumsum(np.bincount(place, share))[:-1]
-    levels = np.arange(1, n_bins) / n_bins
-    after = np.searchsorted(below, levels).clip(1, max(len(below) - 1, 1))
-    before, after = after - 1, np.minimum(after, len(below) - 1)
-    is_nearer = levels - below[before] < below[after] - levels
-    edges = np.unique(_midpoints(values)[np.where(is_nearer, before, after)])
-    kept = edges[:1]
-    for edge in edges[1:]:
+    middle = _midpoints(values)
+    if len(values) > n_bins:
+        mass = np.bincount(place, share)
+        (heavy,) = np.nonzero(mass > 2 / n_bins)
+        own = np.r_[heavy[heavy > 0] - 1, heavy[heavy < len(middle)]]
+        near = _near_quantiles(values, mass, n_bins - 1 - len(np.unique(own)))
+        middle = middle[np.union1d(own, near)]
+    kept = [middle[0]]
+    for edge in middle[1:]:
         if edge - kept[-1] >= _NARROWEST:
-            kept = np.append(kept, edge)
-    return kept
+            kept.append(edge)
+    return np.array(kept)
+
+
+def _near_quantiles(values, mass, n_edges):
+    """Numbers of the gaps between values that divide them best into equal parts.
+
+    Bins of equal mass would be wide in the tails, and those of equal width empty there. The
+    integral of the root of the density is between the two.
+    """
+    gaps = np.diff(values)
+    width = np.r_[gaps[0], _midpoints(gaps), gaps[-1]]
+    below = np.cumsum(np.sqrt(mass * width))
+    levels = np.arange(1, n_edges + 1) / (n_edges + 1) * below[-1]
+    after = np.searchsorted(below[:-1], levels).clip(1, len(gaps) - 1)
+    return after - (levels - below[after - 1] < below[after] - levels)
 
 
 def _tails(y, edges, share):
