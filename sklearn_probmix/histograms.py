@@ -46,6 +46,7 @@ class _Bins(Family):
     """What both share: a categorical law on bins, which are found by their edges."""
 
     dtype = torch.float64
+    default_response = "pooled"
 
     @property
     def edges_(self) -> NDArray[np.float64]:
