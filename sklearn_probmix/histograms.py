@@ -1,12 +1,14 @@
 """Families of bins: histograms of any response, and masses on the values that a response takes.
 
-Both are categorical in the number of the bin, whose logits are natural parameters, and so is their
-pooling: the normalised product of powers of two histograms on the same bins is the histogram of the
-mixed logits, since within a bin both have one shape, of which a power and the other's make the
-whole. Bins are settled by :meth:`Family.fitted`, for each output.
+Both are categorical in the number of the bin: T(y) is one-hot, and the logits of the bins are
+natural parameters. What a density does within a bin is h(y), the same for all x, so that the
+normalised product of powers of two histograms is the histogram of the mixed logits. Bins are
+settled by :meth:`Family.fitted`, for each output; one that has fewer bins than another leaves its
+last logits unused.
 
-The kernel of eq. 14 is a Normal around the response, of which each bin gets its probability: a mass
-is so spread over neighbouring bins by their distance.
+The kernel of eq. 14 is a Normal around the response, of which every bin gets its probability. As
+weighted points it is one response for each bin, so that for one output its loss is exact, also for
+a mixture.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ _MOST_BINS = 1_000
 _MOST_VALUES = 500
 # In units of the standardised response: no bin is narrower, and densities stay finite.
 _NARROWEST = 1e-6
+# Of standardised responses with weights as they may be; from a file others might come.
+_FARTHEST = 1e16
 # Half a bin around a response that is constant, as wide as a Normal may get.
 _AROUND_CONSTANT = 1e-2
 
@@ -100,7 +104,9 @@ class _Bins(Family):
 
     def _at(self, table, code):
         """Entries of a table (n_outputs, n_params) for bins (..., n_outputs)."""
-        return torch.from_numpy(table).to(code.device)[torch.arange(len(table)), code]
+        return torch.from_numpy(table).to(code.device)[
+            torch.arange(len(table), device=code.device), code
+        ]
 
     def _snap(self, y):
         """Return the response that a mixed one counts as."""
@@ -136,11 +142,11 @@ class _Bins(Family):
 class Histogram(_Bins):
     """Density that is constant within bins, with an exponential tail on either side; y real.
 
-    Edges are at weighted quantiles of y, so that bins hold about as many rows each. They lie half
-    way between two neighbouring values: of a rounded y, bins are cells of the rounding, and a value
-    of many rows has a bin of its own that ends half way to its neighbours. The first and the last
-    bin are the tails, whose mean distances from their edges are those of y. Edges and tails do not
-    depend on x; the probabilities of the bins do, and their logits are natural parameters.
+    Bins are narrow where y has many rows, and hold fewer rows where these are far apart. Edges lie
+    half way between two neighbouring values: of a rounded y, bins are cells of the rounding, and a
+    value of more than two bins' rows has a bin of its own that ends half way to its neighbours. The
+    first and the last bin are the tails, whose mean distances from their edges are those of y.
+    Edges and tails do not depend on x; the probabilities of the bins do.
 
     Parameters
     ----------
@@ -156,6 +162,18 @@ class Histogram(_Bins):
     ------
     ValueError
         If these are no such numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_probmix import Histogram, ProbMixupRegressor
+    >>> X = np.random.default_rng(0).uniform(-1, 1, (200, 1))
+    >>> y = np.where(np.arange(200) % 2, 1 + X[:, 0], -1)
+    >>> est = ProbMixupRegressor(method="probmix", family=Histogram(n_bins=12), random_state=0)
+    >>> est = est.set_params(n_members=1, max_epochs=20).fit(X, y)
+    >>> low, middle, high = est.predict_proba([[0.0]]).pdf([[-1.0], [0.0], [1.0]]).ravel()
+    >>> bool(low > middle < high)
+    True
     """
 
     def __init__(
@@ -177,6 +195,9 @@ class Histogram(_Bins):
         n_bins = self.n_params
         if n_bins > _MOST_BINS:
             raise ValueError(f"edges has {n_bins - 1} for an output; expected fewer than 1000.")
+        is_there = np.isfinite(self.edges_)
+        if max(abs(self.edges_[is_there]).max(initial=0), self.tails_.max()) > _FARTHEST:
+            raise ValueError(f"edges and tails of standardised y; expected at most {_FARTHEST:g}.")
         # Components check what is left.
         HistogramComponents(self.edges_, self.tails_, np.eye(n_bins)[[[[0] * len(self.edges_)]]])
 
@@ -237,7 +258,17 @@ class Lattice(_Bins):
     Raises
     ------
     ValueError
-        If these are no such numbers.
+        If these are no such numbers, or `fitted` finds more than 500 values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_probmix import ProbMixupRegressor
+    >>> X = np.random.default_rng(0).uniform(1, 5, (200, 1))
+    >>> est = ProbMixupRegressor(method="probmix", family="lattice", random_state=0)
+    >>> est = est.set_params(n_members=1, max_epochs=20).fit(X, np.rint(X[:, 0]))
+    >>> est.predict_proba([[2.0], [4.0]]).ppf(0.5)
+    array([2., 4.])
     """
 
     def __init__(self, values: Rows | None = None, unit: tuple[float, ...] | None = None):

@@ -74,7 +74,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     family : str or Family, default="normal"
         Density of y given x, of one component: "normal", "homoscedastic-normal" for a noise that
         does not depend on x, "lognormal" and "gamma" for positive numbers, "beta" for shares
-        between 0 and 1, "poisson" for counts, "bernoulli" for 0 and 1; or an instance, such as
+        between 0 and 1, "poisson" for counts, "bernoulli" for 0 and 1, "histogram" for any shape,
+        also of several peaks, "lattice" for a y of few values; or an instance, such as
         ``get_family("normal", variance_floor=1e-6)``, or one of your own. The mixture of all
         networks may have other shapes. All take about the same time.
     n_members : int, default=5

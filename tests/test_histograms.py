@@ -505,6 +505,8 @@ def test_a_family_that_has_seen_responses_is_data(make):
         (Histogram, {"edges": "abc", "tails": TAILS}, "edges='?abc'?; expected as many numbers"),
         (Histogram, {"edges": ((0.0,), (0.0, 1.0)), "tails": TAILS}, "expected as many numbers"),
         (Histogram, {"edges": (range(1000),), "tails": TAILS[:1]}, "fewer than 1000"),
+        (Histogram, {"edges": ((0.0, 1e200),), "tails": TAILS[:1]}, "expected at most 1e.16"),
+        (Histogram, {"edges": EDGES[:1], "tails": ((1.0, 1e200),)}, "expected at most 1e.16"),
         (Lattice, {"values": VALUES}, "values and unit go together"),
         (Lattice, {"values": ((1.0, 1.0),), "unit": (1.0,)}, "values must increase"),
         (Lattice, {"values": ((np.inf,),), "unit": (1.0,)}, "values must increase"),
