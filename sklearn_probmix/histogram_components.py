@@ -195,12 +195,20 @@ class HistogramComponents(Components, tag="histogram"):
         return np.where(is_there, mean, 0.0), np.where(is_there, var, 0.0)
 
     def mean(self) -> Array:
-        return (self.params["masses"] * self._of_bins()[0][self._set()]).sum(axis=-1)
+        mean, _ = self._of_bins()
+        return np.einsum("...b,...b->...", self.params["masses"], mean[self._set()])
 
     def var(self) -> Array:
         mean, var = (values[self._set()] for values in self._of_bins())
-        between = (mean - self.mean()[..., None]) ** 2
-        return (self.params["masses"] * (var + between)).sum(axis=-1)
+        spread = var + (mean - self.mean()[..., None]) ** 2
+        return np.einsum("...b,...b->...", self.params["masses"], spread)
+
+    def merged(self, weights: Array) -> Components:
+        sums = {
+            key: np.einsum("nk...,nk...b->n...b", weights, self.params[key])[:, None]
+            for key in ("masses", "below", "above")
+        }
+        return self._replace(sums | {"sets": self.params["sets"][:, :1]})
 
     def support(self) -> tuple[Array, Array]:
         possible = self.params["masses"] > 0

@@ -21,7 +21,12 @@ from sklearn_probmix import (
     load_model,
     save_model,
 )
-from sklearn_probmix.components import LatticeComponents, components_from_arrays
+from sklearn_probmix.components import (
+    JoinedComponents,
+    LatticeComponents,
+    components_from_arrays,
+    scipy_components,
+)
 from sklearn_probmix.histogram_components import HistogramComponents
 from sklearn_probmix.metrics import nll
 from sklearn_probmix.pooling import log_linear_pool, mix_responses
@@ -132,6 +137,19 @@ def test_outputs_keep_their_own_edges():
         assert_array_equal(both.logpdf(every)[:, output], one.logpdf(y))
         assert_array_equal(both.crps(every)[:, output], one.crps(y))
         assert_allclose(both.ppf(0.3)[:, output], one.ppf(0.3), rtol=1e-12)
+
+
+def test_a_mixture_is_one_histogram():
+    dist, q = mixture(), np.array([0.1, 0.5, 0.99])
+    one = dist.blocks[0].merged(dist.weights[..., None])
+    assert one.shape == (N, 1, 2)
+    y = np.array([[-3.0, 0.3], [0.0, 0.55], [1.9, 9.0]])
+    assert_allclose(PredictiveDistribution(one).pdf(y), dist.pdf(y), rtol=1e-12)
+    # The same by the search of quantiles among components of two kinds.
+    certain = np.concatenate([dist.weights, np.zeros((N, 1))], axis=1)
+    parts = [*dist.blocks, scipy_components("norm", {"loc": np.zeros((N, 1, 2))})]
+    searched = PredictiveDistribution(JoinedComponents(parts), weights=certain)
+    assert_allclose(dist.ppf(q), searched.ppf(q), rtol=1e-9, atol=1e-12)
 
 
 def test_components_are_made_again_from_their_arrays():
