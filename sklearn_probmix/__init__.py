@@ -11,6 +11,7 @@ from sklearn_probmix.displays import (
 )
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.families import Family, get_family
+from sklearn_probmix.histograms import Histogram, Lattice
 from sklearn_probmix.kinds import Kind
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
 from sklearn_probmix.persistence import load_model, save_model
@@ -31,7 +32,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Family",
+    "Histogram",
     "Kind",
+    "Lattice",
     "MixingGraphDisplay",
     "NegativeLogLikelihood",
     "NeighborLoader",

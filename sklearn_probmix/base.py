@@ -500,7 +500,7 @@ class BaseProbMixup(BaseEstimator):
         """Refuse parameters that ask for other networks than the trained ones."""
         asked = copy.copy(self)
         family = self._make_family()
-        asked.family_ = self.family_ if family == self.family_.unfitted() else family
+        asked.family_ = self.family_ if family.unfitted() == self.family_.unfitted() else family
         kinds = asked._kinds()
         if asked._is_auto():
             kinds = _entered(kinds, self.kinds_)

@@ -11,6 +11,7 @@ length plus counting of the atoms, so that at an atom the mass alone counts.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Self
@@ -28,6 +29,7 @@ __all__ = [
     "join",
     "mixture_cdf",
     "scipy_components",
+    "with_sums",
 ]
 
 Array = NDArray[np.float64]
@@ -52,7 +54,8 @@ class Components(ABC):
     A subclass supplies `log_density`, `cdf`, `ppf`, `mean` and `var`, on top of these what has a
     better form than the one given here, and in its definition the tag by which model files know
     it: ``class Mine(Components, tag="mine")``. One with atoms says so, and gives their `log_mass`
-    and `atoms`; one whose mixtures have a closed form of the CRPS supplies `crps`.
+    and `atoms`; one whose mixtures have a closed form of the CRPS supplies `crps`,
+    and one whose mixtures are of its own kind `merged`.
 
     Parameters
     ----------
@@ -88,6 +91,12 @@ class Components(ABC):
     def shape(self) -> tuple[int, ...]:
         """Rows, components and, for 2-D y, outputs."""
         return next(iter(self.params.values())).shape
+
+    @property
+    def n_numbers(self) -> int:
+        """Numbers that an array holds of a component of a row and output, at most."""
+        n_components = max(1, math.prod(self.shape))
+        return max(values.size // n_components for values in self.params.values())
 
     @abstractmethod
     def log_density(self, x: Array) -> Array:
@@ -152,6 +161,15 @@ class Components(ABC):
     def crps(self, y: Array, weights: Array) -> Array:
         """CRPS of the mixtures at y, of y's shape; weights have shape (n, k) or (n, k, 1)."""
         raise NotImplementedError
+
+    def merged(self, weights: Array) -> Components | None:
+        """Return the mixtures as one component a row, or None if these are of another kind.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n, k) or (n, k, 1)
+        """
+        return None
 
     def log_probability(self, low: Array, high: Array) -> Array:
         """Logarithm of the probability of the closed cell between low and high."""
@@ -538,7 +556,7 @@ class LatticeComponents(Components, tag="lattice"):
                 "masses must be non-negative and sum to 1 over the values; got a minimum of "
                 f"{masses.min()} and sums between {total.min()} and {total.max()}."
             )
-        self.params = _with_sums(masses / total)
+        self.params = with_sums(masses / total)
         self._freeze()
 
     def _freeze(self):
@@ -607,7 +625,7 @@ class LatticeComponents(Components, tag="lattice"):
     def from_arrays(cls, content: Mapping[str, Any]) -> Components:
         lattice = cls(**content)
         # The constructor divides masses by their sum, which would move the last bit of saved ones.
-        return lattice._replace(_with_sums(np.array(content["masses"], dtype=float)))
+        return lattice._replace(with_sums(np.array(content["masses"], dtype=float)))
 
 
 class JoinedComponents(Components, tag="joined"):
@@ -629,6 +647,7 @@ class JoinedComponents(Components, tag="joined"):
         raise AttributeError(f"a mixture of {self.name} has no common params; see its blocks.")
 
     params = property(_refuse_params)
+    n_numbers = property(lambda self: max(block.n_numbers for block in self.blocks))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -794,8 +813,8 @@ def _count(low, high, most):
     return np.where(x <= high, x, low)
 
 
-def _with_sums(masses):
-    """Add the probabilities before and from each value on, which reach 1 exactly."""
+def with_sums(masses: Array) -> dict[str, Array]:
+    """Add the probabilities before and from each value on, (..., v + 1), which reach 1 exactly."""
     sums = {}
     for name, values in (("below", masses), ("above", masses[..., ::-1])):
         cumulative = np.cumsum(values, axis=-1)

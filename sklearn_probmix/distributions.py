@@ -420,7 +420,10 @@ class PredictiveDistribution:
         """
         q = _check_probability("q", q)
         q = np.broadcast_to(q.reshape(q.shape + (1,) * self.ndim), q.shape + self.shape)
-        return self.map_rows(lambda d, q: mixture_quantiles(d._components, d._weights(), q), q)
+        cost = max(1, self._components.n_numbers)
+        return self.map_rows(
+            lambda d, q: mixture_quantiles(d._components, d._weights(), q), q, cost=cost
+        )
 
     def median(self) -> Array:
         """Median of each output, of y's shape and units."""

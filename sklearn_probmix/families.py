@@ -621,7 +621,8 @@ def get_family(family: str | Family, **parameters: Any) -> Family:
     ----------
     family : str or Family
         One of "normal", "homoscedastic-normal", "lognormal", "gamma", "beta", "poisson",
-        "bernoulli", "categorical", or an instance of a subclass of :class:`Family`.
+        "bernoulli", "categorical", "histogram", "lattice", or an instance of a subclass of
+        :class:`Family`.
     **parameters
         Arguments of the family, such as `variance_floor` of the Normal or `n_classes` of the
         categorical; only with a name.

@@ -37,7 +37,7 @@ from sklearn_probmix.codec import check, check_type, decode, encode, look_up, so
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.ensemble import Ensemble, template_of
-from sklearn_probmix.families import get_family
+from sklearn_probmix.families import FAMILIES, get_family
 from sklearn_probmix.kinds import METHODS, Kind
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.regressor import ProbMixupRegressor
@@ -78,6 +78,7 @@ _COMMON = {
     **dict.fromkeys(("kinds_", "history_"), (list,)),
     "best_epoch_": (int, np.ndarray),
     "oof_scores_": (dict,),
+    "family_": tuple(FAMILIES.values()),
 }
 _FITTED = {
     ProbMixupRegressor: _COMMON
@@ -89,9 +90,9 @@ _FITTED = {
     ProbMixupClassifier: _COMMON
     | {"classes_": _ARRAY, "calibration_": (Temperature, type(None)), "oof_predictive_": _ARRAY},
 }
-_OPTIONAL = {"feature_names_in_", "oof_scores_", "oof_predictive_"}
+_OPTIONAL = {"feature_names_in_", "oof_scores_", "oof_predictive_", "family_"}
 # Written in a way of their own, or made anew from what is written or from the rows of a fit.
-_REBUILT = {"_y_step", "scaler_", "nets_", "family_", "_metadata_request"}
+_REBUILT = {"_y_step", "scaler_", "nets_", "_metadata_request"}
 
 
 @neutral_settings
@@ -216,7 +217,10 @@ def load_model(path: str | os.PathLike[str], **parameters: Any) -> BaseProbMixup
 
 def _describe(est, tensors):
     """Everything but the tensors, which are put into `tensors`."""
-    allowed, state = _FITTED[type(est)], vars(est)
+    allowed, state = _FITTED[type(est)], dict(vars(est))
+    if est.family_ == est.family_.unfitted():
+        # It is made of the parameters alone.
+        del state["family_"]
     given = est.get_params(deep=False)
     unknown = set(state) - set(given) - set(allowed) - _REBUILT
     if unknown:
@@ -504,7 +508,10 @@ def _restore_fitted(est, written, tensors):
         is_set = is_set and np.array_equal(np.unique(est.classes_), est.classes_)
         check(is_set, "classes_", repr(est.classes_)[:200], "at least 2 sorted labels")
         est._class_weight(np.arange(len(est.classes_)))
-    est.family_ = est._make_family()
+    family = est._make_family()
+    est.family_ = getattr(est, "family_", family)
+    proper = est.family_.unfitted() == family.unfitted()
+    check(proper, "family_", repr(est.family_)[:100], f"{family!r} as fitted")
 
 
 def _check_fitted(est, n_nets):

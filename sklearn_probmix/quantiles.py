@@ -20,6 +20,8 @@ __all__ = ["extremes", "mixture_quantiles"]
 def mixture_quantiles(components: Components, weights: Array, q: Array) -> Array:
     """Smallest x with cdf(x) >= q, for each row and output of a mixture."""
     axis = 1 - weights.ndim
+    if weights.shape[1] > 1 and (one := components.merged(weights)) is not None:
+        components, weights = one, np.ones_like(weights[:, :1])
     quantiles = components.ppf(np.expand_dims(q, axis))
     if weights.shape[1] == 1:
         return quantiles.squeeze(axis)

@@ -75,7 +75,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     family : str or Family, default="normal"
         Density of y given x, of one component: "normal", "homoscedastic-normal" for a noise that
         does not depend on x, "lognormal" and "gamma" for positive numbers, "beta" for shares
-        between 0 and 1, "poisson" for counts, "bernoulli" for 0 and 1; or an instance, such as
+        between 0 and 1, "poisson" for counts, "bernoulli" for 0 and 1, "histogram" for any shape,
+        also of several peaks, "lattice" for a y of few values; or an instance, such as
         ``get_family("normal", variance_floor=1e-6)``, or one of your own. The mixture of all
         networks may have other shapes. All take about the same time.
     n_members : int, default=5
@@ -345,18 +346,19 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     def _validate_rows(self, X, y, reset, suffix=""):
         name = f"y{suffix}"
         X, y = self._check_rows(X, y, to_response, reset, suffix)
-        family = get_family(self.family)
-        outside = ~family.in_support(torch.tensor(y, dtype=torch.float64)).numpy()
+        n_outputs = y[0].size
+        if not reset and n_outputs != self.n_outputs_:
+            raise ValueError(
+                f"{name} has {n_outputs} outputs; expected {self.n_outputs_} as in the earlier fit."
+            )
+        family = get_family(self.family).unfitted() if reset else self.family_
+        columns = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
+        outside = ~family.in_support(columns).numpy().reshape(y.shape)
         if outside.any():
             where = tuple(np.argwhere(outside)[0])
             raise ValueError(
                 f"{name}[{', '.join(map(str, where))}] = {y[where]} is outside the support of "
                 f"{family!r}; expected {family.support}."
-            )
-        n_outputs = y[0].size
-        if not reset and n_outputs != self.n_outputs_:
-            raise ValueError(
-                f"{name} has {n_outputs} outputs; expected {self.n_outputs_} as in the earlier fit."
             )
         if reset:
             self._y_ndim = y.ndim

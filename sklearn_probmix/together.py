@@ -48,7 +48,8 @@ def fit_together(
     estimators : list of ProbMixupRegressor or of ProbMixupClassifier
         Of equal parameters but `random_state`, with rows held out.
     tables : list of (X, y) or (X, y, sample_weight)
-        One for each estimator; with the same number of columns, of outputs or of classes.
+        One for each estimator; with the same number of columns, of outputs or of classes. What a
+        family takes from y, such as the bins of a histogram, must be the same too.
 
     Returns
     -------
@@ -161,6 +162,11 @@ def _check_alike(estimators, tables):
 
 
 def _check_shape(position, found, first):
+    if found[0] != first[0] and found[0].unfitted() == first[0].unfitted():
+        raise ValueError(
+            f"{first[0]!r} takes from table {position} other bins or values than from the first; "
+            "expected a family that takes none, or fits one after another."
+        )
     if found != first:
         raise ValueError(
             f"table {position} has {found[0]!r}, x of shape {tuple(found[1])} and y of shape "

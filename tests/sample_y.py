@@ -2,8 +2,23 @@
 
 import numpy as np
 
+from sklearn_probmix import Histogram, Lattice, get_family
+
 # In these units a mean between 0 and 4 lies in the support.
 UNITS = {"beta": 0.25, "bernoulli": 0.25, "poisson": 10.0}
+# Bins of a histogram, and values of a lattice.
+EDGES, TAILS = (0.5, 1.2, 2.0, 3.1), (0.3, 0.6)
+VALUES = (0.0, 1.0, 2.5, 4.0)
+
+
+def some_family(name, n_outputs=1, **arguments):
+    """Make a family, with the bins or values above for every output if it has any."""
+    match name:
+        case "histogram":
+            return Histogram(edges=(EDGES,) * n_outputs, tails=(TAILS,) * n_outputs)
+        case "lattice":
+            return Lattice(values=(VALUES,) * n_outputs, unit=(1.0,) * n_outputs)
+    return get_family(name, **arguments)
 
 
 def sample_y(family, mean, rng, *, n_classes=3):
@@ -13,8 +28,11 @@ def sample_y(family, mean, rng, *, n_classes=3):
     """
     mean = np.asarray(mean) * UNITS.get(family, 1.0)
     match family:
-        case "normal" | "homoscedastic-normal":
+        case "normal" | "homoscedastic-normal" | "histogram":
             return rng.normal(mean, 0.1)
+        case "lattice":
+            y = rng.normal(mean, 0.1)
+            return np.array(VALUES)[abs(y[..., None] - VALUES).argmin(axis=-1)]
         case "lognormal":
             return np.exp(rng.normal(np.log(mean), 0.1))
         case "gamma":

@@ -26,11 +26,13 @@ class Rule(NamedTuple):
 RULES = {
     # What is predicted, which both wings know.
     "components": Rule(set(), {"numpy", "scipy", "scoringrules"}),
+    "histogram_components": Rule({"components"}, {"numpy"}),
     "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
     "warn": Rule(set(), set()),
     # The left wing trains.
     "pooling": Rule(set(), {"torch"}),
     "families": Rule({"pooling", "components", "calibration"}, {"torch"}),
+    "histograms": Rule({"families", "histogram_components"}, {"numpy", "torch"}),
     "mixing": Rule({"families"}, {"numpy", "torch"}),
     "criterion": Rule({"mixing"}, {"torch"}),
     "table": Rule(set(), {"numpy", "skorch", "torch"}),
@@ -144,7 +146,7 @@ def test_modules_import_only_what_lies_below(module):
 
 
 def test_the_wings_meet_in_the_estimators_only():
-    left = {"families", "pooling", "loaders", "modules", "kernel", "callbacks"}
+    left = {"families", "histograms", "pooling", "loaders", "modules", "kernel", "callbacks"}
     right = {
         "floats",
         "quantiles",
@@ -158,7 +160,7 @@ def test_the_wings_meet_in_the_estimators_only():
     for wing, other in [(left, right), (right, left)]:
         for module in wing:
             assert not all_below(module) & other
-    known_to_both = {"components", "calibration"}
+    known_to_both = {"components", "histogram_components", "calibration"}
     assert not any("torch" in RULES[module].outside for module in right | known_to_both)
     # scikit-learn's neighbours are found in the left wing; scores are the right wing's.
     assert not any("scoringrules" in RULES[module].outside for module in left)

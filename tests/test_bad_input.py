@@ -495,7 +495,8 @@ class TestParameters:
         [
             (
                 ProbMixupRegressor,
-                "normal homoscedastic-normal lognormal gamma beta poisson bernoulli",
+                "normal homoscedastic-normal lognormal gamma beta poisson bernoulli histogram "
+                "lattice",
             ),
             (ProbMixupClassifier, "categorical bernoulli"),
         ],

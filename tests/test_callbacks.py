@@ -1,11 +1,12 @@
 import copy
 import math
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from sample_y import some_y
+from sample_y import EDGES, TAILS, VALUES, some_family, some_y
 from scipy import stats
 from skorch import NeuralNet
 from skorch.callbacks import Callback
@@ -30,9 +31,13 @@ FAMILIES = [
     "poisson",
     "bernoulli",
     "categorical",
+    "histogram",
+    "lattice",
 ]
 SMOOTH = ("normal", "homoscedastic-normal", "lognormal")
 CLASSES = {"bernoulli": 2, "categorical": 3}
+BINS = {"histogram": EDGES, "lattice": np.array([0.5, 1.75, 3.25])}
+N_RAW = {"categorical": 3, "histogram": 5, "lattice": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -82,10 +87,17 @@ def log_pdf(family, params, y):
         return y * params[0].log() - params[0] - torch.lgamma(y + 1)
     if family == "bernoulli":
         return torch.where(y == 1, params[0], 1 - params[0]).log()
-    y = y.long()
-    shape = torch.broadcast_shapes(y.shape, params[0].shape[:-1])
+    code = y.long()
+    if family in BINS:
+        code = (y.unsqueeze(-1) > torch.tensor(BINS[family]).double()).sum(-1)
+    shape = torch.broadcast_shapes(code.shape, params[0].shape[:-1])
     p = params[0].expand(*shape, -1)
-    return p.gather(-1, y.expand(shape).unsqueeze(-1)).squeeze(-1).log()
+    log_p = p.gather(-1, code.expand(shape).unsqueeze(-1)).squeeze(-1).log()
+    if family != "histogram":
+        return log_p
+    size = torch.tensor([TAILS[0], *np.diff(EDGES), TAILS[1]]).double()[code]
+    beyond = (EDGES[0] - y).clamp(min=0) / TAILS[0] + (y - EDGES[-1]).clamp(min=0) / TAILS[1]
+    return log_p - size.log() - beyond
 
 
 def scipy_log_pdf(family, params, y):
@@ -105,12 +117,27 @@ def scipy_log_pdf(family, params, y):
             return stats.bernoulli.logpmf(y, p[0])
         case "categorical":
             return stats.multinomial.logpmf(np.eye(3)[y.astype(int)], 1, p[0])
+        case "lattice":
+            return stats.multinomial.logpmf(y[..., None] == VALUES, 1, p[0])
+        case "histogram":
+            parts = [stats.uniform(low, high - low) for low, high in pairwise(EDGES)]
+            tails = stats.expon(-EDGES[0], TAILS[0]), stats.expon(EDGES[-1], TAILS[1])
+            densities = [tails[0].pdf(-y), *(part.pdf(y) for part in parts), tails[1].pdf(y)]
+            return np.log((p[0] * np.stack(densities, axis=-1)).sum(-1))
 
 
 def points_of_support(family):
     """Points and log of their quadrature weights: the trapezoidal rule, or every count."""
     if family in CLASSES:
         return torch.arange(CLASSES[family]).double(), torch.zeros(CLASSES[family]).double()
+    if family == "lattice":
+        return torch.tensor(VALUES).double(), torch.zeros(len(VALUES)).double()
+    if family == "histogram":
+        # A bin has one density; the exponential one of a tail is 1 / e of its peak at its mean.
+        middle = [(low + high) / 2 for low, high in pairwise(EDGES)]
+        points = [EDGES[0] - TAILS[0], *middle, EDGES[-1] + TAILS[1]]
+        weights = [math.e * TAILS[0], *np.diff(EDGES), math.e * TAILS[1]]
+        return torch.tensor(points).double(), torch.tensor(weights).double().log()
     if family == "poisson":
         return torch.arange(300).double(), torch.zeros(300).double()
     if family == "beta":
@@ -140,7 +167,7 @@ def pooled_log_pdf(family, params_i, params_j, lam, y):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reference_densities_agree_with_scipy(family):
     y = torch.from_numpy(some_y(family, (20, 1))).double()
-    raw = torch.randn(20, 1, 3 if family == "categorical" else 2, dtype=torch.float64)
+    raw = torch.randn(20, 1, N_RAW.get(family, 2), dtype=torch.float64)
     params = parameters(family, raw)
     np.testing.assert_allclose(
         log_pdf(family, params, y), scipy_log_pdf(family, params, y), rtol=1e-9, atol=1e-9
@@ -149,7 +176,7 @@ def test_reference_densities_agree_with_scipy(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reference_quadrature_sums_to_one(family):
-    raw = torch.randn(5, 1, 3 if family == "categorical" else 2, dtype=torch.float64)
+    raw = torch.randn(5, 1, N_RAW.get(family, 2), dtype=torch.float64)
     params, y = parameters(family, raw), torch.from_numpy(some_y(family, (5, 1))).double()
     pooled = pooled_log_pdf(family, params, params, torch.full((5,), 0.3, dtype=torch.float64), y)
     np.testing.assert_allclose(pooled, log_pdf(family, params, y), atol=1e-9)
@@ -187,11 +214,12 @@ class SeedNoise(Callback):
 
 
 def module_arguments(family, site, random_embedding, n_train_draws=1):
-    is_class = family in CLASSES
+    n_outputs = 1 if family in CLASSES else 2
+    arguments = {"n_classes": 3} if family == "categorical" else {}
     return {
         "n_features": N_FEATURES,
-        "n_outputs": 1 if is_class else 2,
-        "family": get_family(family, n_classes=3) if family == "categorical" else family,
+        "n_outputs": n_outputs,
+        "family": some_family(family, n_outputs, **arguments),
         "hidden_layer_sizes": (5, 4),
         "activation": "tanh",
         "embedding": "gaussian" if random_embedding else "point",
@@ -323,6 +351,12 @@ class Step:
             size = CLASSES[self.family]
             smooth = [((y[:, 0] == c).double() + beta) / (1 + size * beta) for c in range(size)]
             return sum(w * log_density(torch.full_like(y, c)) for c, w in enumerate(smooth))
+        if self.family in BINS and not self.sampled:
+            return self.expectation_over_bins(y, log_density)
+        if self.family == "lattice":
+            # The noise of what was rounded cannot be told.
+            drawn = self.mixup.target_.points[:, 0].double()
+            return log_density(drawn[:, 1 if y is self.y_j else 0])
         forward, back = (torch.log, torch.exp) if self.family == "lognormal" else (identity,) * 2
         if self.sampled:
             return log_density(back(forward(y) + math.sqrt(beta) * self.noise()))
@@ -333,6 +367,21 @@ class Step:
             w / total * log_density(back(forward(y) + math.sqrt(beta) * node))
             for node, w in zip(nodes.tolist(), weights.tolist(), strict=True)
         )
+
+    def expectation_over_bins(self, y, log_density):
+        """Let one of two outputs at a time vary: the log-density is a sum over outputs."""
+        points, _ = points_of_support(self.family)
+        ends = np.r_[-np.inf, BINS[self.family], np.inf]
+        law = stats.norm(y.numpy()[..., None], math.sqrt(self.mixup.beta))
+        weights = torch.from_numpy(np.diff(law.cdf(ends)))
+        fixed = torch.full_like(y, points[0])
+        total = -log_density(fixed)
+        for output in (0, 1):
+            for point, weight in zip(points, weights[:, output].T, strict=True):
+                one = fixed.clone()
+                one[:, output] = point
+                total = total + weight * log_density(one)
+        return total
 
     @property
     def sampled(self):
@@ -351,7 +400,11 @@ class Step:
         lam = self.lam[:, None]
         if self.family == "lognormal":
             return (lam * self.y_i.log() + (1 - lam) * self.y_j.log()).exp()
-        return lam * self.y_i + (1 - lam) * self.y_j
+        centre = lam * self.y_i + (1 - lam) * self.y_j
+        if self.family == "lattice" and self.mixup.beta == 0:
+            values = torch.tensor(VALUES).double()
+            return values[(centre.unsqueeze(-1) - values).abs().argmin(-1)]
+        return centre
 
     def written_out(self):
         """Loss of the paper's equation, per pair and draw of lam."""
@@ -420,7 +473,7 @@ def combinations():
         for family in FAMILIES:
             for response in ("pooled", "expected"):
                 for beta in betas:
-                    has_kernel = family in SMOOTH or family in CLASSES
+                    has_kernel = family in (*SMOOTH, *CLASSES, *BINS)
                     if (beta > 0 or response == "pooled") and not has_kernel:
                         continue
                     if family in CLASSES and response == "pooled" and beta == 0:

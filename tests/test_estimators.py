@@ -215,7 +215,7 @@ class TestRegressor:
         assert (plain.var("epistemic") == 0).all()
 
 
-_SCIPY_NAMES = {
+_NAMES = {
     "normal": "norm",
     "homoscedastic-normal": "norm",
     "lognormal": "lognorm",
@@ -223,19 +223,21 @@ _SCIPY_NAMES = {
     "beta": "beta",
     "poisson": "poisson",
     "bernoulli": "bernoulli",
+    "histogram": "histogram",
+    "lattice": "lattice",
 }
 
 
 class TestFamilies:
     @pytest.mark.parametrize("method", ["erm", "probmix", "m-probmix"])
-    @pytest.mark.parametrize("family", _SCIPY_NAMES)
+    @pytest.mark.parametrize("family", _NAMES)
     def test_distribution_follows_the_data(self, family, method):
         rng = np.random.default_rng(0)
         X = rng.uniform(0.5, 3.5, size=(400, 1))
         y = sample_y(family, X[:, 0], rng)
         est = regressor(family=family, method=method, alpha=0.05, max_epochs=25).fit(X, y)
         dist = est.predict_proba([[1.0], [3.0]])
-        assert dist.name == _SCIPY_NAMES[family]
+        assert dist.name == _NAMES[family]
         assert_allclose(dist.mean() / UNITS.get(family, 1.0), [1, 3], atol=0.45)
 
     def test_homoscedastic_variance_is_one_number(self, table):
@@ -332,7 +334,9 @@ class TestOutputs:
         assert np.corrcoef(mean[:, 1], Y[:, 1])[0, 1] > 0.7
         assert est.n_outputs_ == 2
 
-    @pytest.mark.parametrize("family", ["gamma", "lognormal", "poisson", "beta"])
+    @pytest.mark.parametrize(
+        "family", ["gamma", "lognormal", "poisson", "beta", "histogram", "lattice"]
+    )
     def test_two_outputs_of_other_families(self, table, family):
         X, _ = table
         Y = sample_y(family, np.full((len(X), 2), 1.5), np.random.default_rng(0))

@@ -1,9 +1,11 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_y import some_y
+from sample_y import EDGES, VALUES, some_family, some_y
 from scipy import special, stats
 from scipy.integrate import quad
 from torch.nn.functional import softplus
@@ -65,8 +67,8 @@ ARGUMENTS = {
 LEVELS = [0.01, 0.3, 0.5, 0.9]
 
 
-def make(name):
-    return get_family(name, **ARGUMENTS.get(name, {}))
+def make(name, n_outputs=1):
+    return some_family(name, n_outputs, **ARGUMENTS.get(name, {}))
 
 
 def frozen(name, eta):
@@ -190,7 +192,7 @@ def test_raw_outputs_are_natural_parameters(name):
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_natural_parameters_of_extreme_outputs_are_in_the_domain(name):
-    family = get_family(name)
+    family = make(name)
     extreme = torch.tensor([-1e4, -200.0, -90.0, 0.0, 90.0, 1e4])
     eta = family.natural(torch.cartesian_prod(*[extreme] * family.n_params).reshape(-1, 1, 2))
     assert_in_domain(name, eta)
@@ -246,9 +248,13 @@ PAIR = {
     "poisson": ([0.3], [2.0]),
     "bernoulli": ([-1.0], [2.0]),
     "categorical": ([0.3, -1.0, 0.0, 2.0], [1.0, 1.0, -2.0, 0.5]),
+    "histogram": ([0.3, -1.0, 0.0, 2.0, 0.5], [1.0, 1.0, -2.0, 0.5, -0.2]),
+    "lattice": ([0.3, -1.0, 0.0, 2.0], [1.0, 1.0, -2.0, 0.5]),
 }
 BOUNDS = {"gamma": (0, np.inf), "lognormal": (0, np.inf), "beta": (0, 1)}
-COUNTS = {"poisson": range(80), "bernoulli": range(2), "categorical": range(4)}
+COUNTS = {"poisson": range(80), "bernoulli": range(2), "categorical": range(4), "lattice": VALUES}
+# Where a density jumps.
+JUMPS = {"histogram": EDGES}
 LAMBDAS = [0.0, 0.2, 0.5, 0.9, 1.0]
 
 
@@ -265,7 +271,8 @@ def integral(name, function):
     if name in COUNTS:
         return sum(function(k) for k in COUNTS[name])
     low, high = BOUNDS.get(name, (-np.inf, np.inf))
-    return quad(function, low, high, epsabs=1e-11, epsrel=1e-11)[0]
+    pieces = pairwise([low, *JUMPS.get(name, ()), high])
+    return sum(quad(function, *piece, epsabs=1e-11, epsrel=1e-11)[0] for piece in pieces)
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
@@ -483,11 +490,15 @@ def test_labels_of_two_outputs_are_not_smoothed():
         ("poisson", [0.0, 1.0, 1e6], [-1.0, 0.5]),
         ("bernoulli", [0.0, 1.0], [-1.0, 0.5, 2.0]),
         ("categorical", [0.0, 3.0], [-1.0, 0.5, 4.0]),
+        ("histogram", [-1e30, 0.0, 1e30], []),
+        ("lattice", [0.0, 2.5, 4.0], [-1.0, 0.5, 2.0, 5.0]),
     ],
 )
 def test_support(name, inside, outside):
     def in_support(values):
-        return make(name).in_support(torch.tensor(values, dtype=torch.float64)).tolist()
+        return (
+            make(name).in_support(torch.tensor(values, dtype=torch.float64)[:, None])[:, 0].tolist()
+        )
 
     assert in_support(inside) == [True] * len(inside)
     assert in_support(outside) == [False] * len(outside)
@@ -496,7 +507,7 @@ def test_support(name, inside, outside):
 SCALED = ["normal", "homoscedastic-normal", "lognormal", "gamma"]
 
 
-@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize("name", [*SCALED, "histogram"])
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
 def test_units_of_y_do_not_matter(name, size):
     family = make(name)
@@ -561,7 +572,7 @@ def test_shared_outputs(name, n_shared):
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_default_response(name):
-    pooled = ("normal", "homoscedastic-normal", "lognormal")
+    pooled = ("normal", "homoscedastic-normal", "lognormal", "histogram", "lattice")
     assert make(name).default_response == ("pooled" if name in pooled else "expected")
 
 
@@ -599,7 +610,7 @@ def test_repr_shows_the_parameters():
     assert repr(get_family("normal", variance_floor=0.1)) == "Normal(variance_floor=0.1)"
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"categorical", "bernoulli"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"bernoulli"}))
 def test_criterion_is_the_mean_of_joint_nlls(name):
     family = make(name)
     y = some_responses(name, 6, 2)

@@ -41,6 +41,11 @@ MODELS = {
         ProbMixupClassifier(n_members=2, calibration="on", class_weight={"low": 2}, **TINY),
         LABELS,
     ),
+    "histogram": (
+        ProbMixupRegressor(family="histogram", method="probmix", n_members=2, **TINY),
+        np.stack([Y, np.rint(Y)], axis=1),
+    ),
+    "lattice": (ProbMixupRegressor(family="lattice", **ONE), np.rint(Y)),
 }
 
 
@@ -628,6 +633,27 @@ EDITS = {
         "text",
         parameters(family={"$family": {"family": "categorical", "n_classes": 2.5}}),
         "n_classes=2.5; expected an integer",
+    ),
+    "no bins": ("histogram", drop("fitted", "family_"), "has not seen responses yet"),
+    "edges that fall": (
+        "histogram",
+        put("fitted", "family_", "$family", "edges", [[2.0, 1.0], [1.0, 2.0]]),
+        "edges must increase",
+    ),
+    "other bins": (
+        "histogram",
+        put("fitted", "family_", "$family", "edges", [[1.0, 2.0], [1.0, 2.0]]),
+        "of network 0: found ",
+    ),
+    "bins of another family": (
+        "lattice",
+        put("fitted", "family_", {"$family": {"family": "normal"}}),
+        "family_: found Normal.*; expected Lattice.. as fitted",
+    ),
+    "a number of bins that was not asked for": (
+        "histogram",
+        put("fitted", "family_", "$family", "n_bins", 9),
+        "family_: found Histogram.n_bins=9.; expected Histogram.n_bins=None. as fitted",
     ),
     "no kinds": ("knots", put("fitted", "kinds_", []), "number of kinds_: found 0; expected 1"),
     "no kind": ("knots", put("fitted", "kinds_", ["erm"]), "a kind in kinds_: found a str"),

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 import torch
-from sample_y import some_y
+from sample_y import some_family, some_y
 from scipy import stats
 
 from sklearn_probmix import NegativeLogLikelihood, get_family
@@ -17,7 +17,7 @@ CATEGORICAL = get_family("categorical", n_classes=3)
 
 
 def make(name):
-    return CATEGORICAL if name == "categorical" else get_family(name)
+    return CATEGORICAL if name == "categorical" else some_family(name)
 
 
 def mixer(family="normal", **parameters):

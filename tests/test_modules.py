@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from sample_y import some_family
 from scipy import stats
 from torch import nn
 from torch.nn.functional import softplus
 
-from sklearn_probmix import get_family
 from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.families import FAMILIES
 from sklearn_probmix.modules import (
@@ -23,8 +23,8 @@ def _same_draws_in_every_run():
     torch.manual_seed(0)
 
 
-def make(name):
-    return get_family(name, **({"n_classes": 4} if name == "categorical" else {}))
+def make(name, n_outputs=1):
+    return some_family(name, n_outputs, **({"n_classes": 4} if name == "categorical" else {}))
 
 
 def normal_parameters(mean, variance):
@@ -37,7 +37,7 @@ def normal_parameters(mean, variance):
 @pytest.mark.parametrize("n_outputs", [1, 3])
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (5,), (6, 5, 4)])
 def test_shape_of_natural_parameters(name, n_outputs, hidden_layer_sizes):
-    family = make(name)
+    family = make(name, n_outputs)
     mlp = MLP(2, n_outputs, family, hidden_layer_sizes)
     assert mlp(torch.randn(7, 2)).shape == (7, n_outputs, family.n_params)
 

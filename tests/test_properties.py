@@ -31,7 +31,7 @@ DOCUMENTED_WARNINGS = re.compile(
     r"|A column-vector y was passed"
 )
 NORMAL = ("normal", "homoscedastic-normal")
-FAMILIES = (*NORMAL, "lognormal", "gamma", "beta", "poisson", "bernoulli")
+FAMILIES = (*NORMAL, "lognormal", "gamma", "beta", "poisson", "bernoulli", "histogram", "lattice")
 MIXES_EMBEDDINGS = ("manifold-mixup", "m-probmix")
 PROBABILISTIC = ("probmix", "m-probmix")
 
@@ -421,6 +421,7 @@ def responses(family, X, n_outputs, seed, trouble, exponent):
         "beta": lambda: np.clip(special.expit(z), 1e-6, 1 - 1e-6),
         "poisson": lambda: np.rint(np.exp(z) * 10.0 ** (abs(exponent) % 5)),
         "bernoulli": lambda: (z > 0).astype(float),
+        "lattice": lambda: unit * np.rint(z),
     }.get(family, lambda: unit * z)()
     return y if n_outputs else y[:, 0]
 
