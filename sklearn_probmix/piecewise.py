@@ -76,13 +76,16 @@ class PiecewiseComponents(Components, tag="piecewise"):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Rows, components and, for 2-D y, outputs."""
         return self.params["knots"].shape[:-1]
 
     def alike(self) -> tuple[Any, ...]:
+        """Return what is equal for components that can be in one block."""
         return *super().alike(), self.params["knots"].shape[-1]
 
     @classmethod
     def from_arrays(cls, content: Mapping[str, Any]) -> Components:
+        """Make what `to_arrays` gave as content."""
         return cls(**content)
 
     def _at(self, key: str, position: NDArray[np.intp]) -> Array:
@@ -120,18 +123,21 @@ class PiecewiseComponents(Components, tag="piecewise"):
         return levels[..., 0] * np.exp(lower), (1 - levels[..., -1]) * np.exp(upper)
 
     def cdf(self, x: Array) -> Array:
+        """Probability of at most x."""
         is_below, is_above, (x0, x1, p0, p1) = self._pieces(x)
         lower, upper = self._tail(x)
         inside = p0 + (np.clip(x, x0, x1) - x0) / (x1 - x0) * (p1 - p0)
         return np.select([is_below, is_above], [lower, 1 - upper], inside)
 
     def sf(self, x: Array) -> Array:
+        """Probability of more than x."""
         is_below, is_above, (x0, x1, p0, p1) = self._pieces(x)
         lower, upper = self._tail(x)
         inside = (1 - p1) + (x1 - np.clip(x, x0, x1)) / (x1 - x0) * (p1 - p0)
         return np.select([is_below, is_above], [1 - lower, upper], inside)
 
     def log_density(self, x: Array) -> Array:
+        """Logarithm of the density."""
         is_below, is_above, (x0, x1, p0, p1) = self._pieces(x)
         knots, levels, tails = (self.params[name] for name in ("knots", "levels", "tails"))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -143,6 +149,7 @@ class PiecewiseComponents(Components, tag="piecewise"):
         return np.select([is_below, is_above], [lower, upper], inside)
 
     def ppf(self, q: Array) -> Array:
+        """Smallest x with cdf(x) >= q, or an end of the support."""
         knots, levels, tails = (self.params[name] for name in ("knots", "levels", "tails"))
         n_knots = knots.shape[-1]
         low, high = self.support()
@@ -159,6 +166,7 @@ class PiecewiseComponents(Components, tag="piecewise"):
         return np.select(cases, [low, high, lower, upper], inside)
 
     def support(self) -> tuple[Array, Array]:
+        """Lowest and highest possible value, each of `shape`."""
         levels = self.params["levels"]
         # The last knot of probability 0, and the first that has reached 1.
         first = np.maximum((levels == 0).sum(axis=-1) - 1, 0)
@@ -167,10 +175,12 @@ class PiecewiseComponents(Components, tag="piecewise"):
         return low, np.where(levels[..., -1] < 1, np.inf, self._at("knots", last))
 
     def mean(self) -> Array:
+        """Mean, of `shape`."""
         mass, centre, _ = self._moments()
         return (mass * centre).sum(axis=-1)
 
     def var(self) -> Array:
+        """Variance, of `shape`."""
         mass, centre, variance = self._moments()
         distance = centre - (mass * centre).sum(axis=-1, keepdims=True)
         return (mass * (distance**2 + variance)).sum(axis=-1)
@@ -187,6 +197,7 @@ class PiecewiseComponents(Components, tag="piecewise"):
         return mass, centre, variance
 
     def crps(self, y: Array, weights: Array) -> Array:
+        """CRPS of single components at y, of y's shape."""
         single = self._map(lambda values: values[:, 0])
         knots, levels, tails = (single.params[name] for name in ("knots", "levels", "tails"))
         # Each piece is parted at y: before it the cdf is squared, behind it the sf.

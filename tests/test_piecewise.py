@@ -1,5 +1,7 @@
 """Piecewise linear cdfs against numerical integration, scipy's histogram and limits."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -33,7 +35,7 @@ def integral(function, low=-60.0, high=90.0):
     ends = [low, *inner, high]
     return sum(
         integrate.quad(function, a, b, epsabs=1e-13, epsrel=1e-12, limit=200)[0]
-        for a, b in zip(ends, ends[1:], strict=False)
+        for a, b in itertools.pairwise(ends)
     )
 
 
