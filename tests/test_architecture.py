@@ -47,6 +47,7 @@ RULES = {
     "crps": Rule({"components"}, {"numpy", "scipy"}),
     "piecewise": Rule({"components"}, {"numpy"}),
     "distributions": Rule({"floats", "quantiles", "crps"}, {"numpy", "scipy"}),
+    "forecasts": Rule({"distributions", "piecewise"}, {"numpy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
     "scorers": Rule({"metrics"}, {"numpy", "sklearn"}),
     "displays": Rule({"metrics"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
@@ -61,6 +62,7 @@ RULES = {
     ),
     "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "skorch", "torch"}),
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
+    "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
     "codec": Rule({"kinds", "distributions"}, {"numpy", "torch"}),
     "persistence": Rule(
@@ -151,6 +153,7 @@ def test_the_wings_meet_in_the_estimators_only():
         "crps",
         "piecewise",
         "distributions",
+        "forecasts",
         "metrics",
         "scorers",
         "displays",
