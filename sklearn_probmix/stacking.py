@@ -42,6 +42,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
     _check_method_params,
     _check_sample_weight,
+    _num_samples,
     check_is_fitted,
     column_or_1d,
     has_fit_parameter,
@@ -259,15 +260,16 @@ class _BaseDistributionStacking(_BaseComposition):
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 "is None."
             )
+        X = _as_rows(X)
         validate_data(self, X, reset=True, skip_check_array=True)
+        if _num_samples(X) < 2:
+            raise ValueError(f"X has n_samples={_num_samples(X)}; expected at least 2.")
         y = self._to_response(y)
         check_consistent_length(X, y)
         weight = np.ones(len(y))
         if sample_weight is not None:
             sample_weight = to_numbers(sample_weight, "sample_weight")[()]
             weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
-        if not weight.any():
-            raise ValueError("sample_weight sums to 0; expected at least one positive weight.")
         if groups is not None:
             groups = to_groups(groups)
             check_consistent_length(y, groups)
@@ -321,7 +323,7 @@ class _BaseDistributionStacking(_BaseComposition):
         position = np.full(len(y), -1)
         position[kept] = np.arange(len(kept))
         splits = check_cv(self.cv, y, classifier=self._is_classifier).split(X, y, groups)
-        folds = [tuple(position[np.asarray(rows)] for rows in split) for split in splits]
+        folds = [tuple(position[_as_places(rows)] for rows in split) for split in splits]
         return [tuple(rows[rows >= 0] for rows in fold) for fold in folds]
 
     def _out_of_fold(self, members, rows):
@@ -361,6 +363,7 @@ class _BaseDistributionStacking(_BaseComposition):
     def _forecasts(self, X):
         """Forecasts of the members, each fitted to all rows."""
         check_is_fitted(self)
+        X = _as_rows(X)
         validate_data(self, X, reset=False, skip_check_array=True)
         names = [name for name, est in self.named_estimators_.items() if not isinstance(est, str)]
         return [
@@ -608,6 +611,26 @@ class DistributionStackingClassifier(ProbabilityClassifierMixin, _BaseDistributi
 def _as_array(y):
     # Lists and Series; text in numbers' place is refused later.
     return y if hasattr(y, "shape") else np.asarray(y)
+
+
+def _as_rows(X):
+    """Return X as it is, if rows can be taken of it: its columns are the members' affair."""
+    if not (hasattr(X, "shape") or isinstance(X, list)):
+        X = np.asarray(X)
+    if isinstance(X, np.ndarray):
+        if X.ndim < 2:
+            raise ValueError(
+                f"Expected 2D array, got an array of shape {X.shape} instead. Reshape your data by "
+                "X.reshape(-1, 1) if it has one column, or by X.reshape(1, -1) if it is one row."
+            )
+        if np.iscomplexobj(X):
+            raise ValueError("Complex data not supported: X holds complex numbers.")
+    return X
+
+
+def _as_places(rows):
+    rows = np.asarray(rows)
+    return rows if rows.size else np.array([], dtype=int)
 
 
 def _class_probabilities(classes, est, X):

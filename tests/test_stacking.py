@@ -15,7 +15,7 @@ from scipy import optimize, special, stats
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.datasets import load_iris, make_classification, make_friedman1
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.ensemble import RandomForestRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
@@ -96,7 +96,14 @@ def classifiers(**more):
 
 
 @parametrize_with_checks(
-    [stacker(), DistributionStackingClassifier(classifiers(), cv=3, random_state=0)],
+    [
+        DistributionStackingRegressor(
+            [("ridge", Ridge()), ("boost", HistGradientBoostingRegressor(max_iter=10))],
+            cv=3,
+            random_state=0,
+        ),
+        DistributionStackingClassifier(classifiers(), cv=3, random_state=0),
+    ],
     expected_failed_checks=lambda estimator: {
         name: reason
         for name, reason in EXPECTED_FAILURES.items()
@@ -285,7 +292,7 @@ class TestCells:
         assert est.weights_[0] > 0.5
 
     def test_of_a_constant(self):
-        assert Cells.of(np.full(4, 5.0), 0.0) == (0.0, 5e-6)
+        assert_allclose(Cells.of(np.full(4, 5.0), 0.0), (0.0, 5e-6))
         assert Cells.of(np.zeros(4), 0.0) == (0.0, 1e-6)
         assert Cells.of(np.array([0.0, 1.0, 4.0, 4.0]), 0.0) == (0.0, 2.0)
 
@@ -367,7 +374,7 @@ class TestForecasts:
                 return stats.norm(X, 1.0).ppf(quantiles).T
 
         for n in (1, 7, 100):
-            X = np.linspace(0, 5, n)[:, None]
+            X = np.linspace(0, 5, n)[:, None] * (-1) ** np.arange(n)[:, None]
             for est in (InColumns(), InRows()):
                 found = forecast(est, X)
                 assert_allclose(found.values, stats.norm(X, 1.0).ppf(found.levels))
@@ -412,7 +419,8 @@ class TestCompletion:
         rng = np.random.default_rng(0)
         y = rng.normal(0, 20, size=400)
         # Rounded to .01, but of a few values, or of as many as there are rows.
-        y = np.rint(y / 10) * 10 + 0.01 if is_round else np.rint(y * 100) / 100
+        values = rng.choice([0.0, 30.0, 100.0], size=400)
+        y = values if is_round else np.rint(y * 100) / 100
         levels = (np.arange(50) + 0.5) / 50
         values = np.quantile(y[:20], levels, method="inverted_cdf")
         found = Quantiles(levels, np.broadcast_to(values, (400, 50)))
@@ -525,7 +533,7 @@ class TestFolds:
         est = DistributionStackingRegressor(members, cv=5, random_state=0)
         with_copies = clone(est).fit(X, y)
         together = clone(est).fit(X, y, groups=groups)
-        assert with_copies.weights_[0] > 0.9 > together.weights_[0]
+        assert with_copies.weights_[0] > 0.8 > 0.3 > together.weights_[0]
         folds = GroupKFold(5, shuffle=True, random_state=np.random.RandomState(0).randint(2**31))
         by_hand = clone(est).set_params(cv=list(folds.split(X, y, groups))).fit(X, y)
         assert_allclose(together.weights_, by_hand.weights_)
@@ -627,7 +635,7 @@ class TestContract:
         frame = pd.DataFrame(X, columns=list("abcde"))
         est = stacker().fit(frame, pd.Series(y))
         assert_array_equal(est.feature_names_in_, list("abcde"))
-        assert_array_equal(est.predict(frame), stacker().fit(X, y).predict(X))
+        assert_allclose(est.predict(frame), stacker().fit(X, y).predict(X))
         with pytest.raises(ValueError, match="feature names"):
             est.predict(frame[list("bacde")])
 
@@ -645,11 +653,11 @@ class TestContract:
 
     def test_a_row_has_its_bits_in_any_batch(self, table):
         X, y = table
-        est = stacker().fit(X, y)
-        whole = est.predict(X, quantiles=[0.2])[0]
-        assert_array_equal(
-            [est.predict(X[[row]], quantiles=[0.2])[0, 0] for row in (0, 7)], whole[[0, 7]]
-        )
+        # Members whose own predictions do not depend on the batch, as those of BLAS may.
+        est = stacker(mean=DummyRegressor()).set_params(ridge="drop").fit(X, y)
+        whole = est.predict(X, quantiles=0.2)
+        for rows in ([0], [7, 3], slice(50, 53)):
+            assert_array_equal(est.predict(X[rows], quantiles=0.2), whole[rows])
 
     def test_not_fitted(self, table):
         with pytest.raises(NotFittedError):
@@ -657,7 +665,9 @@ class TestContract:
 
     def test_a_model_file_is_refused(self, table, tmp_path):
         est = stacker().fit(*table)
-        with pytest.raises(TypeError, match="DistributionStackingRegressor.*estimators_"):
+        with pytest.raises(
+            TypeError, match="is a DistributionStackingRegressor.*those of estimators_"
+        ):
             save_model(est, tmp_path / "model.safetensors")
 
 
@@ -712,7 +722,7 @@ class TestErrors:
 
     def test_weights_of_nothing(self, table):
         X, y = table
-        with pytest.raises(ValueError, match="sums to 0"):
+        with pytest.raises(ValueError, match="at least one non-zero number"):
             stacker().fit(X, y, np.zeros(len(y)))
 
     def test_two_outputs(self, table):
@@ -849,7 +859,7 @@ class TestNGBoost:
 
         X, y = table
         est = NGBRegressor(MultivariateNormal(2), n_estimators=3, verbose=False)
-        est.fit(X, np.stack([y, -y], axis=1))
+        est.fit(X, np.stack([y, X[:, 0]], axis=1))
         with pytest.raises(TypeError, match="no univariate distribution"):
             forecast(est, X)
 
@@ -919,7 +929,7 @@ class TestSkpro:
     def test_others_by_their_quantiles(self, table):
         residual = pytest.importorskip("skpro.regression.residual")
         X, y = table
-        est = residual.ResidualDouble(LinearRegression(), distr_type="Laplace").fit(X, y)
+        est = residual.ResidualDouble(LinearRegression(), dist="Laplace").fit(X, y)
         found = forecast(est, X)
         assert isinstance(found, Quantiles)
         assert_allclose(found.values[:, 50], np.ravel(est.predict_proba(X).ppf(found.levels[50])))
@@ -969,7 +979,7 @@ def test_foundation_models_by_their_documented_outputs(table, monkeypatch, cls, 
     est = DistributionStackingRegressor([("model", cls())], cv=3).fit(X, y)
     dist, truth = est.predict_proba(X), stats.norm(y.mean(), y.std())
     q = [0.02, 0.3, 0.5, 0.7, 0.98]
-    assert_allclose(dist.ppf(q)[:, 0], truth.ppf(q), rtol=0.01)
+    assert_allclose(dist.ppf(q)[:, 0], truth.ppf(q), atol=0.02 * y.std())
     assert_allclose(dist.mean(), truth.mean(), rtol=1e-3)
     assert_allclose(dist.pdf(np.full(len(y), truth.mean())), truth.pdf(truth.mean()), rtol=0.03)
 
