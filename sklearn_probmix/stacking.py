@@ -54,7 +54,7 @@ from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.classifier import ProbabilityClassifierMixin
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import rounding_step, to_groups, to_labels, to_numbers, to_response
-from sklearn_probmix.forecasts import Cells, complete, concatenate, forecast, log_scores
+from sklearn_probmix.forecasts import ADAPTERS, Cells, complete, concatenate, forecast, log_scores
 from sklearn_probmix.regressor import DistributionRegressorMixin
 from sklearn_probmix.settings import neutral_settings
 
@@ -81,7 +81,8 @@ class _Rows(NamedTuple):
 class _BaseDistributionStacking(_BaseComposition):
     """Fit members, forecast by them out of fold, and weigh them.
 
-    A subclass defines `_to_response`, `_splitters`, `_ask`, `_own_forecast`, and `_judge`.
+    A subclass defines `_to_response`, `_splitters`, `_ask`, `_own_forecast` and `_judge`, and
+    `_whole` where what members say is not whole.
     """
 
     __metadata_request__fit = {"sample_weight": True, "groups": True}
@@ -360,16 +361,30 @@ class _BaseDistributionStacking(_BaseComposition):
         means = {name: float(np.average(own, weights=weight)) for name, own in scores.items()}
         self.member_scores_ = means
 
-    def _forecasts(self, X):
-        """Forecasts of the members, each fitted to all rows."""
+    @neutral_settings
+    def member_proba(self, X: Any) -> dict[str, Any]:
+        """Return what each member says by itself: what `predict_proba` mixes.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+
+        Returns
+        -------
+        dict
+            Names to predictions, without the members that were dropped.
+        """
         check_is_fitted(self)
         X = _as_rows(X)
         validate_data(self, X, reset=False, skip_check_array=True)
-        names = [name for name, est in self.named_estimators_.items() if not isinstance(est, str)]
-        return [
-            _named(name, est, lambda est=est: self._ask(est, X))
-            for name, est in zip(names, self.estimators_, strict=True)
-        ]
+        # Their scores are in the order of the estimators.
+        named = zip(self.member_scores_, self.estimators_, strict=True)
+        found = {name: _named(name, est, lambda est=est: self._ask(est, X)) for name, est in named}
+        return self._whole(found)
+
+    def _whole(self, found):
+        """Make what is mixed of what members say."""
+        return found
 
 
 class DistributionStackingRegressor(DistributionRegressorMixin, _BaseDistributionStacking):
@@ -453,7 +468,6 @@ class DistributionStackingRegressor(DistributionRegressorMixin, _BaseDistributio
 
     _splitters = KFold, GroupKFold
     _is_classifier = False
-    _ask = staticmethod(forecast)
 
     @neutral_settings
     def predict_proba(self, X: Any) -> PredictiveDistribution:
@@ -468,11 +482,14 @@ class DistributionStackingRegressor(DistributionRegressorMixin, _BaseDistributio
         PredictiveDistribution of shape (n,)
             In the units of y, a mixture over the members.
         """
-        found = self._forecasts(X)
-        return PredictiveDistribution.mix(
-            [complete(own) for complete, own in zip(self._completions, found, strict=True)],
-            self.weights_,
-        )
+        return PredictiveDistribution.mix([*self.member_proba(X).values()], self.weights_)
+
+    def _whole(self, found):
+        return {name: self._completions[name](own) for name, own in found.items()}
+
+    @property
+    def _ask(self) -> Callable[..., Any]:
+        return partial(_forecast_by, dict(ADAPTERS))
 
     def _to_response(self, y):
         return to_response(column_or_1d(_as_array(y), warn=True))
@@ -484,10 +501,9 @@ class DistributionStackingRegressor(DistributionRegressorMixin, _BaseDistributio
 
     def _judge(self, found, y, weight, fold):
         cells = Cells.of(y, rounding_step(y))
-        dists, self._completions = {}, []
+        dists, self._completions = {}, {}
         for name, own in found.items():
-            dists[name], completion = complete(own, y, weight, fold, cells)
-            self._completions.append(completion)
+            dists[name], self._completions[name] = complete(own, y, weight, fold, cells)
         has_masses = any(block.has_atoms for dist in dists.values() for block in dist.blocks)
         self.width_ = cells.resolution if has_masses else cells.step
         scores = {name: log_scores(dist, y, self.width_) for name, dist in dists.items()}
@@ -576,7 +592,7 @@ class DistributionStackingClassifier(ProbabilityClassifierMixin, _BaseDistributi
         ndarray of shape (n, n_classes)
             In the order of `classes_`.
         """
-        return self._mix(self._forecasts(X))
+        return self._mix([*self.member_proba(X).values()])
 
     @property
     def _ask(self) -> Callable[..., NDArray[np.float64]]:
@@ -631,6 +647,12 @@ def _as_rows(X):
 def _as_places(rows):
     rows = np.asarray(rows)
     return rows if rows.size else np.array([], dtype=int)
+
+
+def _forecast_by(adapters, est, X):
+    # Another process does not know those that were entered in this one.
+    ADAPTERS.update(adapters)
+    return forecast(est, X)
 
 
 def _class_probabilities(classes, est, X):

@@ -346,6 +346,15 @@ class TestForecasts:
             del ADAPTERS[f"{package}.RandomForestRegressor"]
         assert forecast(forest, X).shape == y.shape
 
+    def test_an_adapter_of_ones_own_reaches_other_processes(self, table, monkeypatch):
+        X, y = table
+        monkeypatch.setitem(
+            ADAPTERS, "sklearn.DummyRegressor", lambda est, X: normals(est.predict(X), len(X) * [7])
+        )
+        members = [("mean", make_pipeline(StandardScaler(), DummyRegressor()))]
+        est = DistributionStackingRegressor(members, cv=3, n_jobs=2).fit(X, y)
+        assert_allclose(est.oof_predictive_.std(), 7.0)
+
     def test_predict_proba_of_another_kind(self, table):
         X, y = table
 
@@ -620,6 +629,19 @@ class TestContract:
         assert_allclose(est.score(X, y), 1 - ((y - mean) ** 2).sum() / ((y - y.mean()) ** 2).sum())
         with pytest.raises(ValueError, match="exclude each other"):
             est.predict(X, return_std=True, quantiles=[0.5])
+
+    def test_what_members_say_is_what_is_mixed(self, table, classes):
+        X, y = table
+        est = stacker().set_params(ridge="drop").fit(X, y)
+        assert list(est.member_proba(X)) == ["tree"]
+        est = stacker().fit(X, y)
+        members = est.member_proba(X)
+        mean = sum(w * members[name].mean() for w, name in zip(est.weights_, members, strict=True))
+        assert_allclose(est.predict(X), mean)
+        X, y = classes
+        est = DistributionStackingClassifier(classifiers(), cv=3).fit(X, y)
+        bayes = GaussianNB().fit(X, y).predict_proba(X)
+        assert_allclose(est.member_proba(X)["bayes"], bayes)
 
     def test_search_over_members(self, table):
         X, y = table
