@@ -12,6 +12,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from one_network import ONE_NETWORK
 from scipy import optimize, special, stats
+from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.datasets import load_iris, make_classification, make_friedman1
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -824,6 +825,23 @@ class TestHardData:
         dist = est.fit(X, X @ [1.0, 2.0]).predict_proba(X)
         assert_allclose(dist.mean(), X @ [1.0, 2.0], atol=1e-6)
         assert np.isfinite(est.oof_scores_["nll"])
+
+    def test_many_rows_are_scored_by_some(self):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(4100, 1))
+        y = X[:, 0] + rng.normal(size=4100)
+        est = DistributionStackingRegressor([("ridge", BayesianRidge())], random_state=0).fit(X, y)
+        scored = est.oof_predictive_[::3].logpdf(y[::3])
+        assert_allclose(est.oof_scores_["nll"], -scored.mean())
+
+    def test_sparse_columns_go_to_members_that_take_them(self, table):
+        X, y = table
+        X = np.where(X > 0.5, X, 0.0)
+        est = DistributionStackingRegressor([("tree", DecisionTreeRegressor(max_depth=3, random_state=0))], cv=3)
+        dense, sparse = (clone(est).fit(rows, y) for rows in (X, csr_matrix(X)))
+        assert_allclose(sparse.predict(csr_matrix(X)), dense.predict(X))
+        with pytest.raises(TypeError, match="member 'ridge', a BayesianRidge"):
+            stacker().fit(csr_matrix(X), y)
 
     def test_few_rows(self):
         X = np.arange(6.0)[:, None]
