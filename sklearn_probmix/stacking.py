@@ -79,6 +79,14 @@ class _Rows(NamedTuple):
     folds: list[tuple[NDArray[np.intp], NDArray[np.intp]]]
     """Positions of the rows that train and that are held out."""
 
+    def held_out(self):
+        """Positions of the rows that are held out, in order, and the fold of each."""
+        tests = [test for _, test in self.folds]
+        fold = np.repeat(np.arange(len(tests)), [len(test) for test in tests])
+        held_out = np.concatenate(tests)
+        order = np.argsort(held_out)
+        return held_out[order], fold[order]
+
 
 class _BaseDistributionStacking(_BaseComposition):
     """Fit members, forecast by them out of fold, and weigh them.
@@ -148,22 +156,14 @@ class _BaseDistributionStacking(_BaseComposition):
             self._validate_params()
             members = self._members()
             rows = self._rows(members, X, y, sample_weight, groups)
-            fitted = self._run(
+            self.estimators_ = self._run(
                 delayed(_fit)(name, clone(est), rows.X, rows.y, rows.params[name])
                 for name, est in members.items()
             )
-            self.estimators_ = fitted
             self.named_estimators_ = Bunch(**dict(self.estimators))
-            self.named_estimators_.update(zip(members, fitted, strict=True))
-            held_out = np.concatenate([test for _, test in rows.folds])
-            fold = np.repeat(np.arange(len(rows.folds)), [len(test) for _, test in rows.folds])
-            order = np.argsort(held_out)
-            held_out, fold = held_out[order], fold[order]
+            self.named_estimators_.update(zip(members, self.estimators_, strict=True))
+            held_out, fold = rows.held_out()
             found = self._out_of_fold(members, rows)
-            found = {
-                name: forecasts[held_out] if is_own else concatenate(forecasts)[order]
-                for name, (is_own, forecasts) in found.items()
-            }
             self.oof_rows_ = rows.kept[held_out]
             self._judge(found, rows.y[held_out], rows.weight[held_out], fold)
         return self
@@ -330,25 +330,25 @@ class _BaseDistributionStacking(_BaseComposition):
         return [tuple(rows[rows >= 0] for rows in fold) for fold in folds]
 
     def _out_of_fold(self, members, rows):
-        """Forecasts of held-out rows, fold by fold, or a member's own of all rows."""
+        """Forecasts of the rows that are held out, in order, by name."""
+        held_out, _ = rows.held_out()
         found = {}
         for name, est in zip(members, self.estimators_, strict=True):
             own = self._own_forecast(est, rows.y) if self._is_numbered() else None
-            found[name] = (own is not None, [] if own is None else own)
-        jobs = [
-            (name, train, test)
-            for name, (is_own, _) in found.items()
-            if not is_own
-            for train, test in rows.folds
-        ]
+            found[name] = None if own is None else own[held_out]
+        again = [name for name, own in found.items() if own is None]
         forecasts = self._run(
             delayed(_fit_and_ask)(
                 self._ask, name, clone(members[name]), rows.X, rows.y, rows.params[name], *fold
             )
-            for name, *fold in jobs
+            for name in again
+            for fold in rows.folds
         )
-        for (name, *_), forecast_of_fold in zip(jobs, forecasts, strict=True):
-            found[name][1].append(forecast_of_fold)
+        order = np.argsort(np.concatenate([test for _, test in rows.folds]))
+        n_folds = len(rows.folds)
+        for place, name in enumerate(again):
+            own = forecasts[place * n_folds : (place + 1) * n_folds]
+            found[name] = concatenate(own)[order]
         return found
 
     def _run(self, jobs):
