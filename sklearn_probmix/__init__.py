@@ -25,12 +25,18 @@ from sklearn_probmix.scorers import (
     neg_nll_scorer,
     neg_pinball_scorer,
 )
+from sklearn_probmix.stacking import (
+    DistributionStackingClassifier,
+    DistributionStackingRegressor,
+)
 from sklearn_probmix.together import fit_together
 from sklearn_probmix.training_displays import MixingGraphDisplay, TrainingHistoryDisplay
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DistributionStackingClassifier",
+    "DistributionStackingRegressor",
     "Family",
     "Histogram",
     "Kind",

@@ -54,7 +54,7 @@ from sklearn_probmix.training import (
 )
 from sklearn_probmix.warn import warn
 
-__all__ = ["BaseProbMixup"]
+__all__ = ["BaseProbMixup", "unchanged_on_error"]
 
 # Fewer rows are not divided unless they are told to be.
 _LEAST_ROWS_TO_DIVIDE = 10
@@ -177,7 +177,7 @@ class BaseProbMixup(BaseEstimator):
         ValueError, TypeError
             If data or parameters are not as described; the estimator is then as it was before.
         """
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             if (X_val is None) != (y_val is None):
                 raise ValueError("X_val and y_val go together; found one without the other.")
             nets = getattr(self, "nets_", None) if self.warm_start else None
@@ -197,7 +197,7 @@ class BaseProbMixup(BaseEstimator):
 
     @neutral_settings
     def _partial_fit(self, X, y, sample_weight, **kwargs):
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             nets = getattr(self, "nets_", None)
             rows = self._prepare(X, y, sample_weight, reset=nets is None, **kwargs)
             rng = check_random_state(self.random_state)
@@ -239,16 +239,6 @@ class BaseProbMixup(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = self.net is not None
         return tags
-
-    @contextmanager
-    def _unchanged_on_error(self) -> Iterator[None]:
-        before = vars(self).copy()
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
     def _check_parameters(self):
         self._validate_params()
@@ -622,6 +612,18 @@ class BaseProbMixup(BaseEstimator):
         X = to_columns(self, X, reset=False, allow_nd=self.net is not None)
         X = scale_columns(self.scaler_, X)
         return self._pool([natural_parameters(net, X) for net in self.nets_])
+
+
+@contextmanager
+def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
+    """Leave an estimator as it was where something goes wrong."""
+    before = vars(estimator).copy()
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 def _entered(kinds, fitted):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -25,10 +25,37 @@ from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.warn import warn
 
-__all__ = ["ProbMixupClassifier"]
+__all__ = ["ProbMixupClassifier", "ProbabilityClassifierMixin"]
 
 
-class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
+class ProbabilityClassifierMixin(ClassifierMixin):
+    """What follows from `predict_proba`."""
+
+    classes_: np.ndarray
+    predict_proba: Callable[..., NDArray[np.float64]]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
+        p = self.predict_proba(X)
+        return self.classes_[p.argmax(axis=1)]
+
+    def _score_predictive(self, p, y, sample_weight):
+        return {
+            "nll": log_loss(y, p, labels=np.arange(p.shape[1]), sample_weight=sample_weight),
+            "accuracy": accuracy_score(y, p.argmax(1), sample_weight=sample_weight),
+        }
+
+
+class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
     """Classifier trained with mixup of inputs, activations or predicted probabilities.
 
     Use it where probabilities are to be trusted, not only the most probable class. X is
@@ -334,20 +361,6 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         """
         return self._log_predictive(self._mixture(X))
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Most probable class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n,)
-        """
-        p = self.predict_proba(X)
-        return self.classes_[p.argmax(axis=1)]
-
     def _validate_rows(self, X, y, reset, classes=None, suffix=""):
         name = f"y{suffix}"
         X, y = self._check_rows(X, y, to_labels, reset, suffix)
@@ -404,12 +417,6 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         """Temperature of the calibrated probabilities, or None."""
         data = (held_out.y[:, 0].long().numpy(), self._log_predictive(mixture), weight)
         return calibrate(self.family_.calibration, data, self.calibration)
-
-    def _score_predictive(self, p, y, sample_weight):
-        return {
-            "nll": log_loss(y, p, labels=np.arange(p.shape[1]), sample_weight=sample_weight),
-            "accuracy": accuracy_score(y, p.argmax(1), sample_weight=sample_weight),
-        }
 
     def _can_stratify(self, y, n_rows, n_parts):
         smallest, n_classes = np.bincount(y, minlength=len(self.classes_)).min(), len(self.classes_)

@@ -153,7 +153,8 @@ def save_model(est: BaseProbMixup, path: str | os.PathLike[str]) -> None:
     if type(est) not in _FITTED:
         raise TypeError(
             f"est is a {type(est).__name__}; expected a fitted {' or '.join(_ESTIMATORS)}. Of a "
-            "Pipeline save the last step, model[-1]; of a search, best_estimator_."
+            "Pipeline save the last step, model[-1]; of a search, best_estimator_; of stacked "
+            "distributions those of estimators_ that are of this package."
         )
     check_is_fitted(est)
     tensors: dict[str, torch.Tensor] = {}

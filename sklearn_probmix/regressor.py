@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -23,13 +23,51 @@ from sklearn_probmix.metrics import coverage, crps, nll
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
 
-__all__ = ["ProbMixupRegressor"]
+__all__ = ["DistributionRegressorMixin", "ProbMixupRegressor"]
 
 # Smallest variance of a component, in units of the transformed y.
 _FLOOR = 1e-4
 
 
-class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
+class DistributionRegressorMixin(RegressorMixin):
+    """What follows from `predict_proba`, which gives a `PredictiveDistribution`."""
+
+    predict_proba: Callable[..., PredictiveDistribution]
+
+    @neutral_settings
+    def predict(
+        self, X: Any, return_std: bool = False, quantiles: ArrayLike | None = None
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Mean of the predictive distribution.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        return_std : bool, default=False
+            Also return the standard deviation.
+        quantiles : array-like of float, default=None
+            Return these quantiles instead, shape (n_quantiles, n) or (n_quantiles, n, n_outputs).
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n, n_outputs), or tuple of two such
+        """
+        dist = self.predict_proba(X)
+        if quantiles is not None:
+            if return_std:
+                raise ValueError("return_std and quantiles exclude each other; found both.")
+            return dist.ppf(quantiles)
+        return (dist.mean(), dist.std()) if return_std else dist.mean()
+
+    def _score_predictive(self, dist, y, sample_weight):
+        return {
+            "nll": nll(y, dist, sample_weight=sample_weight),
+            "crps": crps(y, dist, sample_weight=sample_weight),
+            "coverage": coverage(y, dist, level=0.9, sample_weight=sample_weight),
+        }
+
+
+class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     """Regressor whose `predict_proba` is a predictive distribution, trained with mixup.
 
     Use it where you need to know how sure a prediction is: it gives means, intervals, quantiles,
@@ -318,31 +356,6 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         """
         return self._predictive(self._mixture(X))
 
-    @neutral_settings
-    def predict(
-        self, X: Any, return_std: bool = False, quantiles: ArrayLike | None = None
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Mean of the predictive distribution.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-        return_std : bool, default=False
-            Also return the standard deviation.
-        quantiles : array-like of float, default=None
-            Return these quantiles instead, shape (n_quantiles, n) or (n_quantiles, n, n_outputs).
-
-        Returns
-        -------
-        ndarray of shape (n,) or (n, n_outputs), or tuple of two such
-        """
-        dist = self.predict_proba(X)
-        if quantiles is not None:
-            if return_std:
-                raise ValueError("return_std and quantiles exclude each other; found both.")
-            return dist.ppf(quantiles)
-        return (dist.mean(), dist.std()) if return_std else dist.mean()
-
     def _validate_rows(self, X, y, reset, suffix=""):
         name = f"y{suffix}"
         X, y = self._check_rows(X, y, to_response, reset, suffix)
@@ -431,10 +444,3 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         centre = (weights * means).sum(1, keepdim=True)
         parts = variances, (means - centre).square()
         return tuple(float((weights * part).sum(1).mean()) for part in parts)
-
-    def _score_predictive(self, dist, y, sample_weight):
-        return {
-            "nll": nll(y, dist, sample_weight=sample_weight),
-            "crps": crps(y, dist, sample_weight=sample_weight),
-            "coverage": coverage(y, dist, level=0.9, sample_weight=sample_weight),
-        }

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_probmix.base import BaseProbMixup, Rows
+from sklearn_probmix.base import BaseProbMixup, Rows, unchanged_on_error
 from sklearn_probmix.kinds import Kind
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.table import Division, Table
@@ -83,7 +83,7 @@ def fit_together(
         passes: dict[str, list[_Prepared]] = {}
         first = None
         for position, (est, table) in enumerate(zip(estimators, tables, strict=True)):
-            all_or_none.enter_context(est._unchanged_on_error())
+            all_or_none.enter_context(unchanged_on_error(est))
             rows = est._prepare(*table)
             shape = est.family_, rows.table.X.shape[1:], rows.table.y.shape[1:]
             first = first or shape

@@ -1,0 +1,1 @@
+"""Stacked distributions beside each of their members."""
