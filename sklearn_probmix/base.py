@@ -31,6 +31,7 @@ from skorch import NeuralNet
 from sklearn_probmix.calibration import Spread, Temperature, stacking_weights
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import (
+    cell_width,
     fit_scaler,
     rounding_step,
     scale_columns,
@@ -38,6 +39,7 @@ from sklearn_probmix.encoding import (
     to_groups,
     to_numbers,
 )
+from sklearn_probmix.families import Family, Response, get_family
 from sklearn_probmix.kinds import METHODS, Kind, as_kinds
 from sklearn_probmix.pooling import Mixture, pool
 from sklearn_probmix.race import Entrant, race
@@ -59,8 +61,6 @@ __all__ = ["BaseProbMixup", "unchanged_on_error"]
 # Fewer rows are not divided unless they are told to be.
 _LEAST_ROWS_TO_DIVIDE = 10
 _HELD_OUT = 0.2
-# Of standardised responses: the gradients of what is farther away overflow.
-_FARTHEST_Y = {torch.float32: 1e15}
 # Relative to the mean; in float32 rows of less may all vanish together.
 _LEAST_WEIGHT = 1e-30
 # Rows by which the spread between members is judged.
@@ -97,6 +97,17 @@ class Rows(NamedTuple):
         return found[found >= 0]
 
 
+class Part(NamedTuple):
+    """What the kinds of one family make of rows."""
+
+    kind: Kind
+    """The first of them."""
+    response: Response
+    mixture: Mixture
+    share: float
+    """Weight among the parts."""
+
+
 class BaseProbMixup(BaseEstimator):
     """Fit and predict in terms of natural parameters; subclasses know the response.
 
@@ -113,8 +124,13 @@ class BaseProbMixup(BaseEstimator):
     }
     __metadata_request__partial_fit = {"sample_weight": True}
 
-    # Step to which each output was rounded, 0 where there is none.
-    _y_step: ArrayLike = 0.0
+    # Step to which each output was rounded, 0 where there is none, and size of the cell by whose
+    # probability rows are judged.
+    _y_step: NDArray[np.float64] | float = 0.0
+    _cell: NDArray[np.float64] | float = 1.0
+    #: Responses as the families of kinds see them that have one of their own.
+    responses_: dict[str | Family, Response] = {}
+    calibration_: Spread | Temperature | None = None
 
     #: Kinds of network that method="auto" trains.
     _auto_kinds: ClassVar[Sequence[Kind]]
@@ -187,7 +203,7 @@ class BaseProbMixup(BaseEstimator):
                 table, division = rows.table, self._divide(rows, rng)
             else:
                 X_val, y_val = self._validate_rows(X_val, y_val, reset=False, suffix="_val")
-                valid = self._table(X_val, y_val, None, name="y_val")
+                valid = self._table(X_val, y_val, None)
                 table = Table.concatenate([rows.table, valid])
                 places = np.arange(len(table.y))
                 division = Division.holdout(*np.split(places, [len(rows.y)]))
@@ -225,7 +241,9 @@ class BaseProbMixup(BaseEstimator):
         if reset:
             self._fit_scaling(X, y, weight)
         self._y_step = np.array([rounding_step(column) for column in y.reshape(len(y), -1).T])
-        return Rows(self._table(X, y, weight), y, groups, kept, given)
+        table = self._table(X, y, weight)
+        self._cell = np.array([cell_width(column) for column in table.y.numpy().T])
+        return Rows(table, y, groups, kept, given)
 
     @property
     def net_(self) -> NeuralNet:
@@ -302,28 +320,30 @@ class BaseProbMixup(BaseEstimator):
         y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
         self.n_outputs_ = y.shape[1]
         weight = torch.tensor(np.ones(len(y)) if weight is None else weight)
-        self.family_ = self._make_family().fitted(y, weight)
-        scaling = self.family_.scaling(y, weight)
-        self.y_shift_, self.y_scale_ = (value.numpy() for value in scaling)
+        self.family_, shift, scale, _ = Response.of(self._make_family(), y, weight)
+        self.y_shift_, self.y_scale_ = shift.numpy(), scale.numpy()
+        self.responses_ = {}
 
-    def _y_scaling(self):
-        return torch.from_numpy(self.y_shift_), torch.from_numpy(self.y_scale_)
-
-    def _table(self, X, y, weight, name="y"):
+    def _table(self, X, y, weight):
+        """Rows with standardised X, and y in its original units."""
         y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
-        scaled = self.family_.standardise(y, *self._y_scaling())
-        dtype = self.family_.dtype
-        is_near = self.family_.in_support(scaled) & (
-            scaled.abs() < _FARTHEST_Y.get(dtype, math.inf)
-        )
-        if not is_near.all():
-            row, output = map(int, (~is_near).nonzero()[0])
-            raise ValueError(
-                f"{name} holds {y[row, output]:.6g}, too far from the rows that the fit began with "
-                f"(standardised {scaled[row, output]:.3g}); expected responses like theirs."
-            )
         weight = None if weight is None else torch.tensor(weight, dtype=torch.float32)
-        return Table(scale_columns(self.scaler_, X), scaled.to(dtype), weight)
+        return Table(scale_columns(self.scaler_, X), y, weight)
+
+    def _response(self, kind: Kind) -> Response:
+        """Return the response as a kind sees it."""
+        if kind.family is not None:
+            return self.responses_[kind.family]
+        shift, scale = torch.from_numpy(self.y_shift_), torch.from_numpy(self.y_scale_)
+        return Response(self.family_, shift, scale, self.calibration_)
+
+    def _calibrate(self, kind: Kind, calibration: Spread | Temperature | None) -> None:
+        """Calibrate all kinds that see the response as this one does."""
+        if kind.family is None:
+            self.calibration_ = calibration
+        else:
+            response = self._response(kind)._replace(calibration=calibration)
+            self.responses_ = self.responses_ | {kind.family: response}
 
     def _divide(self, rows: Rows, rng: np.random.RandomState) -> Division:
         """Decide who trains and who is held out, by `validation`."""
@@ -404,18 +424,21 @@ class BaseProbMixup(BaseEstimator):
             overrides["max_epochs"] = self.net.max_epochs
         kinds = as_kinds(auto if self._is_auto() else self.method, overrides)
         if self._is_auto():
-            kinds = [kind.suited(self.family_) for kind in kinds]
-            kinds = [kind for kind in kinds if kind.fits(self.family_)]
+            kinds = [kind.suited(self._family_of(kind)) for kind in kinds]
+            kinds = [kind for kind in kinds if kind.fits(self._family_of(kind))]
         for kind in kinds:
-            kind.check(self.family_)
+            kind.check(self._family_of(kind))
         return kinds
+
+    def _family_of(self, kind):
+        return self.family_ if kind.family is None else get_family(kind.family)
 
     def _is_auto(self):
         return isinstance(self.method, str) and self.method in ("auto", "parametric")
 
-    def _common(self) -> Common:
+    def _common(self, kind: Kind) -> Common:
         return Common(
-            self.family_,
+            self._response(kind).family,
             n_features=len(self.scaler_.mean_),
             n_outputs=len(self.y_shift_),
             n_members=self.n_members,
@@ -427,28 +450,35 @@ class BaseProbMixup(BaseEstimator):
 
     def _train(self, table, division, rng, nets=None, max_epochs=None):
         """Train every kind that earns it, or continue their nets."""
-        kinds = self._kinds() if nets is None else self._check_unchanged()
+        if nets is None:
+            kinds = self._kinds_for(table)
+            for kind in kinds:
+                if kind.family is not None and kind.family not in self.responses_:
+                    response = Response.of(self._family_of(kind), table.y, table.row_weight())
+                    self.responses_ = self.responses_ | {kind.family: response}
+        else:
+            kinds = self._check_unchanged()
         kinds = [kind.sized(len(division.train)) for kind in kinds]
         if self._is_auto() and nets is None:
             # Some differ on small tables only.
             kinds = [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]
-        seeds = rng.randint(2**31, size=len(kinds)).tolist()
+        entrants = self._entrants(kinds, table, rng)
         if nets is None and self._is_race(division):
-            outcomes: Iterable[Trained | None] = self._race(kinds, seeds, table, division)
+            outcomes: Iterable[Trained | None] = self._race(entrants, table, division)
         else:
             # Shorter than the kinds where an earlier fit was interrupted.
             nets = nets or [None] * len(kinds)
             outcomes = (
                 train(
                     kind if max_epochs is None else kind.updated(max_epochs=max_epochs),
-                    self._common(),
-                    table,
+                    common,
+                    own,
                     division,
                     seed=seed,
                     net=net,
                     keeps_context=max_epochs is not None,
                 )
-                for kind, seed, net in zip(kinds, seeds, nets, strict=False)
+                for (kind, common, own, seed), net in zip(entrants, nets, strict=False)
             )
         trained: list[Trained] = []
         own = []
@@ -463,6 +493,22 @@ class BaseProbMixup(BaseEstimator):
                 break
         self._keep(trained, own)
 
+    def _kinds_for(self, table):
+        """Every kind that is to be trained on a table, whole."""
+        return self._kinds()
+
+    def _entrants(self, kinds, table, rng):
+        """Kinds with what they are trained with; those of one family share its table."""
+        seeds = rng.randint(2**31, size=len(kinds)).tolist()
+        tables = {
+            kind.family: table._replace(y=self._response(kind).standardise(table.y))
+            for kind in kinds
+        }
+        return [
+            Entrant(kind, self._common(kind), tables[kind.family], seed)
+            for kind, seed in zip(kinds, seeds, strict=True)
+        ]
+
     def _is_race(self, division):
         """Whether kinds have to earn their steps, by rows that they did not train on."""
         return (
@@ -473,18 +519,20 @@ class BaseProbMixup(BaseEstimator):
             and division.valid is not None
         )
 
-    def _race(self, kinds, seeds, table, division):
+    def _race(self, entrants, table, division):
         """Train kinds for as long as they help the mixture; None for those that do not."""
         held_out, weight = self._held_out(table, division)
 
-        def log_scores(net):
-            return self._log_scores(self._judged(net, table, division), held_out.y)
+        def judge_of(entrant):
+            response = self._response(entrant.kind)
 
-        common = self._common()
-        entrants = [
-            Entrant(kind, common, table, seed) for kind, seed in zip(kinds, seeds, strict=True)
-        ]
-        return race(entrants, division, [log_scores] * len(kinds), weight)
+            def log_scores(net):
+                judged = self._judged(net, entrant.table, division)
+                return self._log_scores(response, judged, held_out.y)
+
+            return log_scores
+
+        return race(entrants, division, [judge_of(entrant) for entrant in entrants], weight)
 
     def _check_unchanged(self) -> list[Kind]:
         """Refuse parameters that ask for other networks than the trained ones."""
@@ -504,7 +552,7 @@ class BaseProbMixup(BaseEstimator):
             for kind, fitted in zip(kinds, self.kinds_, strict=True)
         ]
         for kind, net in zip(kinds, self.nets_, strict=True):
-            check_unchanged(net, kind, asked._common())
+            check_unchanged(net, kind, asked._common(kind))
         return kinds
 
     def _keep(self, trained: list[Trained], kinds: list[Kind]) -> None:
@@ -513,6 +561,10 @@ class BaseProbMixup(BaseEstimator):
             self.__dict__.pop(stale, None)
         self.nets_ = [new.net for new in trained]
         self.kinds_ = kinds[: len(trained)]
+        needed = {kind.family for kind in self.kinds_}
+        self.responses_ = {
+            family: response for family, response in self.responses_.items() if family in needed
+        }
         self.n_iter_ = max(new.n_epochs for new in trained)
         best = np.stack([new.best_epoch for new in trained])
         self.best_epoch_ = int(best[0, 0]) if best.size == 1 else best
@@ -545,7 +597,8 @@ class BaseProbMixup(BaseEstimator):
 
     def _weigh_evenly(self):
         self.weights_ = np.full(len(self.nets_), 1 / len(self.nets_))
-        self.calibration_: Spread | Temperature | None = None
+        for kind in self.kinds_:
+            self._calibrate(kind, None)
 
     def _judge(self, table: Table, division: Division, y: np.ndarray) -> None:
         """Weigh and calibrate the trained networks by rows that they did not train on.
@@ -563,21 +616,37 @@ class BaseProbMixup(BaseEstimator):
         held_out, weight = self._held_out(table, division)
         judged = [self._judged(net, table, division) for net in self.nets_]
         if len(self.nets_) > 1 and self.weighting == "stacked":
-            self.weights_ = self._stacked_weights(judged, held_out, weight)
-        mixture = self._pool(judged)
+            scores = [
+                self._log_scores(self._response(kind), mixture, held_out.y)
+                for kind, mixture in zip(self.kinds_, judged, strict=True)
+            ]
+            self.weights_ = stacking_weights(np.stack(scores, axis=1), weight)
         if self.calibration != "off":
-            self.calibration_ = self._fit_calibration(mixture, held_out, weight)
+            for part in self._parts(judged):
+                self._calibrate(part.kind, self._fit_calibration(part, held_out.y, weight))
         if division.valid.ndim == 2:
-            self.oof_predictive_ = self._predictive(mixture)
+            self.oof_predictive_ = self._predictive(judged)
             given = None if table.weight is None else weight
             self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, given)
-            if self.calibration_ is not None:
-                some = slice(None, None, math.ceil(len(y) / _ENOUGH_ROWS))
-                everyone = [natural_parameters(net, held_out.X[some]) for net in self.nets_]
-                one_of_each = Mixture(*(part[some] for part in mixture))
-                self.calibration_ = self._for_members(
-                    self.calibration_, one_of_each, self._pool(everyone)
-                )
+            some = slice(None, None, math.ceil(len(y) / _ENOUGH_ROWS))
+            everyone = [natural_parameters(net, held_out.X[some]) for net in self.nets_]
+            one_of_each = [Mixture(*(part[some] for part in mixture)) for mixture in judged]
+            pairs = zip(self._parts(one_of_each), self._parts(everyone), strict=True)
+            for one, all_members in pairs:
+                if one.response.calibration is not None:
+                    self._calibrate(one.kind, self._for_members(one, all_members))
+
+    def _parts(self, mixtures: Sequence[Mixture]) -> list[Part]:
+        """Pool mixtures, of every kind one, to one of each family."""
+        parts = []
+        for family in dict.fromkeys(kind.family for kind in self.kinds_):
+            own = [place for place, kind in enumerate(self.kinds_) if kind.family == family]
+            share = self.weights_[own].sum()
+            log_weights = torch.tensor(self.weights_[own] / share).log()
+            kind = self.kinds_[own[0]]
+            pooled = pool([mixtures[place] for place in own], log_weights)
+            parts.append(Part(kind, self._response(kind), pooled, float(share)))
+        return parts
 
     def _held_out(self, table, division):
         """Rows that judge, and their weights."""
@@ -590,28 +659,21 @@ class BaseProbMixup(BaseEstimator):
             return held_out_parameters(net, table, division)
         return natural_parameters(net, table.X[division.valid])
 
-    def _stacked_weights(self, judged, held_out, weight):
-        """Weights of kinds by their predictions for rows that they did not train on."""
-        scores = [self._log_scores(mixture, held_out.y) for mixture in judged]
-        return stacking_weights(np.stack(scores, axis=1), weight)
+    def _log_scores(self, response, mixture, y):
+        """Logarithms of the probabilities of responses, or another proper score of each row."""
+        points = response.standardise(y)[:, None, None]
+        return log_likelihood(response.family, mixture, points)[:, 0, 0].double().numpy()
 
-    def _log_scores(self, mixture, y):
-        """Logarithm of the density, or another proper score, of responses as networks see them."""
-        return log_likelihood(self.family_, mixture, y[:, None, None])[:, 0, 0].double().numpy()
-
-    def _for_members(self, calibration, judged, delivered):
+    def _for_members(self, judged, delivered):
         """Correct a calibration for what the mixture of all members adds to the judged one."""
-        return calibration
+        return judged.response.calibration
 
-    def _pool(self, mixtures):
-        return pool(mixtures, torch.tensor(self.weights_).log())
-
-    def _mixture(self, X: Any) -> Mixture:
-        """Natural parameters of the predictive mixture of the rows of X."""
+    def _mixtures(self, X: Any) -> list[Mixture]:
+        """Natural parameters of every kind's mixture, of the rows of X."""
         check_is_fitted(self)
         X = to_columns(self, X, reset=False, allow_nd=self.net is not None)
         X = scale_columns(self.scaler_, X)
-        return self._pool([natural_parameters(net, X) for net in self.nets_])
+        return [natural_parameters(net, X) for net in self.nets_]
 
 
 @contextmanager

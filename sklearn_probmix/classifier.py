@@ -345,7 +345,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         >>> est.fit(X, np.where(X[:, 0] > 0.5, "high", "low")).predict_proba(X[:3]).shape
         (3, 2)
         """
-        return self._predictive(self._mixture(X))
+        return self._predictive(self._mixtures(X))
 
     @neutral_settings
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
@@ -359,7 +359,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         -------
         ndarray of shape (n, n_classes)
         """
-        return self._log_predictive(self._mixture(X))
+        return self._log_predictive(self._mixtures(X))
 
     def _validate_rows(self, X, y, reset, classes=None, suffix=""):
         name = f"y{suffix}"
@@ -402,21 +402,26 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
             )
         return family
 
-    def _predictive(self, mixture):
-        return np.exp(self._log_predictive(mixture))
+    def _predictive(self, mixtures):
+        return np.exp(self._log_predictive(mixtures))
 
-    def _log_predictive(self, mixture):
-        """Logarithm of the class probabilities of a mixture, (n, n_classes)."""
-        mixture = Mixture(mixture.eta.double(), mixture.log_weights.double().log_softmax(-1))
+    def _log_predictive(self, mixtures):
+        """Logarithm of the class probabilities, (n, n_classes)."""
+        (part,) = self._parts(mixtures)
+        log_p, calibration = self._log_uncalibrated(part), part.response.calibration
+        return log_p if calibration is None else calibration.apply(log_p)
+
+    def _log_uncalibrated(self, part):
+        eta, log_weights = part.mixture
+        mixture = Mixture(eta.double(), log_weights.double().log_softmax(-1))
         classes = torch.arange(len(self.classes_)).reshape(1, 1, -1, 1)
-        points = classes.expand(len(mixture.eta), -1, -1, -1)
-        log_p = log_likelihood(self.family_, mixture, points)[:, 0].numpy()
-        return log_p if self.calibration_ is None else self.calibration_.apply(log_p)
+        points = classes.expand(len(eta), -1, -1, -1)
+        return log_likelihood(part.response.family, mixture, points)[:, 0].numpy()
 
-    def _fit_calibration(self, mixture, held_out, weight):
+    def _fit_calibration(self, part, y, weight):
         """Temperature of the calibrated probabilities, or None."""
-        data = (held_out.y[:, 0].long().numpy(), self._log_predictive(mixture), weight)
-        return calibrate(self.family_.calibration, data, self.calibration)
+        data = (y[:, 0].long().numpy(), self._log_uncalibrated(part), weight)
+        return calibrate(part.response.family.calibration, data, self.calibration)
 
     def _can_stratify(self, y, n_rows, n_parts):
         smallest, n_classes = np.bincount(y, minlength=len(self.classes_)).min(), len(self.classes_)

@@ -23,6 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 __all__ = [
+    "cell_width",
     "fit_scaler",
     "rounding_step",
     "scale_columns",
@@ -258,6 +259,36 @@ def fit_scaler(X: np.ndarray, weight: np.ndarray | None) -> StandardScaler:
         scaler.scale_[column] = unit[column] * np.sqrt(np.average(share**2, weights=weight))
         scaler.var_[column] = scaler.scale_[column] ** 2
     return scaler
+
+
+def cell_width(y: np.ndarray) -> float:
+    """Size of the cell around a response by whose probability forecasts are compared.
+
+    It is the step to which responses were rounded or, where there is none, the median gap between
+    neighbouring ones: within less, forecasts cannot be told apart by them.
+
+    Parameters
+    ----------
+    y : array of float of shape (n,)
+        Finite.
+
+    Returns
+    -------
+    float
+        In the units of y; 1 where all are equal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cell_width(np.array([1.0, 1.5, 3.0])), cell_width(np.array([0.0, 0.0, 0.2, 1 / 3, 2 / 3]))
+    (0.5, 0.2)
+    """
+    values = np.unique(y)
+    if len(values) == 1:
+        return 1.0
+    width = rounding_step(y) or np.median(np.diff(values))
+    # So many digits are left in the cell's ends.
+    return float(max(width, 1e-12 * np.abs(values).max()))
 
 
 def rounding_step(y: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
-from sklearn_probmix.families import Categorical, Family, Normal
+from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal
 from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.warn import warn
 
@@ -79,6 +79,10 @@ class Kind(BaseEstimator):
         Draws of lam for each pair (K of eq. 16); a step costs as many times more.
     objective : {"expected-log", "log-expected"}, default="expected-log"
         Expected log-likelihood over these draws, or log of the expected likelihood (Appendix B).
+    family : str, Family or None, default=None
+        Density that the kind predicts, where it is not the estimator's; of the regressor. Kinds of
+        different families share a mixture, and are weighed by the probability of the cell around
+        each response, one step of rounding wide.
     network : {"mlp", "kernel"}, default="mlp"
         "kernel" looks at the training rows that are near in a learned embedding, and predicts a
         mixture of Normals around their responses: for tables whose rows have relatives, as rows of
@@ -147,6 +151,7 @@ class Kind(BaseEstimator):
         "pooling": [StrOptions({"log-linear", "linear"})],
         "response": [StrOptions({"pooled", "expected"}), None],
         "n_mixes": [Interval(Integral, 1, None, closed="left")],
+        "family": [StrOptions(set(FAMILIES) - {"categorical"}), Family, None],
         "network": [StrOptions({"mlp", "kernel"})],
         "local": [StrOptions({"constant", "linear"})],
         "objective": [StrOptions({"expected-log", "log-expected"})],
@@ -183,6 +188,7 @@ class Kind(BaseEstimator):
         response: str | None = None,
         n_mixes: int = 1,
         objective: str = "expected-log",
+        family: str | Family | None = None,
         network: str = "mlp",
         local: str = "linear",
         hidden_layer_sizes: Sequence[int] = (128, 64),
@@ -211,6 +217,7 @@ class Kind(BaseEstimator):
         self.response = response
         self.n_mixes = n_mixes
         self.objective = objective
+        self.family = family
         self.network = network
         self.local = local
         self.hidden_layer_sizes = hidden_layer_sizes

@@ -37,7 +37,7 @@ from sklearn_probmix.codec import check, check_type, decode, encode, look_up, so
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.ensemble import Ensemble, template_of
-from sklearn_probmix.families import FAMILIES, get_family
+from sklearn_probmix.families import FAMILIES, Family, Response, get_family
 from sklearn_probmix.kinds import METHODS, Kind
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.regressor import ProbMixupRegressor
@@ -92,7 +92,8 @@ _FITTED = {
 }
 _OPTIONAL = {"feature_names_in_", "oof_scores_", "oof_predictive_", "family_"}
 # Written in a way of their own, or made anew from what is written or from the rows of a fit.
-_REBUILT = {"_y_step", "scaler_", "nets_", "_metadata_request"}
+_REBUILT = {"_y_step", "_cell", "scaler_", "nets_", "responses_", "_metadata_request"}
+_RESPONSE = ("family", "shift", "scale", "calibration")
 
 
 @neutral_settings
@@ -247,6 +248,14 @@ def _describe(est, tensors):
         name: encode(getattr(est.scaler_, name), f"fitted.scaler_.{name}", tensors)
         for name in _SCALER
     }
+    fitted["responses_"] = [
+        {"of": encode(family, "fitted.responses_", tensors)}
+        | {
+            name: encode(getattr(response, name), f"fitted.responses_.{name}", tensors)
+            for name in _RESPONSE
+        }
+        for family, response in est.responses_.items()
+    ]
     nets = []
     for index, (net, kind) in enumerate(zip(est.nets_, est.kinds_, strict=True)):
         what, weights = f"network {index}", _weights(net.module_)
@@ -436,7 +445,7 @@ def _kinds_of_version_1(parameters, overrides, tensors):
     """Take what is a kind's now out of the parameters, and make whole kinds of their overrides."""
     n_kinds = len(overrides)
     check(0 < n_kinds <= _MOST_NETS, "number of kinds", n_kinds, f"1 to {_MOST_NETS}")
-    names = (set(Kind().get_params()) | {"early_stopping"}) & set(parameters)
+    names = (set(Kind().get_params()) - {"family"} | {"early_stopping"}) & set(parameters)
     common = {name: decode(parameters.pop(name), tensors) for name in names}
     floor = parameters.pop("variance_floor", 1e-4)
     family = parameters.get("family")
@@ -513,6 +522,31 @@ def _restore_fitted(est, written, tensors):
     est.family_ = getattr(est, "family_", family)
     proper = est.family_.unfitted() == family.unfitted()
     check(proper, "family_", repr(est.family_)[:100], f"{family!r} as fitted")
+    entries = written.get("responses_", [])
+    check_type("responses_", entries, list)
+    check(len(entries) <= _MOST_NETS, "number of responses_", len(entries), f"at most {_MOST_NETS}")
+    responses = [_restore_response(est, entry, tensors) for entry in entries]
+    est.responses_ = dict(responses)
+
+
+def _restore_response(est, entry, tensors):
+    """Make what a family sees of the response, and what kinds call the family."""
+    values = {name: decode(entry[name], tensors) for name in ("of", *_RESPONSE)}
+    asked = values.pop("of")
+    response = Response(**values)
+    proper = isinstance(response.family, Family) and isinstance(est, ProbMixupRegressor)
+    proper = proper and response.family.unfitted() == get_family(asked).unfitted()
+    check(proper, "a family in responses_", repr(response.family)[:100], f"{asked!r} as fitted")
+    for name in ("shift", "scale"):
+        value = getattr(response, name)
+        check_type(f"{name} in responses_", value, torch.Tensor)
+        proper = value.dtype == torch.float64 and value.shape == (est.n_outputs_,)
+        proper = (
+            proper and bool(value.isfinite().all()) and (name == "shift" or bool((value > 0).all()))
+        )
+        check(proper, f"{name} in responses_", str(value)[:100], f"{est.n_outputs_} finite numbers")
+    check_type("calibration in responses_", response.calibration, Spread, type(None))
+    return asked, response
 
 
 def _check_fitted(est, n_nets):
@@ -520,7 +554,12 @@ def _check_fitted(est, n_nets):
     check(len(est.kinds_) == n_nets, "number of kinds_", len(est.kinds_), n_nets)
     for kind in est.kinds_:
         check_type("a kind in kinds_", kind, Kind)
-        kind.check(est.family_)
+        if kind.family is not None:
+            known = list(est.responses_)
+            check(
+                kind.family in known, "family of a kind", repr(kind.family)[:100], f"one of {known}"
+            )
+        kind.check(est._family_of(kind))
     n_features = est.scaler_.n_features_in_
     check_type("scaler_.n_features_in_", n_features, int)
     if est.net is None:
@@ -547,7 +586,7 @@ def _restore_net(est, index, kind, tensors, *, vectorised):
     names = [name for name in tensors if name.startswith(prefix)]
     stored = {name.removeprefix(prefix): tensors.pop(name) for name in sorted(names)}
     _check_size(what, est, kind, stored)
-    net = new_net(kind, est._common())
+    net = new_net(kind, est._common(kind))
     if est.net is None:
         made, module = net.module, _module_of(what, est, net, stored)
         # Now for the optimiser of the module that is there.
@@ -586,7 +625,7 @@ def _check_size(what, est, kind, stored):
     fits = 2 * len(hidden) < len(stored)
     check(fits, f"tensors of {what}", len(stored), f"two for each of {len(hidden)} hidden layers")
     n_draws = kind.n_draws if METHODS[kind.method].random_embedding else 1
-    n_outputs = est.n_outputs_ * est.family_.n_params
+    n_outputs = est.n_outputs_ * est._response(kind).family.n_params
     row = n_members * n_draws * max([*hidden, n_outputs])
     most = _ROW[0] + sum(value.nbytes for value in stored.values()) // _ROW[1]
     check(row <= most, f"size of {what}", f"{row} numbers for a row of X", f"at most {most}")
@@ -641,5 +680,5 @@ def _try(est):
         # Without the padding of small products, which would cost wide networks many rows.
         mixtures = [as_mixture(net.infer(X)) for net in est.nets_]
         mixtures = [Mixture(*(part.cpu() for part in mixture)) for mixture in mixtures]
-        predicted = np.asarray(est._predictive(est._pool(mixtures)))
+        predicted = np.asarray(est._predictive(mixtures))
     check(np.isfinite(predicted).all(), "prediction of the model", "NaN or infinity", "numbers")

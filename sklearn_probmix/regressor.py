@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.special import logsumexp
 from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import StrOptions
 from skorch import NeuralNet
@@ -20,7 +21,6 @@ from sklearn_probmix.encoding import to_response
 from sklearn_probmix.families import FAMILIES, Categorical, Family, get_family
 from sklearn_probmix.kinds import REGRESSION, Kind
 from sklearn_probmix.metrics import coverage, crps, nll
-from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
 
 __all__ = ["DistributionRegressorMixin", "ProbMixupRegressor"]
@@ -354,7 +354,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         >>> dist, dist.ppf([0.05, 0.5, 0.95]).shape
         (PredictiveDistribution('norm', shape=(3,), n_components=5), (3, 3))
         """
-        return self._predictive(self._mixture(X))
+        return self._predictive(self._mixtures(X))
 
     def _validate_rows(self, X, y, reset, suffix=""):
         name = f"y{suffix}"
@@ -393,54 +393,59 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         tags.target_tags.multi_output = True
         return tags
 
-    def _predictive(self, mixture):
-        eta, log_weights = mixture
-        if self.calibration_ is not None:
-            eta = self.family_.calibrated(eta, self.calibration_)
-        components = self.family_.components(eta, *self._y_scaling())
-        return PredictiveDistribution(
-            components.marginal(0) if self._y_ndim == 1 else components,
-            weights=log_weights.double().softmax(-1).numpy() if eta.shape[1] > 1 else None,
-        )
+    def _predictive(self, mixtures):
+        dists, shares = [], []
+        for _, response, (eta, log_weights), share in self._parts(mixtures):
+            components = response.components(eta)
+            dists.append(
+                PredictiveDistribution(
+                    components.marginal(0) if self._y_ndim == 1 else components,
+                    weights=log_weights.double().softmax(-1).numpy() if eta.shape[1] > 1 else None,
+                )
+            )
+            shares.append(share)
+        return dists[0] if len(dists) == 1 else PredictiveDistribution.mix(dists, shares)
 
-    def _log_scores(self, mixture, y):
-        eta = mixture.eta
-        if self._rounding().any():
-            eta = self.family_.calibrated(eta, Spread(), torch.from_numpy(self._rounding()))
-        return super()._log_scores(Mixture(eta, mixture.log_weights), y)
+    def _log_scores(self, response, mixture, y):
+        # Of the cell around y: densities and masses are told apart by nothing else, and within it
+        # no spike is of use.
+        components, half = response.components(mixture.eta), self._cell / 2
+        low, high = (y.numpy()[:, None] + sign * half for sign in (-1, 1))
+        each = components.log_probability(low, high) - np.log(2 * half)
+        log_weights = mixture.log_weights.double().log_softmax(-1).numpy()
+        return logsumexp(each.sum(-1) + log_weights, axis=1)
 
-    def _rounding(self):
-        """Variance of what rounding did to the standardised response, of each output.
-
-        Within its step no density is of use, and one that is spikes would seem the better the
-        narrower they are: rows are judged as if so much noise came on top.
-        """
-        is_linear = self.family_.calibration is Spread and self.family_.scipy_name == "norm"
-        return np.square(self._y_step / self.y_scale_) / 12 * is_linear
-
-    def _fit_calibration(self, mixture, held_out, weight):
+    def _fit_calibration(self, part, y, weight):
         """Calibration of the variances, or None."""
-        if self.family_.calibration is not Spread:
+        family, mixture = part.response.family, part.mixture
+        if family.calibration is not Spread:
             return None
-        y = self.family_.to_normal(held_out.y).double()
-        moments = self.family_.moments(mixture.eta.double())
+        y = family.to_normal(part.response.standardise(y)).double()
+        moments = family.moments(mixture.eta.double())
         tensors = (y, *moments, mixture.log_weights.double().softmax(-1))
-        rounding = np.broadcast_to(self._rounding(), y.shape)
+        # Within the step of rounding no density is of use, and one that is spikes would seem the
+        # better the narrower they are.
+        is_linear = family.scipy_name == "norm"
+        step = torch.from_numpy(np.asarray(self._y_step)) / part.response.scale
+        rounding = np.broadcast_to((step.square() / 12 * is_linear).numpy(), y.shape)
         data = (*(tensor.numpy() for tensor in tensors), weight, rounding)
-        return calibrate(self.family_.calibration, data, self.calibration)
+        return calibrate(family.calibration, data, self.calibration)
 
-    def _for_members(self, spread, judged, delivered):
+    def _for_members(self, judged, delivered):
         # An out-of-fold row has one member of each kind; the means of the others differ from its,
         # and that spread must not come on top of the fitted one, so this is shrunk by its share.
-        within, between = self._parts_of_variance(judged)
-        added = self._parts_of_variance(delivered)[1] - between
+        spread = judged.response.calibration
+        within, between = _parts_of_variance(judged)
+        added = _parts_of_variance(delivered)[1] - between
         kept = max(1 - max(added, 0.0) / spread.apply(within), 0.5)
         return Spread(kept * spread.a, kept * spread.b)
 
-    def _parts_of_variance(self, mixture):
-        """Variance within and between the components, averaged over rows and outputs."""
-        means, variances = self.family_.moments(mixture.eta.double())
-        weights = mixture.log_weights.double().softmax(-1).unsqueeze(-1)
-        centre = (weights * means).sum(1, keepdim=True)
-        parts = variances, (means - centre).square()
-        return tuple(float((weights * part).sum(1).mean()) for part in parts)
+
+def _parts_of_variance(part):
+    """Variance within and between the components, averaged over rows and outputs."""
+    eta, log_weights = part.mixture
+    means, variances = part.response.family.moments(eta.double())
+    weights = log_weights.double().softmax(-1).unsqueeze(-1)
+    centre = (weights * means).sum(1, keepdim=True)
+    parts = variances, (means - centre).square()
+    return tuple(float((weights * each).sum(1).mean()) for each in parts)

@@ -96,7 +96,8 @@ def fit_together(
                     f"{est.validation!r}; expected held-out rows of every table."
                 )
             n_rows = len(division.train)
-            kinds = [kind.sized(n_rows) for kind in est._kinds()]
+            # Families that are chosen by y would differ from table to table.
+            kinds = [kind.sized(n_rows) for kind in est._kinds() if kind.family is None]
             sizes = [n_rows if k.batch_size == "full" else int(k.batch_size) for k in kinds]
             n_steps = [-(-n_rows // size) for size in sizes]
             new = _Prepared(est, rows, division, kinds, rng)
@@ -114,17 +115,18 @@ def _fit(prepared):
         (only,) = prepared
         only.est._train(only.rows.table, only.division, only.rng)
         return
-    common = prepared[0].est._common()
-    tables = [each.rows.table for each in prepared]
+    kinds = prepared[0].kinds
+    entrants = [each.est._entrants(kinds, each.rows.table, each.rng) for each in prepared]
+    tables = [each[0].table for each in entrants]
+    common = entrants[0][0].common
     divisions = [each.division for each in prepared]
     lengths = [len(table.y) for table in tables]
     joint = Division.side_by_side(divisions, common.n_members, lengths)
     together = common._replace(n_members=len(prepared) * common.n_members)
-    kinds = prepared[0].kinds
-    seeds = [each.rng.randint(2**31, size=len(kinds)) for each in prepared]
     outcomes: list[list[Trained]] = []
-    for kind, own in zip(kinds, np.transpose(seeds), strict=True):
-        seed = int(np.random.SeedSequence(own.tolist()).generate_state(1)[0])
+    for kind, *own in zip(kinds, *entrants, strict=True):
+        seeds = [entrant.seed for entrant in own]
+        seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
         trained = train(kind, together, Table.concatenate(tables), joint, seed=seed)
         news = apart(trained, kind, common, joint)
         kept = [

@@ -29,6 +29,7 @@ OTHER = {
     "response": "expected",
     "n_mixes": 2,
     "objective": "log-expected",
+    "family": "lognormal",
     "network": "kernel",
     "local": "constant",
     "hidden_layer_sizes": (5, 4),
