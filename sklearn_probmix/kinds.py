@@ -84,8 +84,8 @@ class Kind(BaseEstimator):
         "kernel" looks at the training rows that are near in a learned embedding, and predicts a
         mixture of Normals around their responses: for tables whose rows have relatives, as rows of
         one person or place are, and where a response is known nearly without noise. It keeps
-        training rows, in model files too, needs a Normal, log-normal or categorical family, and
-        mixes nothing.
+        training rows, in model files too, needs a Normal, log-normal, transformed or categorical
+        family, and mixes nothing.
     local : {"constant", "linear"}, default="linear"
         Of a kernel network: take the responses of neighbours as they are, which keeps to the values
         that there are; or along a line, for smooth responses.
@@ -116,7 +116,7 @@ class Kind(BaseEstimator):
         Score of the validation rows whose minimum is the best epoch. Epochs of the best CRPS come
         later, when the mean is learnt. CRPS for the Normal only.
     lr, weight_decay : float, default=0.003 and 0.1
-        Of the AdamW optimiser.
+        Of the AdamW optimiser. For Poisson counts the decay is divided by their mean.
     lr_schedule : {"constant", "cosine", "averaged"}, default="cosine"
         Whether lr falls to 0 along a cosine over `max_epochs`; or stays, and a moving average of
         the weights is judged and kept.

@@ -37,7 +37,7 @@ from sklearn_probmix.codec import check, check_type, decode, encode, look_up, so
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.ensemble import Ensemble, template_of
-from sklearn_probmix.families import get_family
+from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.kinds import METHODS, Kind
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.regressor import ProbMixupRegressor
@@ -238,6 +238,8 @@ def _describe(est, tensors):
     fitted = {
         name: encode(state[name], f"fitted.{name}", tensors) for name in allowed if name in state
     }
+    if est.family_ != est._make_family():
+        fitted["family_"] = encode(est.family_, "fitted.family_", tensors)
     fitted["scaler_"] = {
         name: encode(getattr(est.scaler_, name), f"fitted.scaler_.{name}", tensors)
         for name in _SCALER
@@ -504,7 +506,20 @@ def _restore_fitted(est, written, tensors):
         is_set = is_set and np.array_equal(np.unique(est.classes_), est.classes_)
         check(is_set, "classes_", repr(est.classes_)[:200], "at least 2 sorted labels")
         est._class_weight(np.arange(len(est.classes_)))
-    est.family_ = est._make_family()
+    est.family_ = _restored_family(est, decode(written.get("family_"), tensors))
+
+
+def _restored_family(est, settled):
+    """Return the family that the parameters name, with what a fit settled of it, if anything."""
+    family = est._make_family()
+    if settled is None:
+        return family
+    check(isinstance(settled, Family), "family_", f"a {type(settled).__name__}", "a family")
+    check(settled.unfitted() == family, "family_", repr(settled)[:100], f"a fitted {family!r}")
+    raw = torch.zeros(1, est.n_outputs_, family.n_params, device="meta")
+    shape = tuple(settled.natural(raw).shape)
+    check(shape == tuple(raw.shape), "outputs of family_", shape[1:-1], est.n_outputs_)
+    return settled
 
 
 def _check_fitted(est, n_nets):

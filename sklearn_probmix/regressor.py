@@ -17,11 +17,12 @@ from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import Spread, calibrate
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import to_response
-from sklearn_probmix.families import FAMILIES, Categorical, Family, get_family
+from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal, get_family
 from sklearn_probmix.kinds import REGRESSION, Kind
 from sklearn_probmix.metrics import coverage, crps, nll
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
+from sklearn_probmix.transformed import Transformed  # noqa: F401 (one of FAMILIES)
 
 __all__ = ["ProbMixupRegressor"]
 
@@ -73,10 +74,12 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         and 17 of the paper.
     family : str or Family, default="normal"
         Density of y given x, of one component: "normal", "homoscedastic-normal" for a noise that
-        does not depend on x, "lognormal" and "gamma" for positive numbers, "beta" for shares
-        between 0 and 1, "poisson" for counts, "bernoulli" for 0 and 1; or an instance, such as
-        ``get_family("normal", variance_floor=1e-6)``, or one of your own. The mixture of all
-        networks may have other shapes. All take about the same time.
+        does not depend on x, "transformed" for skewed responses of any sign (a Normal on a
+        Yeo-Johnson curve that is taken from y), "lognormal" and "gamma" for positive numbers, "beta" for shares
+        between 0 and 1, "poisson" for counts and "negative-binomial" for wider ones, "bernoulli"
+        for 0 and 1; or an instance, such as ``get_family("normal", variance_floor=1e-6)``, or one
+        of your own. The mixture of all networks may have other shapes. All take about the same
+        time.
     n_members : int, default=5
         Networks of each kind, trained in one pass; they differ in initialisation and noise, and
         with validation="cv" in the rows that they hold out. One member for a quick fit or for a
@@ -90,7 +93,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that the
         networks did not train on, if there are any. "auto" does so where nested folds say that it
         lowers the negative log-likelihood; "off" shows what training alone achieves, "on" does it
-        in any case. Normal and log-normal only: "on" is an error for other families. Costs little
+        in any case. Normal, log-normal and transformed only: "on" is an error for other families. Costs little
         beside a fit.
     hidden_layer_sizes : sequence of int or None, default=None
         Units of the hidden layers; (128, 64) is a Kind's, the kinds behind "auto" have two or three
@@ -363,7 +366,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     def _make_family(self):
         if isinstance(self.family, Categorical):
             raise ValueError(f"family={self.family!r} is the classifier's; expected another.")
-        has_floor = self.family in ("normal", "homoscedastic-normal", "lognormal")
+        made = FAMILIES.get(self.family) if isinstance(self.family, str) else None
+        has_floor = made is not None and issubclass(made, Normal)
         family = get_family(self.family, **{"variance_floor": _FLOOR} if has_floor else {})
         if self.calibration == "on" and family.calibration is not Spread:
             raise ValueError(
@@ -387,19 +391,21 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         )
 
     def _log_scores(self, mixture, y):
-        eta = mixture.eta
-        if self._rounding().any():
-            eta = self.family_.calibrated(eta, Spread(), torch.from_numpy(self._rounding()))
+        eta, rounding = mixture.eta, self._rounding(y)
+        if rounding.any():
+            rounding = torch.from_numpy(rounding).unsqueeze(-2)
+            eta = self.family_.calibrated(eta, Spread(), rounding)
         return super()._log_scores(Mixture(eta, mixture.log_weights), y)
 
-    def _rounding(self):
-        """Variance of what rounding did to the standardised response, of each output.
+    def _rounding(self, y):
+        """Variance of what rounding did to standardised responses; broadcasts with them.
 
         Within its step no density is of use, and one that is spikes would seem the better the
         narrower they are: rows are judged as if so much noise came on top.
         """
-        is_linear = self.family_.calibration is Spread and self.family_.scipy_name == "norm"
-        return np.square(self._y_step / self.y_scale_) / 12 * is_linear
+        if not isinstance(self.family_, Normal):
+            return np.zeros(1)
+        return self.family_.rounding(y, np.asarray(self._y_step), self.y_shift_, self.y_scale_)
 
     def _fit_calibration(self, mixture, held_out, weight):
         """Calibration of the variances, or None."""
@@ -408,7 +414,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         y = self.family_.to_normal(held_out.y).double()
         moments = self.family_.moments(mixture.eta.double())
         tensors = (y, *moments, mixture.log_weights.double().softmax(-1))
-        rounding = np.broadcast_to(self._rounding(), y.shape)
+        rounding = np.broadcast_to(self._rounding(held_out.y), y.shape)
         data = (*(tensor.numpy() for tensor in tensors), weight, rounding)
         return calibrate(self.family_.calibration, data, self.calibration)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 # In these units a mean between 0 and 4 lies in the support.
-UNITS = {"beta": 0.25, "bernoulli": 0.25, "poisson": 10.0}
+UNITS = {"beta": 0.25, "bernoulli": 0.25, "poisson": 10.0, "negative-binomial": 10.0}
 
 
 def sample_y(family, mean, rng, *, n_classes=3):
@@ -13,7 +13,7 @@ def sample_y(family, mean, rng, *, n_classes=3):
     """
     mean = np.asarray(mean) * UNITS.get(family, 1.0)
     match family:
-        case "normal" | "homoscedastic-normal":
+        case "normal" | "homoscedastic-normal" | "transformed":
             return rng.normal(mean, 0.1)
         case "lognormal":
             return np.exp(rng.normal(np.log(mean), 0.1))
@@ -23,6 +23,8 @@ def sample_y(family, mean, rng, *, n_classes=3):
             return rng.beta(40 * mean, 40 * (1 - mean))
         case "poisson":
             return rng.poisson(mean).astype(float)
+        case "negative-binomial":
+            return rng.negative_binomial(20, 20 / (20 + mean)).astype(float)
         case "bernoulli":
             return rng.binomial(1, mean).astype(float)
         case "categorical":

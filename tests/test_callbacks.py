@@ -25,13 +25,15 @@ FAMILIES = [
     "normal",
     "homoscedastic-normal",
     "lognormal",
+    "transformed",
     "gamma",
     "beta",
     "poisson",
+    "negative-binomial",
     "bernoulli",
     "categorical",
 ]
-SMOOTH = ("normal", "homoscedastic-normal", "lognormal")
+SMOOTH = ("normal", "homoscedastic-normal", "lognormal", "transformed")
 CLASSES = {"bernoulli": 2, "categorical": 3}
 
 
@@ -55,6 +57,8 @@ def parameters(family, raw):
         return mean * size, (1 - mean) * size
     if family == "poisson":
         return (raw[..., 0].exp(),)
+    if family == "negative-binomial":
+        return raw[..., 0].exp(), (6 * raw[..., 1]).exp()
     if family == "bernoulli":
         return (torch.sigmoid(raw[..., 0]),)
     return (raw.exp() / raw.exp().sum(-1, keepdim=True),)
@@ -62,7 +66,7 @@ def parameters(family, raw):
 
 def log_pdf(family, params, y):
     """Log-density of y, which broadcasts with the parameters (with their batch for classes)."""
-    if family in ("normal", "homoscedastic-normal"):
+    if family in ("normal", "homoscedastic-normal", "transformed"):
         mean, variance = params
         return -((y - mean) ** 2) / (2 * variance) - torch.log(2 * math.pi * variance) / 2
     if family == "lognormal":
@@ -80,6 +84,11 @@ def log_pdf(family, params, y):
         return constant + (a - 1) * logsigmoid(y) + (b - 1) * logsigmoid(-y)
     if family == "poisson":
         return y * params[0].log() - params[0] - torch.lgamma(y + 1)
+    if family == "negative-binomial":
+        mean, size = params
+        ways = torch.lgamma(y + size) - torch.lgamma(size) - torch.lgamma(y + 1)
+        total = torch.log(mean + size)
+        return ways + size * (size.log() - total) + y * (mean.log() - total)
     if family == "bernoulli":
         return torch.where(y == 1, params[0], 1 - params[0]).log()
     y = y.long()
@@ -91,7 +100,7 @@ def log_pdf(family, params, y):
 def scipy_log_pdf(family, params, y):
     p, y = [value.numpy() for value in params], y.numpy()
     match family:
-        case "normal" | "homoscedastic-normal":
+        case "normal" | "homoscedastic-normal" | "transformed":
             return stats.norm.logpdf(y, p[0], np.sqrt(p[1]))
         case "lognormal":
             return stats.lognorm.logpdf(y, np.sqrt(p[1]), scale=np.exp(p[0]))
@@ -101,6 +110,8 @@ def scipy_log_pdf(family, params, y):
             return stats.beta.logpdf(y, *p)
         case "poisson":
             return stats.poisson.logpmf(y, p[0])
+        case "negative-binomial":
+            return stats.nbinom.logpmf(y, p[1], p[1] / (p[0] + p[1]))
         case "bernoulli":
             return stats.bernoulli.logpmf(y, p[0])
         case "categorical":
@@ -111,6 +122,8 @@ def points_of_support(family):
     """Points and log of their quadrature weights: the trapezoidal rule, or every count."""
     if family in CLASSES:
         return torch.arange(CLASSES[family]).double(), torch.zeros(CLASSES[family]).double()
+    if family == "negative-binomial":
+        return torch.arange(3000).double(), torch.zeros(3000).double()
     if family == "poisson":
         return torch.arange(300).double(), torch.zeros(300).double()
     if family == "beta":
@@ -150,6 +163,8 @@ def test_reference_densities_agree_with_scipy(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reference_quadrature_sums_to_one(family):
     raw = torch.randn(5, 1, 3 if family == "categorical" else 2, dtype=torch.float64)
+    if family == "negative-binomial":
+        raw /= 6  # of a small size there are counts in thousands
     params, y = parameters(family, raw), torch.from_numpy(some_y(family, (5, 1))).double()
     pooled = pooled_log_pdf(family, params, params, torch.full((5,), 0.3, dtype=torch.float64), y)
     np.testing.assert_allclose(pooled, log_pdf(family, params, y), atol=1e-9)
@@ -260,7 +275,7 @@ class Step:
     def outputs(self, z):
         """Ordinary parameters from embeddings, (..., n_outputs) each."""
         raw = self.reference.head(z).unflatten(-1, (self.reference.n_outputs, -1))
-        if self.family == "homoscedastic-normal":
+        if self.family in ("homoscedastic-normal", "negative-binomial"):
             raw = torch.cat([raw, self.reference.shared.expand_as(raw)], dim=-1)
         return parameters(self.family, raw)
 

@@ -16,6 +16,8 @@ from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor
 SIZES = [(), (1,), (3,), (7,), (10,), (33, 17), (128, 64)]
 FAMILIES = [
     *("normal", "homoscedastic-normal", "lognormal", "gamma", "beta", "poisson", "bernoulli"),
+    "negative-binomial",
+    "transformed",
     "categorical",
 ]
 METHODS = ["erm", "probmix", "m-probmix", "manifold-mixup"]
@@ -25,6 +27,7 @@ RESPONSES = {
     "gamma": np.exp,
     "beta": lambda y: 1 / (1 + np.exp(-y)),
     "poisson": lambda y: np.floor(np.exp(y)),
+    "negative-binomial": lambda y: np.floor(np.exp(y)),
     "bernoulli": lambda y: (y > 0) * 1.0,
 }
 
