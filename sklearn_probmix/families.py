@@ -800,8 +800,8 @@ def get_family(family: str | Family, **parameters: Any) -> Family:
     ----------
     family : str or Family
         One of "normal", "homoscedastic-normal", "lognormal", "gamma", "beta", "poisson",
-        "negative-binomial", "transformed", "bernoulli", "categorical", or an instance of a subclass of
-        :class:`Family`.
+        "negative-binomial", "transformed", "hurdle", "bernoulli", "categorical", or an instance of
+        a subclass of :class:`Family`.
     **parameters
         Arguments of the family, such as `variance_floor` of the Normal or `n_classes` of the
         categorical; only with a name.

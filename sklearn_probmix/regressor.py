@@ -15,6 +15,7 @@ from skorch.callbacks import Callback
 
 from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import Spread, calibrate
+from sklearn_probmix.compound import Hurdle
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import to_response
 from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal, get_family
@@ -28,6 +29,15 @@ __all__ = ["ProbMixupRegressor"]
 
 # Smallest variance of a component, in units of the transformed y.
 _FLOOR = 1e-4
+
+
+def _family_of_name(name: str) -> Family:
+    """Make the family of this name; Normal ones have the regressor's floor."""
+    if issubclass(FAMILIES[name], Normal):
+        return get_family(name, variance_floor=_FLOOR)
+    if name == "hurdle":
+        return Hurdle(_family_of_name("lognormal"))
+    return get_family(name)
 
 
 class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
@@ -75,11 +85,11 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
     family : str or Family, default="normal"
         Density of y given x, of one component: "normal", "homoscedastic-normal" for a noise that
         does not depend on x, "transformed" for skewed responses of any sign (a Normal on a
-        Yeo-Johnson curve that is taken from y), "lognormal" and "gamma" for positive numbers, "beta" for shares
-        between 0 and 1, "poisson" for counts and "negative-binomial" for wider ones, "bernoulli"
-        for 0 and 1; or an instance, such as ``get_family("normal", variance_floor=1e-6)``, or one
-        of your own. The mixture of all networks may have other shapes. All take about the same
-        time.
+        Yeo-Johnson curve that is taken from y), "lognormal" and "gamma" for positive numbers,
+        "hurdle" for these with zeros among them, "beta" for shares between 0 and 1, "poisson" for
+        counts and "negative-binomial" for wider ones, "bernoulli" for 0 and 1; or an instance, such
+        as ``get_family("normal", variance_floor=1e-6)``, or one of your own. The mixture of all
+        networks may have other shapes. All take about the same time.
     n_members : int, default=5
         Networks of each kind, trained in one pass; they differ in initialisation and noise, and
         with validation="cv" in the rows that they hold out. One member for a quick fit or for a
@@ -93,8 +103,8 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that the
         networks did not train on, if there are any. "auto" does so where nested folds say that it
         lowers the negative log-likelihood; "off" shows what training alone achieves, "on" does it
-        in any case. Normal, log-normal and transformed only: "on" is an error for other families. Costs little
-        beside a fit.
+        in any case. Normal, log-normal and transformed only: "on" is an error for other families.
+        Costs little beside a fit.
     hidden_layer_sizes : sequence of int or None, default=None
         Units of the hidden layers; (128, 64) is a Kind's, the kinds behind "auto" have two or three
         layers of 64 to 256. Fewer units for fewer than 100 rows, () for a linear network. Two
@@ -364,11 +374,11 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         return X, y
 
     def _make_family(self):
-        if isinstance(self.family, Categorical):
-            raise ValueError(f"family={self.family!r} is the classifier's; expected another.")
-        made = FAMILIES.get(self.family) if isinstance(self.family, str) else None
-        has_floor = made is not None and issubclass(made, Normal)
-        family = get_family(self.family, **{"variance_floor": _FLOOR} if has_floor else {})
+        family = self.family
+        if isinstance(family, Categorical):
+            raise ValueError(f"family={family!r} is the classifier's; expected another.")
+        if isinstance(family, str):
+            family = _family_of_name(family)
         if self.calibration == "on" and family.calibration is not Spread:
             raise ValueError(
                 f"calibration='on': {family!r} has no calibration; expected 'auto' or 'off'."

@@ -17,6 +17,9 @@ def sample_y(family, mean, rng, *, n_classes=3):
             return rng.normal(mean, 0.1)
         case "lognormal":
             return np.exp(rng.normal(np.log(mean), 0.1))
+        case "hurdle":
+            y = np.exp(rng.normal(np.log(mean), 0.1))
+            return np.where(rng.random(y.shape) < 0.9, y, 0.0)
         case "gamma":
             return rng.gamma(100, mean / 100)
         case "beta":

@@ -31,6 +31,7 @@ RULES = {
     # The left wing trains.
     "pooling": Rule(set(), {"torch"}),
     "families": Rule({"pooling", "components", "calibration"}, {"torch"}),
+    "compound": Rule({"families", "components"}, {"numpy", "torch"}),
     "transformed": Rule({"families", "components"}, {"numpy", "scipy", "torch"}),
     "mixing": Rule({"families"}, {"numpy", "torch"}),
     "criterion": Rule({"mixing"}, {"torch"}),
@@ -59,7 +60,9 @@ RULES = {
         {"training", "calibration", "encoding", "settings"},
         {"numpy", "sklearn", "skorch", "torch"},
     ),
-    "regressor": Rule({"base", "metrics", "transformed"}, {"numpy", "sklearn", "skorch", "torch"}),
+    "regressor": Rule(
+        {"base", "metrics", "transformed", "compound"}, {"numpy", "sklearn", "skorch", "torch"}
+    ),
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
     "codec": Rule({"kinds", "distributions"}, {"numpy", "torch"}),

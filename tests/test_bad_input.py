@@ -498,7 +498,7 @@ class TestParameters:
         [
             (
                 ProbMixupRegressor,
-                "normal homoscedastic-normal lognormal transformed gamma beta poisson "
+                "normal homoscedastic-normal lognormal transformed hurdle gamma beta poisson "
                 "negative-binomial bernoulli",
             ),
             (ProbMixupClassifier, "categorical bernoulli"),

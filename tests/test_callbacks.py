@@ -26,6 +26,7 @@ FAMILIES = [
     "homoscedastic-normal",
     "lognormal",
     "transformed",
+    "hurdle",
     "gamma",
     "beta",
     "poisson",
@@ -49,6 +50,8 @@ def parameters(family, raw):
     """Ordinary parameters from raw outputs, as the families' docstrings state them."""
     if family in SMOOTH:
         return raw[..., 0], softplus(raw[..., 1]) + 1e-6
+    if family == "hurdle":
+        return torch.sigmoid(raw[..., 0]), *parameters("lognormal", raw[..., 1:])
     if family == "gamma":
         mean, shape = softplus(raw[..., 0]), softplus(raw[..., 1])
         return shape, shape / mean
@@ -71,6 +74,9 @@ def log_pdf(family, params, y):
         return -((y - mean) ** 2) / (2 * variance) - torch.log(2 * math.pi * variance) / 2
     if family == "lognormal":
         return log_pdf("normal", params, y.log()) - y.log()
+    if family == "hurdle":
+        positive = log_pdf("lognormal", params[1:], torch.where(y > 0, y, 1.0))
+        return torch.where(y > 0, params[0].log() + positive, torch.log1p(-params[0]))
     if family == "gamma":
         shape, rate = params
         return shape * rate.log() - torch.lgamma(shape) + (shape - 1) * y.log() - rate * y
@@ -104,6 +110,9 @@ def scipy_log_pdf(family, params, y):
             return stats.norm.logpdf(y, p[0], np.sqrt(p[1]))
         case "lognormal":
             return stats.lognorm.logpdf(y, np.sqrt(p[1]), scale=np.exp(p[0]))
+        case "hurdle":
+            positive = stats.lognorm.logpdf(np.where(y > 0, y, 1), np.sqrt(p[2]), 0, np.exp(p[1]))
+            return np.where(y > 0, np.log(p[0]) + positive, np.log1p(-p[0]))
         case "gamma":
             return stats.gamma.logpdf(y, p[0], scale=1 / p[1])
         case "beta":
@@ -129,6 +138,10 @@ def points_of_support(family):
     if family == "beta":
         u = torch.arange(-1000, 1000, 0.25, dtype=torch.float64)
         return u, logsigmoid(u) + logsigmoid(-u) + math.log(0.25)
+    if family == "hurdle":
+        points, weights = points_of_support("lognormal")
+        zero = torch.zeros(1).double()
+        return torch.cat([zero, points]), torch.cat([zero, weights])
     if family in ("lognormal", "gamma"):
         u = torch.arange(-300, 300, 0.1, dtype=torch.float64)
         return u.exp(), u + math.log(0.1)
@@ -153,7 +166,7 @@ def pooled_log_pdf(family, params_i, params_j, lam, y):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reference_densities_agree_with_scipy(family):
     y = torch.from_numpy(some_y(family, (20, 1))).double()
-    raw = torch.randn(20, 1, 3 if family == "categorical" else 2, dtype=torch.float64)
+    raw = torch.randn(20, 1, 3 if family in ("categorical", "hurdle") else 2, dtype=torch.float64)
     params = parameters(family, raw)
     np.testing.assert_allclose(
         log_pdf(family, params, y), scipy_log_pdf(family, params, y), rtol=1e-9, atol=1e-9
@@ -162,7 +175,7 @@ def test_reference_densities_agree_with_scipy(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reference_quadrature_sums_to_one(family):
-    raw = torch.randn(5, 1, 3 if family == "categorical" else 2, dtype=torch.float64)
+    raw = torch.randn(5, 1, 3 if family in ("categorical", "hurdle") else 2, dtype=torch.float64)
     if family == "negative-binomial":
         raw /= 6  # of a small size there are counts in thousands
     params, y = parameters(family, raw), torch.from_numpy(some_y(family, (5, 1))).double()

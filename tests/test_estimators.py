@@ -220,6 +220,7 @@ _SCIPY_NAMES = {
     "homoscedastic-normal": "norm",
     "lognormal": "lognorm",
     "transformed": "transformed",
+    "hurdle": "hurdle(lognorm)",
     "gamma": "gamma",
     "beta": "beta",
     "poisson": "poisson",

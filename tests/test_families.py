@@ -112,6 +112,8 @@ def log_density(name, dist, y):
     if name == "negative-binomial":
         # scipy's own logarithm is off by up to 1e-3 here, its mass is not.
         return np.log(dist.pmf(y))
+    if name == "hurdle":
+        return dist.logpdf(y)
     return dist.logpmf(y) if name in ("poisson", "bernoulli") else dist.logpdf(y)
 
 
@@ -200,7 +202,8 @@ def test_raw_outputs_are_natural_parameters(name):
 def test_natural_parameters_of_extreme_outputs_are_in_the_domain(name):
     family = get_family(name)
     extreme = torch.tensor([-1e4, -200.0, -90.0, 0.0, 90.0, 1e4])
-    eta = family.natural(torch.cartesian_prod(*[extreme] * family.n_params).reshape(-1, 1, 2))
+    raw = torch.cartesian_prod(*[extreme] * family.n_params).reshape(-1, 1, family.n_params)
+    eta = family.natural(raw)
     assert_in_domain(name, eta)
 
 
@@ -251,13 +254,14 @@ PAIR = {
     "lognormal": ([1.0, -0.5], [-1.0, -2.0]),
     "transformed": ([1.0, -0.5], [-4.0, -2.0]),
     "gamma": ([3.0, -2.0], [1.5, -0.4]),
+    "hurdle": ([-0.2, 1.0, -0.5], [0.7, -1.0, -2.0]),
     "beta": ([2.0, 3.0], [4.0, 1.2]),
     "poisson": ([0.3], [2.0]),
     "negative-binomial": ([-0.3, 0.7], [-1.2, 0.7]),
     "bernoulli": ([-1.0], [2.0]),
     "categorical": ([0.3, -1.0, 0.0, 2.0], [1.0, 1.0, -2.0, 0.5]),
 }
-BOUNDS = {"gamma": (0, np.inf), "lognormal": (0, np.inf), "beta": (0, 1)}
+BOUNDS = {"gamma": (0, np.inf), "lognormal": (0, np.inf), "beta": (0, 1), "hurdle": (0, np.inf)}
 COUNTS = {
     "poisson": range(80),
     "negative-binomial": range(300),
@@ -280,7 +284,8 @@ def integral(name, function):
     if name in COUNTS:
         return sum(function(k) for k in COUNTS[name])
     low, high = BOUNDS.get(name, (-np.inf, np.inf))
-    return quad(function, low, high, epsabs=1e-11, epsrel=1e-11)[0]
+    mass = function(0.0) if name == "hurdle" else 0.0
+    return mass + quad(function, low, high, epsabs=1e-11, epsrel=1e-11)[0]
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
@@ -462,13 +467,13 @@ def test_expected_response_of_a_normal_has_its_spread():
     np.testing.assert_allclose(variance, 0.3 * 0.7 * 4**2 + beta, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["gamma", "beta", "poisson", "negative-binomial"])
+@pytest.mark.parametrize("name", ["gamma", "beta", "poisson", "negative-binomial", "hurdle"])
 def test_families_without_a_kernel_refuse_to_smooth(name):
     with pytest.raises(ValueError, match="expected beta=0"):
         make(name).kernel(torch.ones(2, 1), 0.1)
 
 
-@pytest.mark.parametrize("name", ["gamma", "beta", "poisson", "negative-binomial"])
+@pytest.mark.parametrize("name", ["gamma", "beta", "poisson", "negative-binomial", "hurdle"])
 def test_families_without_a_kernel_name_the_other_response(name):
     y = torch.ones(2, 1)
     with pytest.raises(ValueError, match="use response='expected'"):
@@ -494,6 +499,7 @@ def test_labels_of_two_outputs_are_not_smoothed():
         ("homoscedastic-normal", [-1e30, 0.0, 1e30], []),
         ("lognormal", [1e-30, 1e30], [0.0, -1.0]),
         ("transformed", [-1e30, 0.0, 1e30], []),
+        ("hurdle", [0.0, 1e-30, 1e30], [-1e-30, -1.0]),
         ("gamma", [1e-30, 1e30], [0.0, -1.0]),
         ("beta", [1e-10, 0.5, 1 - 1e-10], [0.0, 1.0, -0.5, 2.0]),
         ("poisson", [0.0, 1.0, 1e6], [-1.0, 0.5]),
@@ -617,7 +623,7 @@ def test_repr_shows_the_parameters():
     assert repr(get_family("normal", variance_floor=0.1)) == "Normal(variance_floor=0.1)"
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"categorical", "bernoulli"}))
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"categorical", "bernoulli", "hurdle"}))
 def test_criterion_is_the_mean_of_joint_nlls(name):
     family = make(name)
     y = some_responses(name, 6, 2)

@@ -31,7 +31,16 @@ DOCUMENTED_WARNINGS = re.compile(
     r"|A column-vector y was passed"
 )
 NORMAL = ("normal", "homoscedastic-normal", "transformed")
-FAMILIES = (*NORMAL, "lognormal", "gamma", "beta", "poisson", "negative-binomial", "bernoulli")
+FAMILIES = (
+    *NORMAL,
+    "lognormal",
+    "hurdle",
+    "gamma",
+    "beta",
+    "poisson",
+    "negative-binomial",
+    "bernoulli",
+)
 MIXES_EMBEDDINGS = ("manifold-mixup", "m-probmix")
 PROBABILISTIC = ("probmix", "m-probmix")
 
@@ -362,7 +371,7 @@ def faults(kind, estimator, family, n):
     if kind["n_neighbors"] is not None and kind["n_neighbors"] >= n_train:
         found.add("n_neighbors")
     beta = kind["beta"] if kind["method"] in PROBABILISTIC else 0
-    if family in ("gamma", "beta", "poisson", "negative-binomial"):
+    if family in ("hurdle", "gamma", "beta", "poisson", "negative-binomial"):
         if beta:
             found.add("beta")
         if kind["response"] == "pooled":
@@ -418,6 +427,7 @@ def responses(family, X, n_outputs, seed, trouble, exponent):
     y = {
         "lognormal": lambda: unit * np.exp(z),
         "gamma": lambda: unit * np.exp(z),
+        "hurdle": lambda: unit * np.exp(z) * (z > -1),
         "beta": lambda: np.clip(special.expit(z), 1e-6, 1 - 1e-6),
         "poisson": lambda: np.rint(np.exp(z) * 10.0 ** (abs(exponent) % 5)),
         "negative-binomial": lambda: np.rint(np.exp(z) * 10.0 ** (abs(exponent) % 5)),
