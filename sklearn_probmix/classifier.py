@@ -404,7 +404,10 @@ class ProbMixupClassifier(ClassifierMixin, BaseProbMixup):
         data = (held_out.y[:, 0].long().numpy(), self._log_predictive(mixture), weight)
         return calibrate(self.family_.calibration, data, self.calibration)
 
-    def _score_predictive(self, p, y, sample_weight):
+    def _check_censored(self, censored, y):
+        raise ValueError("censored: classes are not censored; expected None.")
+
+    def _score_predictive(self, p, y, sample_weight, censored=None):
         return {
             "nll": log_loss(y, p, labels=np.arange(p.shape[1]), sample_weight=sample_weight),
             "accuracy": accuracy_score(y, p.argmax(1), sample_weight=sample_weight),

@@ -39,6 +39,7 @@ __all__ = ["Family", "get_family"]
 # Keeps a positive parameter away from zero where softplus underflows in float32.
 _TINY = 1e-12
 _LARGEST_FLOOR = 1e30
+_LEAST_TAIL = 1e-290
 # Of negative binomials: bounds of log r and log(r / mu); where Stirling's series holds to all
 # digits; the least squared relative spread beyond a Poisson's that r begins with; and the ratio of
 # r to mu from where on a Poisson's spread is exact to a millionth.
@@ -106,6 +107,16 @@ class Family(ABC):
         eta : Tensor of shape (..., n_outputs, n_params)
         y : Tensor of shape (..., n_outputs)
         """
+
+    def log_sf(self, eta: Tensor, y: Tensor) -> Tensor:
+        """Log-probability of more than y, shape (..., n_outputs): what a censored response tells.
+
+        Parameters
+        ----------
+        eta : Tensor of shape (..., n_outputs, n_params)
+        y : Tensor of shape (..., n_outputs)
+        """
+        raise NotImplementedError(f"{self!r} has no log_sf.")
 
     def components(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Components:
         """Predictive densities or masses of y in its original units.
@@ -360,6 +371,11 @@ class Normal(Family):
         squared = (precision * y - first).square() / precision
         return 0.5 * (precision.log() - squared - math.log(2 * math.pi))
 
+    def log_sf(self, eta: Tensor, y: Tensor) -> Tensor:
+        first, second = eta.double().unbind(-1)
+        precision = -2 * second
+        return torch.special.log_ndtr((first - precision * y) / precision.sqrt())
+
     def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         mean, variance = self.moments(eta.double())
         return {"loc": shift + scale * mean, "scale": scale * variance.sqrt()}
@@ -431,6 +447,9 @@ class LogNormal(Normal):
         log_y = y.double().log()
         return super().log_prob(eta, log_y) - log_y
 
+    def log_sf(self, eta: Tensor, y: Tensor) -> Tensor:
+        return super().log_sf(eta, y.double().log())
+
     def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         normal = super().scipy_parameters(eta, shift, scale)
         return {"s": normal["scale"], "scale": _exp(normal["loc"])}
@@ -481,6 +500,10 @@ class Gamma(Family):
         density = torch.xlogy(shape, rate) - torch.lgamma(shape) - y.log()
         return density + torch.xlogy(shape, y) - rate * y
 
+    def log_sf(self, eta: Tensor, y: Tensor) -> Tensor:
+        shape, rate = eta[..., 0].double(), -eta[..., 1].double()
+        return _LogGammaSf.apply(*torch.broadcast_tensors(shape, rate * y.double()))
+
     def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         eta = eta.double()
         return {"a": eta[..., 0], "scale": -scale / eta[..., 1]}
@@ -491,6 +514,34 @@ class Gamma(Family):
 
     def standardise(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return y / scale
+
+
+class _LogGammaSf(torch.autograd.Function):
+    """Logarithm of the regularised upper incomplete gamma function Q(a, x), a > 0, x >= 0."""
+
+    @staticmethod
+    def value(a: Tensor, x: Tensor) -> Tensor:
+        upper = torch.special.gammaincc(a, x)
+        # Near 1, and where it is below the smallest float: by a continued fraction.
+        near = torch.log1p(-torch.special.gammainc(a, x))
+        far = torch.xlogy(a, x) - x - torch.lgamma(a) - (x + 1 - a).clamp(min=1).log()
+        value = torch.where(upper > 0.5, near, upper.log())
+        return torch.where(upper < _LEAST_TAIL, far, value)
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, x: Tensor) -> Tensor:
+        value = _LogGammaSf.value(a, x)
+        ctx.save_for_backward(a, x, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        a, x, value = ctx.saved_tensors
+        # Torch has no derivative by a.
+        step = 1e-5 * a
+        by_a = (_LogGammaSf.value(a + step, x) - _LogGammaSf.value(a - step, x)) / (2 * step)
+        by_x = -((a - 1) * x.clamp(min=_TINY).log() - x - torch.lgamma(a) - value).exp()
+        return gradients[0] * by_a, gradients[0] * by_x
 
 
 class Beta(Family):

@@ -308,6 +308,34 @@ class Kind(BaseEstimator):
             return self
         return self.updated(variance_weighting=0.0, monitor="nll")
 
+    def censored(self, family: Family) -> Self:
+        """Return this kind as it trains on responses of which some are censored.
+
+        Losses are mixed, not responses, and likelihoods judged: a censored response has no value.
+
+        Parameters
+        ----------
+        family : Family
+
+        Raises
+        ------
+        ValueError
+            If this kind asks for values, or the family does not know the probability of more.
+        """
+        if type(family).log_sf is Family.log_sf:
+            raise ValueError(
+                f"censored: {family!r} has no log_sf; expected a Normal, log-normal, gamma or "
+                "transformed family, or one of your own that has."
+            )
+        wrong = self.network == "kernel" or self.response == "pooled" or self.beta > 0
+        if wrong or self.monitor == "crps":
+            raise ValueError(
+                f"censored with network={self.network!r}, response={self.response!r}, beta="
+                f"{self.beta!r} and monitor={self.monitor!r}; expected 'mlp', 'expected' or None, "
+                "0 and 'nll', since a censored response has no value."
+            )
+        return self.updated(response="expected")
+
     def sized(self, n_rows: int) -> Self:
         """Settle what was left to the number of rows: batch size, epochs, dropout.
 

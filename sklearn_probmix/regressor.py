@@ -401,7 +401,7 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         )
 
     def _log_scores(self, mixture, y):
-        eta, rounding = mixture.eta, self._rounding(y)
+        eta, rounding = mixture.eta, self._rounding(y.real)
         if rounding.any():
             rounding = torch.from_numpy(rounding).unsqueeze(-2)
             eta = self.family_.calibrated(eta, Spread(), rounding)
@@ -444,7 +444,11 @@ class ProbMixupRegressor(RegressorMixin, BaseProbMixup):
         parts = variances, (means - centre).square()
         return tuple(float((weights * part).sum(1).mean()) for part in parts)
 
-    def _score_predictive(self, dist, y, sample_weight):
+    def _score_predictive(self, dist, y, sample_weight, censored=None):
+        if censored is not None:
+            with np.errstate(divide="ignore"):
+                log_p = np.where(censored, np.log(dist.sf(y)), dist.logpdf(y))
+            return {"nll": -float(np.average(log_p, weights=sample_weight))}
         return {
             "nll": nll(y, dist, sample_weight=sample_weight),
             "crps": crps(y, dist, sample_weight=sample_weight),
