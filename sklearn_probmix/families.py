@@ -690,7 +690,7 @@ class NegativeBinomial(_Counts):
     def natural(self, raw: Tensor) -> Tensor:
         log_mean, shared = raw.unbind(-1)
         # A sixth, as r may be larger by many powers of ten.
-        log_size = self._log(self.size, raw) + 10 * shared
+        log_size = self._log(self.size, raw) + 6 * shared
         log_size = log_size.clamp(*_LOG_SIZE)
         # log(mu / (mu + r)), of which no digit is lost where r is small or large against mu.
         log_ratio = log_size - self._log(self.mean, raw) - log_mean
