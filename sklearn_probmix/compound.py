@@ -164,7 +164,8 @@ class Hurdle(Family):
     Parameters
     ----------
     positive : str or Family, default="lognormal"
-        An exponential family of all positive numbers, such as "lognormal" and "gamma".
+        An exponential family of all positive numbers that takes nothing but a scaling from the
+        responses: "lognormal", "gamma", or one of your own.
 
     Raises
     ------

@@ -67,9 +67,10 @@ class Family(ABC):
 
     Subclasses define :meth:`natural` and :meth:`log_prob`, and what is predicted: a density that
     scipy.stats has by `scipy_name` and :meth:`scipy_parameters`, another by :meth:`components`.
-    Those of a bounded or discrete response override :meth:`in_support`, and those whose response
-    can be smoothed or rescaled :meth:`kernel`, :meth:`pooled_kernel`, :meth:`scaling` or
-    :meth:`standardise`.
+    Those of a bounded or discrete response override :meth:`in_support`, those whose response may be
+    censored :meth:`log_sf`, those that take more from the responses than a scaling :meth:`fitted`
+    and :meth:`unfitted`, and those whose response can be smoothed or rescaled :meth:`kernel`,
+    :meth:`pooled_kernel`, :meth:`scaling` or :meth:`standardise`.
     """
 
     #: Name in scipy.stats of the distribution, its parameters come from `scipy_parameters`.

@@ -84,7 +84,9 @@ def test_weights_count_as_copies_of_a_row():
         Curve.fit(y, weight * 1.0),
         Curve.fit(y.repeat(weight), np.ones(weight.sum())),
     )
-    assert_allclose(list(vars(weighted).values()), list(vars(copied).values()), rtol=1e-4)
+    assert_allclose(
+        *([getattr(c, name) for name in c.names] for c in (weighted, copied)), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("unit", [1e-30, 1e30])
