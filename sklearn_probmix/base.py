@@ -70,9 +70,9 @@ _OF_KINDS = (
     *("alpha", "n_neighbors", "pooling", "hidden_layer_sizes", "activation", "n_knots"),
     *("lr", "weight_decay", "batch_size", "max_epochs"),
 )
-# Parameters of a kind that are not of its networks, or are settled by the number of rows.
+# Parameters of a kind that are not of its networks, or are settled by the rows.
 _OF_TRAINING = (
-    *("alpha", "n_neighbors", "pooling", "dropout"),
+    *("alpha", "n_neighbors", "pooling", "dropout", "response", "monitor"),
     *("lr", "weight_decay", "batch_size", "max_epochs"),
 )
 
@@ -121,6 +121,7 @@ class BaseProbMixup(BaseEstimator):
         "X_val": True,
         "y_val": True,
         "groups": True,
+        "censored": True,
     }
     __metadata_request__partial_fit = {"sample_weight": True}
 
@@ -168,6 +169,7 @@ class BaseProbMixup(BaseEstimator):
         X_val: Any = None,
         y_val: Any = None,
         groups: ArrayLike | None = None,
+        censored: ArrayLike | None = None,
     ) -> Self:
         """Train the networks, keep their best epochs, and weigh and calibrate their mixture.
 
@@ -183,6 +185,12 @@ class BaseProbMixup(BaseEstimator):
             Validation data of equal weights, in place of rows held out from X and y.
         groups : array-like of shape (n,), default=None
             Passed to the splitter `validation`, or kept together by the hold-out and the folds.
+        censored : array-like of bool of shape (n,), default=None
+            True where y is only known to be more than the value given (right-censored), as the
+            lifetime of what still runs. For the regressor, with a Normal, log-normal, gamma or
+            transformed family (whose curve is taken from the values given) and one output. Such
+            rows enter the likelihood with the probability of more; kernel networks and calibration,
+            which need values, are left out, and `oof_scores_` has the "nll" alone.
 
         Returns
         -------
@@ -197,7 +205,7 @@ class BaseProbMixup(BaseEstimator):
             if (X_val is None) != (y_val is None):
                 raise ValueError("X_val and y_val go together; found one without the other.")
             nets = getattr(self, "nets_", None) if self.warm_start else None
-            rows = self._prepare(X, y, sample_weight, groups, reset=nets is None)
+            rows = self._prepare(X, y, sample_weight, groups, reset=nets is None, censored=censored)
             rng = check_random_state(self.random_state)
             if X_val is None:
                 table, division = rows.table, self._divide(rows, rng)
@@ -224,7 +232,9 @@ class BaseProbMixup(BaseEstimator):
                 self._weigh_evenly()
         return self
 
-    def _prepare(self, X, y, sample_weight=None, groups=None, *, reset=True, **kwargs):
+    def _prepare(
+        self, X, y, sample_weight=None, groups=None, *, reset=True, censored=None, **kwargs
+    ):
         """Check everything, and learn the scaling from rows of weight if this is a new fit."""
         self._check_parameters()
         X, y = self._validate_rows(X, y, reset=reset, **kwargs)
@@ -232,18 +242,43 @@ class BaseProbMixup(BaseEstimator):
         if groups is not None:
             groups = to_groups(groups)
             check_consistent_length(X, groups)
+        if censored is not None:
+            censored = self._check_censored(censored, y)
         given, kept = (X, y, groups), np.arange(len(y))
         if weight is not None:
             # A row of no weight would have a say as a partner, and in the scaling.
             kept = np.flatnonzero(weight)
             X, y, weight = X[kept], y[kept], weight[kept]
             groups = None if groups is None else groups[kept]
+            censored = None if censored is None else censored[kept]
         if reset:
             self._fit_scaling(X, y, weight)
         self._y_step = np.array([rounding_step(column) for column in y.reshape(len(y), -1).T])
         table = self._table(X, y, weight)
         self._cell = np.array([cell_width(column) for column in table.y.numpy().T])
+        if censored is not None:
+            is_more = torch.from_numpy(censored).to(table.y.dtype).reshape(table.y.shape)
+            table = table._replace(y=torch.complex(table.y, is_more))
         return Rows(table, y, groups, kept, given)
+
+    def _check_censored(self, censored, y):
+        """Return the mask as an array, or None if no response is censored."""
+        censored = np.asarray(censored)
+        if censored.dtype != bool or censored.shape != (len(y),) or y.size != len(y):
+            raise ValueError(
+                f"censored has dtype {censored.dtype} and shape {censored.shape} for y of shape "
+                f"{y.shape}; expected booleans, one for each row, and one output."
+            )
+        if censored.all():
+            raise ValueError("censored is True for all rows; expected some responses.")
+        if not censored.any():
+            return None
+        if self.calibration == "on":
+            raise ValueError(
+                "calibration='on' with censored responses, which have no value; expected 'auto' or "
+                "'off'."
+            )
+        return censored
 
     @property
     def net_(self) -> NeuralNet:
@@ -431,7 +466,10 @@ class BaseProbMixup(BaseEstimator):
         return kinds
 
     def _family_of(self, kind):
-        return self.family_ if kind.family is None else get_family(kind.family)
+        return self.family_ if kind.family is None else self._named_family(kind.family)
+
+    def _named_family(self, family):
+        return get_family(family)
 
     def _is_auto(self):
         return isinstance(self.method, str) and self.method in ("auto", "parametric")
@@ -458,6 +496,8 @@ class BaseProbMixup(BaseEstimator):
                     self.responses_ = self.responses_ | {kind.family: response}
         else:
             kinds = self._check_unchanged()
+        if table.y.is_complex():
+            kinds = self._kinds_for_censored(kinds)
         kinds = [kind.sized(len(division.train)) for kind in kinds]
         if self._is_auto() and nets is None:
             # Some differ on small tables only.
@@ -508,6 +548,12 @@ class BaseProbMixup(BaseEstimator):
             Entrant(kind, self._common(kind), tables[kind.family], seed)
             for kind, seed in zip(kinds, seeds, strict=True)
         ]
+
+    def _kinds_for_censored(self, kinds):
+        if self._is_auto():
+            kinds = [kind for kind in kinds if kind.network != "kernel"]
+            kinds = [kind.updated(monitor="nll") for kind in kinds]
+        return [kind.censored(self.family_) for kind in kinds]
 
     def _is_race(self, division):
         """Whether kinds have to earn their steps, by rows that they did not train on."""
@@ -621,13 +667,15 @@ class BaseProbMixup(BaseEstimator):
                 for kind, mixture in zip(self.kinds_, judged, strict=True)
             ]
             self.weights_ = stacking_weights(np.stack(scores, axis=1), weight)
-        if self.calibration != "off":
+        is_censored = table.y.is_complex()
+        if self.calibration != "off" and not is_censored:
             for part in self._parts(judged):
                 self._calibrate(part.kind, self._fit_calibration(part, held_out.y, weight))
         if division.valid.ndim == 2:
             self.oof_predictive_ = self._predictive(judged)
             given = None if table.weight is None else weight
-            self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, given)
+            censored = table.y.imag[:, 0].numpy() > 0 if is_censored else None
+            self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, given, censored)
             some = slice(None, None, math.ceil(len(y) / _ENOUGH_ROWS))
             everyone = [natural_parameters(net, held_out.X[some]) for net in self.nets_]
             one_of_each = [Mixture(*(part[some] for part in mixture)) for mixture in judged]

@@ -48,7 +48,7 @@ class ProbabilityClassifierMixin(ClassifierMixin):
         p = self.predict_proba(X)
         return self.classes_[p.argmax(axis=1)]
 
-    def _score_predictive(self, p, y, sample_weight):
+    def _score_predictive(self, p, y, sample_weight, censored=None):
         return {
             "nll": log_loss(y, p, labels=np.arange(p.shape[1]), sample_weight=sample_weight),
             "accuracy": accuracy_score(y, p.argmax(1), sample_weight=sample_weight),
@@ -422,6 +422,9 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         """Temperature of the calibrated probabilities, or None."""
         data = (y[:, 0].long().numpy(), self._log_uncalibrated(part), weight)
         return calibrate(part.response.family.calibration, data, self.calibration)
+
+    def _check_censored(self, censored, y):
+        raise ValueError("censored: classes are not censored; expected None.")
 
     def _can_stratify(self, y, n_rows, n_parts):
         smallest, n_classes = np.bincount(y, minlength=len(self.classes_)).min(), len(self.classes_)

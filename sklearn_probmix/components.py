@@ -40,6 +40,7 @@ _DOMAINS = {
     "gamma": "a > 0, scale > 0",
     "beta": "a > 0, b > 0",
     "poisson": "mu >= 0",
+    "nbinom": "n > 0, 0 < p <= 1",
     "bernoulli": "0 <= p <= 1",
 }
 # A difference of two probabilities that is smaller than this share of them has lost its digits.
@@ -470,12 +471,21 @@ class _Poisson(_Positive):
         return mu, self.cdf(y) - self.density(np.floor(y)), pairs
 
 
+class _NegativeBinomial(ScipyComponents):
+    def log_density(self, x: Array) -> Array:
+        # scipy subtracts logarithms of gamma functions, which for large n leaves few digits.
+        density = self.density(x)
+        with np.errstate(divide="ignore"):
+            return np.where(density > 0, np.log(density), super().log_density(x))
+
+
 _MENDED = {
     "norm": _Normal,
     "lognorm": _LogNormal,
     "gamma": _Gamma,
     "beta": _Beta,
     "poisson": _Poisson,
+    "nbinom": _NegativeBinomial,
 }
 
 

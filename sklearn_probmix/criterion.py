@@ -27,7 +27,8 @@ def log_likelihood(
         Natural parameters (rows, [components,] n_outputs, n_params). The components fall into
         `n_members` groups of equal size; each group is a mixture of its own.
     points : Tensor of shape (rows, members, n_points, n_outputs)
-        With one for all members, or each member's own.
+        With one for all members, or each member's own. Of a complex one with an imaginary part
+        above 0 nothing is known but that the response is more than the real part.
     n_members : int, default=1
 
     Returns
@@ -36,7 +37,7 @@ def log_likelihood(
     """
     eta, log_weights = output if isinstance(output, tuple) else (output, None)
     eta = _by_member(eta, n_members)
-    log_p = family.log_prob(eta.unsqueeze(3), points.unsqueeze(2))
+    log_p = _log_probability(family, eta.unsqueeze(3), points.unsqueeze(2))
     # A sum over a single output would copy.
     log_p = log_p.squeeze(-1) if log_p.shape[-1] == 1 else log_p.sum(-1)
     if log_weights is not None:
@@ -45,6 +46,12 @@ def log_likelihood(
     if log_p.shape[2] == 1:
         return log_p.squeeze(2)
     return log_p.logsumexp(2) - math.log(log_p.shape[2])
+
+
+def _log_probability(family, eta, y):
+    if not y.is_complex():
+        return family.log_prob(eta, y)
+    return torch.where(y.imag > 0, family.log_sf(eta, y.real), family.log_prob(eta, y.real))
 
 
 def _by_member(eta, n_members):

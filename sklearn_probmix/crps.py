@@ -25,8 +25,9 @@ _HALF = _MANY[0][::2], 2 * _MANY[1][::2]
 # Between two atoms that no quantile parts, nothing happens.
 _FEW = tuple((np.polynomial.legendre.leggauss(6) + np.c_[[1, 0]]) / 2)
 # Atoms of a row that are told apart: of counts alone, and beside a density, where each costs a
-# quadrature.
-_MOST_ATOMS = {True: 2**20, False: 2**10}
+# quadrature. Of counts with more, in a row, the steps are integrated as a density's slope is: they
+# are fine against the spread.
+_MOST_ATOMS = {True: 2**12, False: 2**10}
 _TAIL = 1e-13
 
 
@@ -34,7 +35,24 @@ def mixture_crps(components: Components, weights: Array, y: Array) -> Array:
     """CRPS of the rows of a mixture at y inside its support, of y's shape."""
     if components.has_crps:
         return components.crps(y, weights)
-    return (_sum if components.is_discrete else _integrate)(components, weights, y)
+    if not components.is_discrete:
+        return _integrate(components, weights, y)
+    wide = _are_wide(components)
+    score = np.empty(y.shape)
+    for rows, method in ((wide, _integrate), (~wide, _sum)):
+        if rows.any():
+            score[rows] = method(components.take(rows), weights[rows], y[rows])
+    return score
+
+
+def _are_wide(components):
+    """Which rows of counts have more atoms than are added up, shape (n,)."""
+    wide = np.zeros(components.shape[0], dtype=bool)
+    for block in components.blocks:
+        if block.is_integer:
+            low, high = _ends(block)
+            wide |= (high - low > _MOST_ATOMS[True]).reshape(len(low), -1).any(axis=1)
+    return wide
 
 
 def n_pieces(components: Components) -> int:
@@ -60,7 +78,9 @@ def _integrate(components, weights, y):
     """Integrate between the quantiles of all components, the atoms and y."""
     quantiles = components.ppf(_BREAKS.reshape(-1, *[1] * weights.ndim))
     quantiles = np.moveaxis(quantiles, 2, 1).reshape(-1, *y.shape)
-    atoms = [_atoms(block, _MOST_ATOMS[False]) for block in components.blocks]
+    # Counts that are integrated alone are wide, and no atom of theirs matters.
+    parts = () if components.is_discrete else components.blocks
+    atoms = [_atoms(block, _MOST_ATOMS[False]) for block in parts]
     breaks = np.concatenate([y[None], quantiles, *atoms])
     order = np.argsort(breaks, axis=0, kind="stable")
     breaks, is_atom = np.take_along_axis(breaks, order, axis=0), order > len(quantiles)

@@ -51,7 +51,7 @@ class PredictiveDistribution:
     Parameters
     ----------
     name : str or Components
-        Name of the scipy.stats family: "norm", "lognorm", "gamma", "beta", "poisson" and
+        Name of the scipy.stats family: "norm", "lognorm", "gamma", "beta", "poisson", "nbinom" and
         "bernoulli" are the ones that this package produces, any other univariate one works too.
         Or the components themselves.
     params : dict of str to array-like of shape (n, components) or (n, components, outputs)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -41,6 +41,12 @@ _TINY = 1e-12
 _LARGEST_FLOOR = 1e30
 # Of standardised responses: the gradients of what is farther away overflow.
 _FARTHEST_Y = {torch.float32: 1e15}
+_LEAST_TAIL = 1e-290
+# Of negative binomials: bounds of log r and log(r / mu); where Stirling's series holds to all
+# digits; the least squared relative spread beyond a Poisson's that r begins with; and the ratio of
+# r to mu from where on a Poisson's spread is exact to a millionth.
+_LOG_SIZE, _LOG_RATIO = (-20.0, 32.0), (-60.0, 80.0)
+_SMALL, _LEAST_EXCESS, _LARGEST_RATIO = 20.0, 1e-6, 1e6
 
 #: What is removed from y and given back, of each output or of all.
 Units = Tensor | float
@@ -63,16 +69,17 @@ class Family(ABC):
 
     Subclasses define :meth:`natural` and :meth:`log_prob`, and what is predicted: a density that
     scipy.stats has by `scipy_name` and :meth:`scipy_parameters`, another by :meth:`components`.
-    Those of a bounded or discrete response override :meth:`in_support`, and those whose response
-    can be smoothed or rescaled :meth:`kernel`, :meth:`pooled_kernel`, :meth:`scaling` or
-    :meth:`standardise`.
+    Those of a bounded or discrete response override :meth:`in_support`, those whose response may be
+    censored :meth:`log_sf`, those that take more from the responses than a scaling :meth:`fitted`
+    and :meth:`unfitted`, and those whose response can be smoothed or rescaled :meth:`kernel`,
+    :meth:`pooled_kernel`, :meth:`scaling` or :meth:`standardise`.
     """
 
     #: Name in scipy.stats of the distribution, its parameters come from `scipy_parameters`.
     scipy_name: str
     #: What calibrates its mixtures, if anything does.
     calibration: type[Spread] | type[Temperature] | None = None
-    #: Whether y itself is Normal, so that `moments` are those of y.
+    #: Whether y is Normal in the units in which the network is trained.
     is_normal: bool = False
     #: Last axis of raw outputs and natural parameters.
     n_params: int = 2
@@ -103,6 +110,16 @@ class Family(ABC):
         eta : Tensor of shape (..., n_outputs, n_params)
         y : Tensor of shape (..., n_outputs)
         """
+
+    def log_sf(self, eta: Tensor, y: Tensor) -> Tensor:
+        """Log-probability of more than y, shape (..., n_outputs): what a censored response tells.
+
+        Parameters
+        ----------
+        eta : Tensor of shape (..., n_outputs, n_params)
+        y : Tensor of shape (..., n_outputs)
+        """
+        raise NotImplementedError(f"{self!r} has no log_sf.")
 
     def components(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Components:
         """Predictive densities or masses of y in its original units.
@@ -174,6 +191,15 @@ class Family(ABC):
     def unfitted(self) -> Family:
         """Return the family as it was before `fitted`."""
         return self
+
+    @property
+    def information(self) -> float:
+        """What a row says of a natural parameter, where that is much.
+
+        Weight decay is divided by it: its pull would move the maximum of a sharp likelihood by many
+        standard deviations.
+        """
+        return 1.0
 
     def scaling(self, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Shift and scale, shape (n_outputs,), that :meth:`standardise` is to remove.
@@ -322,6 +348,24 @@ class Normal(Family):
         """Transform y to what is Normal."""
         return y
 
+    def rounding(self, y: Tensor, step: Any, shift: Any, scale: Any) -> Any:
+        """Variance of what rounding did to y, or 0 where that is not known.
+
+        Parameters
+        ----------
+        y : Tensor of shape (n, n_outputs)
+            In the units in which the network is trained.
+        step : array of shape (n_outputs,)
+            To which the response was rounded, in its original units; 0 where it was not.
+        shift, scale : array of shape (n_outputs,)
+            What :meth:`standardise` removed.
+
+        Returns
+        -------
+        array that broadcasts with y
+        """
+        return (step / scale) ** 2 / 12
+
     def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         # With the precision w: -(w y - w mu)^2 / (2 w) + log(w / (2 pi)) / 2. In float32 the
         # difference is off by 1e-7 of w y, which may be many standard deviations.
@@ -329,6 +373,11 @@ class Normal(Family):
         precision = -2 * second
         squared = (precision * y - first).square() / precision
         return 0.5 * (precision.log() - squared - math.log(2 * math.pi))
+
+    def log_sf(self, eta: Tensor, y: Tensor) -> Tensor:
+        first, second = eta.double().unbind(-1)
+        precision = -2 * second
+        return torch.special.log_ndtr((first - precision * y) / precision.sqrt())
 
     def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         mean, variance = self.moments(eta.double())
@@ -394,9 +443,15 @@ class LogNormal(Normal):
     def to_normal(self, y: Tensor) -> Tensor:
         return y.log()
 
+    def rounding(self, y: Tensor, step: Any, shift: Any, scale: Any) -> Any:
+        return 0 * step
+
     def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         log_y = y.double().log()
         return super().log_prob(eta, log_y) - log_y
+
+    def log_sf(self, eta: Tensor, y: Tensor) -> Tensor:
+        return super().log_sf(eta, y.double().log())
 
     def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         normal = super().scipy_parameters(eta, shift, scale)
@@ -448,6 +503,10 @@ class Gamma(Family):
         density = torch.xlogy(shape, rate) - torch.lgamma(shape) - y.log()
         return density + torch.xlogy(shape, y) - rate * y
 
+    def log_sf(self, eta: Tensor, y: Tensor) -> Tensor:
+        shape, rate = eta[..., 0].double(), -eta[..., 1].double()
+        return _LogGammaSf.apply(*torch.broadcast_tensors(shape, rate * y.double()))
+
     def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         eta = eta.double()
         return {"a": eta[..., 0], "scale": -scale / eta[..., 1]}
@@ -458,6 +517,34 @@ class Gamma(Family):
 
     def standardise(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return y / scale
+
+
+class _LogGammaSf(torch.autograd.Function):
+    """Logarithm of the regularised upper incomplete gamma function Q(a, x), a > 0, x >= 0."""
+
+    @staticmethod
+    def value(a: Tensor, x: Tensor) -> Tensor:
+        upper = torch.special.gammaincc(a, x)
+        # Near 1, and where it is below the smallest float: by a continued fraction.
+        near = torch.log1p(-torch.special.gammainc(a, x))
+        far = torch.xlogy(a, x) - x - torch.lgamma(a) - (x + 1 - a).clamp(min=1).log()
+        value = torch.where(upper > 0.5, near, upper.log())
+        return torch.where(upper < _LEAST_TAIL, far, value)
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, x: Tensor) -> Tensor:
+        value = _LogGammaSf.value(a, x)
+        ctx.save_for_backward(a, x, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        a, x, value = ctx.saved_tensors
+        # Torch has no derivative by a.
+        step = 1e-5 * a
+        by_a = (_LogGammaSf.value(a + step, x) - _LogGammaSf.value(a - step, x)) / (2 * step)
+        by_x = -((a - 1) * x.clamp(min=_TINY).log() - x - torch.lgamma(a) - value).exp()
+        return gradients[0] * by_a, gradients[0] * by_x
 
 
 class Beta(Family):
@@ -490,19 +577,74 @@ class Beta(Family):
         return {"a": a, "b": b}
 
 
-class Poisson(Family):
-    """Poisson mass of rate exp(eta), T(y) = y, h(y) = 1 / y!, y a count."""
+class _Counts(Family):
+    """What families of counts share: raw outputs tell the mean relative to that of y.
 
-    scipy_name = "poisson"
-    n_params = 1
+    The taken-out mean is an offset of the log rate, and y stays a count: rates of a million are
+    then as easily learnt as those of 1, where a network begins.
+
+    Parameters
+    ----------
+    mean : sequence of float or None, default=None
+        Of each output, positive. None takes 1, until `fit` settles it.
+    """
+
     dtype = torch.float64
     support = "the counts 0, 1, 2, ..."
+
+    def __init__(self, mean: Sequence[float] | None = None):
+        self.mean = _positive("mean", mean)
 
     def in_support(self, y: Tensor) -> Tensor:
         return (y >= 0) & (y == y.floor())
 
+    def fitted(self, y: Tensor, weight: Tensor) -> Family:
+        if self.mean is not None:
+            return self
+        mean = (weight / weight.sum()) @ y
+        # Zeros alone have no size.
+        return type(self)(torch.where(mean > 0, mean, 1.0).tolist())
+
+    def unfitted(self) -> Family:
+        return type(self)()
+
+    @staticmethod
+    def _log(values: Sequence[float] | None, like: Tensor) -> Tensor:
+        """Logarithm of a number for each output, or of 1, shape (n_outputs,) or (1,)."""
+        return like.new_tensor([math.log(value) for value in values or (1.0,)])
+
+
+def _positive(name, values):
+    """Return a number for each output, checked, or None."""
+    if values is None:
+        return None
+    numbers = tuple(float(value) for value in values)
+    if not (numbers and all(0 < number < math.inf for number in numbers)):
+        raise ValueError(f"{name}={values!r}; expected positive, finite numbers, one per output.")
+    return numbers
+
+
+class Poisson(_Counts):
+    """Poisson mass of rate exp(eta), T(y) = y, h(y) = 1 / y!, y a count.
+
+    Raw outputs are the logarithm of the rate relative to the mean of y.
+
+    Parameters
+    ----------
+    mean : sequence of float or None, default=None
+        Mean of y, of each output, positive; None takes 1, until `fit` settles it.
+    """
+
+    scipy_name = "poisson"
+    n_params = 1
+
     def natural(self, raw: Tensor) -> Tensor:
-        return raw
+        return raw + self._log(self.mean, raw).unsqueeze(-1)
+
+    @property
+    def information(self) -> float:
+        """Mean of y, at least 1."""
+        return max(1.0, *(self.mean or (1.0,)))
 
     def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         log_rate, y = eta[..., 0].double(), y.double()
@@ -510,6 +652,94 @@ class Poisson(Family):
 
     def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         return {"mu": _exp(eta[..., 0].double())}
+
+
+class NegativeBinomial(_Counts):
+    """Negative binomial mass of mean mu and variance mu + mu^2 / r, for a y that is a count.
+
+    The size r is one learned number per output, not a function of x: for a given r this is an
+    exponential family, eta = log(mu / (mu + r)), T(y) = y, h(y) = Gamma(y + r) / (y! Gamma(r)). The
+    second of the parameters is log r, which pooling of densities of one network leaves as it is.
+    For large r the mass is the Poisson's.
+
+    Raw outputs are the logarithm of mu relative to the mean of y, and a sixth of the logarithm of r
+    relative to its estimate from the variance of y.
+
+    Parameters
+    ----------
+    mean : sequence of float or None, default=None
+        Mean of y, of each output, positive; None takes 1, until `fit` settles it.
+    size : sequence of float or None, default=None
+        Where r begins, of each output, positive; likewise.
+    """
+
+    scipy_name = "nbinom"
+    n_shared = 1
+
+    def __init__(self, mean: Sequence[float] | None = None, size: Sequence[float] | None = None):
+        super().__init__(mean)
+        self.size = _positive("size", size)
+
+    def fitted(self, y: Tensor, weight: Tensor) -> Family:
+        if self.mean is not None:
+            return self
+        share = weight / weight.sum()
+        mean = share @ y
+        unit = torch.where(mean > 0, mean, 1.0)
+        # What is left of the squared relative spread is 1 / r.
+        excess = share @ ((y - mean) / unit).square() - 1 / unit
+        return type(self)(unit.tolist(), (1 / excess.clamp(_LEAST_EXCESS, 1.0)).tolist())
+
+    def natural(self, raw: Tensor) -> Tensor:
+        log_mean, shared = raw.unbind(-1)
+        # A sixth, as r may be larger by many powers of ten.
+        log_size = self._log(self.size, raw) + 6 * shared
+        log_size = log_size.clamp(*_LOG_SIZE)
+        # log(mu / (mu + r)), of which no digit is lost where r is small or large against mu.
+        log_ratio = log_size - self._log(self.mean, raw) - log_mean
+        return stack_parameters(-softplus(log_ratio.clamp(*_LOG_RATIO)), log_size)
+
+    def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
+        mean, size = self._mean_and_size(eta)
+        y = y.double()
+        # As by Loader's saddle point: the deviance from mu = y, and the mass at mu = y. Gamma
+        # functions of large numbers would take all digits.
+        deviance = torch.xlogy(y, y.clamp(min=1) / mean) - (y + size) * torch.log1p(
+            (y - mean) / (mean + size)
+        )
+        mass = _log_stirling(y + size) - _log_stirling(size) - _log_stirling_of_factorial(y)
+        return mass - 0.5 * torch.log1p(y / size) - deviance
+
+    @staticmethod
+    def _mean_and_size(eta: Tensor) -> tuple[Tensor, Tensor]:
+        logit, log_size = eta.double().unbind(-1)
+        size = log_size.exp()
+        return size / torch.expm1(-logit), size
+
+    def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
+        mean, size = self._mean_and_size(eta)
+        # From where on it is a Poisson's: p, nearer to 1, would lose the mean.
+        size = torch.minimum(size, _LARGEST_RATIO * mean)
+        return {"n": size, "p": size / (size + mean)}
+
+
+def _log_stirling(z: Tensor) -> Tensor:
+    """Logarithm of Gamma(z) less Stirling's formula for it, z > 0."""
+    large = z.clamp(min=_SMALL)
+    square = large.square()
+    series = (1 / 12 - (1 / 360 - (1 / 1260 - 1 / 1680 / square) / square) / square) / large
+    small = z.clamp(max=_SMALL)
+    exact = torch.lgamma(small) - (small - 0.5) * small.log() + small - 0.5 * math.log(2 * math.pi)
+    return torch.where(z > _SMALL, series, exact)
+
+
+def _log_stirling_of_factorial(y: Tensor) -> Tensor:
+    """Logarithm of y! less y log(y) - y, y >= 0."""
+    small = y.clamp(max=_SMALL)
+    exact = torch.lgamma(small + 1) - torch.xlogy(small, small) + small
+    large = y.clamp(min=_SMALL)
+    series = _log_stirling(large) + 0.5 * (2 * math.pi * large).log()
+    return torch.where(y > _SMALL, series, exact)
 
 
 class _Classes(Family):
@@ -611,6 +841,7 @@ FAMILIES = {
     "gamma": Gamma,
     "beta": Beta,
     "poisson": Poisson,
+    "negative-binomial": NegativeBinomial,
     "bernoulli": Bernoulli,
     "categorical": Categorical,
 }
@@ -638,6 +869,7 @@ class Response(NamedTuple):
             In original units, float64.
         weight : Tensor of shape (n,)
         """
+        y = y.real
         outside = ~family.in_support(y)
         if outside.any():
             row, output = map(int, outside.nonzero()[0])
@@ -659,6 +891,10 @@ class Response(NamedTuple):
             For the message of the ValueError, where a response is not in the support or too far
             away from those that were learnt from.
         """
+        if y.is_complex():
+            # The imaginary part says which are censored.
+            scaled = self.standardise(y.real, name)
+            return torch.complex(scaled, y.imag.to(scaled.dtype))
         scaled = self.family.standardise(y, self.shift, self.scale)
         dtype = self.family.dtype
         is_near = self.family.in_support(scaled) & (scaled.abs() < _FARTHEST_Y.get(dtype, math.inf))
@@ -691,8 +927,8 @@ def get_family(family: str | Family, **parameters: Any) -> Family:
     ----------
     family : str or Family
         One of "normal", "homoscedastic-normal", "lognormal", "gamma", "beta", "poisson",
-        "bernoulli", "categorical", "histogram", "lattice", or an instance of a subclass of
-        :class:`Family`.
+        "negative-binomial", "transformed", "hurdle", "histogram", "lattice", "bernoulli",
+        "categorical", or an instance of a subclass of :class:`Family`.
     **parameters
         Arguments of the family, such as `variance_floor` of the Normal or `n_classes` of the
         categorical; only with a name.

@@ -87,8 +87,8 @@ class Kind(BaseEstimator):
         "kernel" looks at the training rows that are near in a learned embedding, and predicts a
         mixture of Normals around their responses: for tables whose rows have relatives, as rows of
         one person or place are, and where a response is known nearly without noise. It keeps
-        training rows, in model files too, needs a Normal, log-normal or categorical family, and
-        mixes nothing.
+        training rows, in model files too, needs a Normal, log-normal, transformed or categorical
+        family, and mixes nothing.
     local : {"constant", "linear"}, default="linear"
         Of a kernel network: take the responses of neighbours as they are, which keeps to the values
         that there are; or along a line, for smooth responses.
@@ -119,7 +119,7 @@ class Kind(BaseEstimator):
         Score of the validation rows whose minimum is the best epoch. Epochs of the best CRPS come
         later, when the mean is learnt. CRPS for the Normal only.
     lr, weight_decay : float, default=0.003 and 0.1
-        Of the AdamW optimiser.
+        Of the AdamW optimiser. For Poisson counts the decay is divided by their mean.
     lr_schedule : {"constant", "cosine", "averaged"}, default="cosine"
         Whether lr falls to 0 along a cosine over `max_epochs`; or stays, and a moving average of
         the weights is judged and kept.
@@ -313,6 +313,34 @@ class Kind(BaseEstimator):
         if family.is_normal:
             return self
         return self.updated(variance_weighting=0.0, monitor="nll")
+
+    def censored(self, family: Family) -> Self:
+        """Return this kind as it trains on responses of which some are censored.
+
+        Losses are mixed, not responses, and likelihoods judged: a censored response has no value.
+
+        Parameters
+        ----------
+        family : Family
+
+        Raises
+        ------
+        ValueError
+            If this kind asks for values, or the family does not know the probability of more.
+        """
+        if type(family).log_sf is Family.log_sf:
+            raise ValueError(
+                f"censored: {family!r} has no log_sf; expected a Normal, log-normal, gamma or "
+                "transformed family, or one of your own that has."
+            )
+        wrong = self.network == "kernel" or self.response == "pooled" or self.beta > 0
+        if wrong or self.monitor == "crps":
+            raise ValueError(
+                f"censored with network={self.network!r}, response={self.response!r}, beta="
+                f"{self.beta!r} and monitor={self.monitor!r}; expected 'mlp', 'expected' or None, "
+                "0 and 'nll', since a censored response has no value."
+            )
+        return self.updated(response="expected")
 
     def sized(self, n_rows: int) -> Self:
         """Settle what was left to the number of rows: batch size, epochs, dropout.

@@ -24,7 +24,8 @@ class Target:
     """
 
     points: Tensor
-    """Shape (rows, members, n_points, n_outputs)."""
+    """Shape (rows, members, n_points, n_outputs); complex where some responses are censored, see
+    :func:`.criterion.log_likelihood`."""
     weights: Tensor | None = None
     """Shape (rows, members, n_points), convex; None for one point."""
     row_weight: Tensor | None = None

@@ -220,7 +220,7 @@ def load_model(path: str | os.PathLike[str], **parameters: Any) -> BaseProbMixup
 def _describe(est, tensors):
     """Everything but the tensors, which are put into `tensors`."""
     allowed, state = _FITTED[type(est)], dict(vars(est))
-    if est.family_ == est.family_.unfitted():
+    if est.family_ == est._make_family():
         # It is made of the parameters alone.
         del state["family_"]
     given = est.get_params(deep=False)
@@ -518,15 +518,24 @@ def _restore_fitted(est, written, tensors):
         is_set = is_set and np.array_equal(np.unique(est.classes_), est.classes_)
         check(is_set, "classes_", repr(est.classes_)[:200], "at least 2 sorted labels")
         est._class_weight(np.arange(len(est.classes_)))
-    family = est._make_family()
-    est.family_ = getattr(est, "family_", family)
-    proper = est.family_.unfitted() == family.unfitted()
-    check(proper, "family_", repr(est.family_)[:100], f"{family!r} as fitted")
+    est.family_ = _checked_family(est, getattr(est, "family_", None), est._make_family())
     entries = written.get("responses_", [])
     check_type("responses_", entries, list)
     check(len(entries) <= _MOST_NETS, "number of responses_", len(entries), f"at most {_MOST_NETS}")
-    responses = [_restore_response(est, entry, tensors) for entry in entries]
-    est.responses_ = dict(responses)
+    est.responses_ = dict(_restore_response(est, entry, tensors) for entry in entries)
+
+
+def _checked_family(est, settled, family):
+    """Return a family, with what a fit settled of it, if anything."""
+    if settled is None:
+        return family
+    check(isinstance(settled, Family), "family_", f"a {type(settled).__name__}", "a family")
+    proper = settled.unfitted() == family.unfitted()
+    check(proper, "family_", repr(settled)[:100], f"{family!r} as fitted")
+    raw = torch.zeros(1, est.n_outputs_, settled.n_params, device="meta")
+    shape = tuple(settled.natural(raw).shape)
+    check(shape == tuple(raw.shape), "outputs of family_", shape[1:-1], est.n_outputs_)
+    return settled
 
 
 def _restore_response(est, entry, tensors):
@@ -534,16 +543,14 @@ def _restore_response(est, entry, tensors):
     values = {name: decode(entry[name], tensors) for name in ("of", *_RESPONSE)}
     asked = values.pop("of")
     response = Response(**values)
-    proper = isinstance(response.family, Family) and isinstance(est, ProbMixupRegressor)
-    proper = proper and response.family.unfitted() == get_family(asked).unfitted()
-    check(proper, "a family in responses_", repr(response.family)[:100], f"{asked!r} as fitted")
-    for name in ("shift", "scale"):
+    check_type("of in responses_", asked, str, Family)
+    check(isinstance(est, ProbMixupRegressor), "responses_", "some", "none of a classifier")
+    _checked_family(est, response.family, est._named_family(asked))
+    for name, is_proper in (("shift", torch.isfinite), ("scale", lambda value: value > 0)):
         value = getattr(response, name)
         check_type(f"{name} in responses_", value, torch.Tensor)
         proper = value.dtype == torch.float64 and value.shape == (est.n_outputs_,)
-        proper = (
-            proper and bool(value.isfinite().all()) and (name == "shift" or bool((value > 0).all()))
-        )
+        proper = proper and bool((value.isfinite() & is_proper(value)).all())
         check(proper, f"{name} in responses_", str(value)[:100], f"{est.n_outputs_} finite numbers")
     check_type("calibration in responses_", response.calibration, Spread, type(None))
     return asked, response

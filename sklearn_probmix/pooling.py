@@ -121,6 +121,10 @@ def mix_responses(
     ValueError
         If the family has no such kernel, or "pooled" class labels have beta = 0.
     """
+    if y_i.is_complex():
+        # Of censored responses the imaginary part says so, and their losses are mixed.
+        points, weights = mix_responses(family, y_i.real, y_j.real, lam, response=response)
+        return torch.complex(points, torch.stack([y_i.imag, y_j.imag], dim=1)), weights
     if response == "pooled":
         return family.pooled_kernel(y_i, y_j, lam, beta, noise)
     points_i, weights_i = family.kernel(y_i, beta, noise)

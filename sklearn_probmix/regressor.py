@@ -16,12 +16,14 @@ from skorch.callbacks import Callback
 
 from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import Spread, calibrate
+from sklearn_probmix.compound import Hurdle
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import to_response
-from sklearn_probmix.families import FAMILIES, Categorical, Family, get_family
+from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal, get_family
 from sklearn_probmix.kinds import REGRESSION, Kind
 from sklearn_probmix.metrics import coverage, crps, nll
 from sklearn_probmix.settings import neutral_settings
+from sklearn_probmix.transformed import Transformed  # noqa: F401 (one of FAMILIES)
 
 __all__ = ["DistributionRegressorMixin", "ProbMixupRegressor"]
 
@@ -59,12 +61,25 @@ class DistributionRegressorMixin(RegressorMixin):
             return dist.ppf(quantiles)
         return (dist.mean(), dist.std()) if return_std else dist.mean()
 
-    def _score_predictive(self, dist, y, sample_weight):
+    def _score_predictive(self, dist, y, sample_weight, censored=None):
+        if censored is not None:
+            with np.errstate(divide="ignore"):
+                log_p = np.where(censored, np.log(dist.sf(y)), dist.logpdf(y))
+            return {"nll": -float(np.average(log_p, weights=sample_weight))}
         return {
             "nll": nll(y, dist, sample_weight=sample_weight),
             "crps": crps(y, dist, sample_weight=sample_weight),
             "coverage": coverage(y, dist, level=0.9, sample_weight=sample_weight),
         }
+
+
+def _family_of_name(name: str) -> Family:
+    """Make the family of this name; Normal ones have the regressor's floor."""
+    if issubclass(FAMILIES[name], Normal):
+        return get_family(name, variance_floor=_FLOOR)
+    if name == "hurdle":
+        return Hurdle(_family_of_name("lognormal"))
+    return get_family(name)
 
 
 class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
@@ -112,9 +127,11 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         and 17 of the paper.
     family : str or Family, default="normal"
         Density of y given x, of one component: "normal", "homoscedastic-normal" for a noise that
-        does not depend on x, "lognormal" and "gamma" for positive numbers, "beta" for shares
-        between 0 and 1, "poisson" for counts, "bernoulli" for 0 and 1, "histogram" for any shape,
-        also of several peaks, "lattice" for a y of few values; or an instance, such as
+        does not depend on x, "transformed" for skewed responses of any sign (a Normal on a
+        Yeo-Johnson curve that is taken from y), "lognormal" and "gamma" for positive numbers,
+        "hurdle" for these with zeros among them, "beta" for shares between 0 and 1, "poisson" for
+        counts and "negative-binomial" for wider ones, "bernoulli" for 0 and 1, "histogram" for any
+        shape, also of several peaks, "lattice" for a y of few values; or an instance, such as
         ``get_family("normal", variance_floor=1e-6)``, or one of your own. The mixture of all
         networks may have other shapes. All take about the same time.
     n_members : int, default=5
@@ -130,8 +147,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         Replace every variance v of the mixture by ``a v + b``, with a and b fitted on rows that the
         networks did not train on, if there are any. "auto" does so where nested folds say that it
         lowers the negative log-likelihood; "off" shows what training alone achieves, "on" does it
-        in any case. Normal and log-normal only: "on" is an error for other families. Costs little
-        beside a fit.
+        in any case. Normal, log-normal and transformed only: "on" is an error for other families.
+        Costs little beside a fit.
     hidden_layer_sizes : sequence of int or None, default=None
         Units of the hidden layers; (128, 64) is a Kind's, the kinds behind "auto" have two or three
         layers of 64 to 256. Fewer units for fewer than 100 rows, () for a linear network. Two
@@ -380,13 +397,15 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     def _make_family(self):
         if isinstance(self.family, Categorical):
             raise ValueError(f"family={self.family!r} is the classifier's; expected another.")
-        has_floor = self.family in ("normal", "homoscedastic-normal", "lognormal")
-        family = get_family(self.family, **{"variance_floor": _FLOOR} if has_floor else {})
+        family = self._named_family(self.family)
         if self.calibration == "on" and family.calibration is not Spread:
             raise ValueError(
                 f"calibration='on': {family!r} has no calibration; expected 'auto' or 'off'."
             )
         return family
+
+    def _named_family(self, family):
+        return _family_of_name(family) if isinstance(family, str) else family
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -408,10 +427,13 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
 
     def _log_scores(self, response, mixture, y):
         # Of the cell around y: densities and masses are told apart by nothing else, and within it
-        # no spike is of use.
+        # no spike is of use. Of a censored response the probability of more.
         components, half = response.components(mixture.eta), self._cell / 2
-        low, high = (y.numpy()[:, None] + sign * half for sign in (-1, 1))
-        each = components.log_probability(low, high) - np.log(2 * half)
+        value = y.real.numpy()[:, None]
+        each = components.log_probability(value - half, value + half) - np.log(2 * half)
+        if y.is_complex():
+            with np.errstate(divide="ignore"):
+                each = np.where(y.imag.numpy()[:, None] > 0, np.log(components.sf(value)), each)
         log_weights = mixture.log_weights.double().log_softmax(-1).numpy()
         return logsumexp(each.sum(-1) + log_weights, axis=1)
 
@@ -420,14 +442,15 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         family, mixture = part.response.family, part.mixture
         if family.calibration is not Spread:
             return None
-        y = family.to_normal(part.response.standardise(y)).double()
+        scaled = part.response.standardise(y)
+        y = family.to_normal(scaled).double()
         moments = family.moments(mixture.eta.double())
         tensors = (y, *moments, mixture.log_weights.double().softmax(-1))
         # Within the step of rounding no density is of use, and one that is spikes would seem the
         # better the narrower they are.
-        is_linear = family.scipy_name == "norm"
-        step = torch.from_numpy(np.asarray(self._y_step)) / part.response.scale
-        rounding = np.broadcast_to((step.square() / 12 * is_linear).numpy(), y.shape)
+        _, shift, scale, _ = part.response
+        rounding = family.rounding(scaled, np.asarray(self._y_step), shift.numpy(), scale.numpy())
+        rounding = np.broadcast_to(rounding, y.shape)
         data = (*(tensor.numpy() for tensor in tensors), weight, rounding)
         return calibrate(family.calibration, data, self.calibration)
 

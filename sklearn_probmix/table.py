@@ -23,7 +23,8 @@ class Table(NamedTuple):
     X: Tensor
     """Shape (rows, [members,] ...)."""
     y: Tensor
-    """Shape (rows, [members,] n_outputs)."""
+    """Shape (rows, [members,] n_outputs); complex where some are censored, whose imaginary part is
+    1."""
     weight: Tensor | None = None
     """Shape (rows, [members]), of mean 1; None where all are equal."""
 

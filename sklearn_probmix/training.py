@@ -226,7 +226,7 @@ class Training:
             setattr(net, name, value)
         if net.initialized_:
             net.initialize_callbacks()
-            step = {"lr": kind.lr, "weight_decay": kind.weight_decay}
+            step = {"lr": kind.lr, "weight_decay": _weight_decay(kind, common)}
             for group in net.optimizer_.param_groups:
                 group |= step if common.net is None else {"lr": common.net.lr}
         else:
@@ -601,13 +601,17 @@ def _tabular_net(kind, common, sizes):
         MLP if kind.network == "mlp" else KernelNetwork,
         NegativeLogLikelihood,
         optimizer=torch.optim.AdamW,
-        optimizer__weight_decay=kind.weight_decay,
+        optimizer__weight_decay=_weight_decay(kind, common),
         optimizer__fused=True,
         lr=kind.lr,
         device=common.device,
         iterator_train__shuffle=True,
         **{f"module__{name}": value for name, value in module.items()},
     )
+
+
+def _weight_decay(kind, common):
+    return kind.weight_decay / common.family.information
 
 
 def initialized_net(kind: Kind, common: Common) -> NeuralNet:

@@ -5,7 +5,7 @@ import numpy as np
 from sklearn_probmix import Histogram, Lattice, get_family
 
 # In these units a mean between 0 and 4 lies in the support.
-UNITS = {"beta": 0.25, "bernoulli": 0.25, "poisson": 10.0}
+UNITS = {"beta": 0.25, "bernoulli": 0.25, "poisson": 10.0, "negative-binomial": 10.0}
 # Bins of a histogram, and values of a lattice.
 EDGES, TAILS = (0.5, 1.2, 2.0, 3.1), (0.3, 0.6)
 VALUES = (0.0, 1.0, 2.5, 4.0)
@@ -28,19 +28,24 @@ def sample_y(family, mean, rng, *, n_classes=3):
     """
     mean = np.asarray(mean) * UNITS.get(family, 1.0)
     match family:
-        case "normal" | "homoscedastic-normal" | "histogram":
+        case "normal" | "homoscedastic-normal" | "transformed" | "histogram":
             return rng.normal(mean, 0.1)
         case "lattice":
             y = rng.normal(mean, 0.1)
             return np.array(VALUES)[abs(y[..., None] - VALUES).argmin(axis=-1)]
         case "lognormal":
             return np.exp(rng.normal(np.log(mean), 0.1))
+        case "hurdle":
+            y = np.exp(rng.normal(np.log(mean), 0.1))
+            return np.where(rng.random(y.shape) < 0.9, y, 0.0)
         case "gamma":
             return rng.gamma(100, mean / 100)
         case "beta":
             return rng.beta(40 * mean, 40 * (1 - mean))
         case "poisson":
             return rng.poisson(mean).astype(float)
+        case "negative-binomial":
+            return rng.negative_binomial(20, 20 / (20 + mean)).astype(float)
         case "bernoulli":
             return rng.binomial(1, mean).astype(float)
         case "categorical":

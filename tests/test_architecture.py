@@ -33,6 +33,8 @@ RULES = {
     "pooling": Rule(set(), {"torch"}),
     "families": Rule({"pooling", "components", "calibration"}, {"torch"}),
     "histograms": Rule({"families", "histogram_components"}, {"numpy", "torch"}),
+    "compound": Rule({"families", "components"}, {"numpy", "torch"}),
+    "transformed": Rule({"families", "components"}, {"numpy", "scipy", "torch"}),
     "mixing": Rule({"families"}, {"numpy", "torch"}),
     "criterion": Rule({"mixing"}, {"torch"}),
     "table": Rule(set(), {"numpy", "skorch", "torch"}),
@@ -63,7 +65,9 @@ RULES = {
         {"race", "calibration", "encoding", "settings"},
         {"numpy", "sklearn", "skorch", "torch"},
     ),
-    "regressor": Rule({"base", "metrics"}, {"numpy", "sklearn", "skorch", "torch"}),
+    "regressor": Rule(
+        {"base", "metrics", "transformed", "compound"}, {"numpy", "sklearn", "skorch", "torch"}
+    ),
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),

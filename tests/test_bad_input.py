@@ -266,6 +266,7 @@ class TestSupport:
             ("beta", 1.0, r"the open interval \(0, 1\)"),
             ("poisson", 2.5, "the counts 0, 1, 2"),
             ("poisson", -1.0, "the counts 0, 1, 2"),
+            ("negative-binomial", -1.0, "the counts 0, 1, 2"),
             ("bernoulli", 2.0, r"the set \{0, 1\}"),
         ],
     )
@@ -273,7 +274,9 @@ class TestSupport:
         inside = 0.5 if family == "beta" else 1.0
         y = np.full(20, inside)
         y[7] = value
-        with pytest.raises(ValueError, match=rf"y\[7\] = {value}.*(?i:{family}).*{support}"):
+        with pytest.raises(
+            ValueError, match=rf"y\[7\] = {value}.*(?i:{family.replace('-', '')}).*{support}"
+        ):
             regressor(family=family).fit(np.ones((20, 1)), y)
 
     def test_message_says_row_and_output(self):
@@ -495,8 +498,8 @@ class TestParameters:
         [
             (
                 ProbMixupRegressor,
-                "normal homoscedastic-normal lognormal gamma beta poisson bernoulli histogram "
-                "lattice",
+                "normal homoscedastic-normal lognormal transformed hurdle gamma beta poisson "
+                "negative-binomial bernoulli histogram lattice",
             ),
             (ProbMixupClassifier, "categorical bernoulli"),
         ],
@@ -534,7 +537,7 @@ class TestParameters:
         with pytest.raises(ValueError, match=rf"n_neighbors={n_neighbors} for 15 training rows"):
             estimator.fit(X, y)
 
-    @pytest.mark.parametrize("family", ["gamma", "poisson", "beta"])
+    @pytest.mark.parametrize("family", ["gamma", "poisson", "negative-binomial", "beta"])
     def test_rule_that_a_family_cannot_have_names_the_other(self, table, family):
         X, _ = table
         y = np.full(60, 0.5 if family == "beta" else 1.0)
@@ -576,7 +579,9 @@ class TestParameters:
         with pytest.raises(ValueError, match=f"gives {n_train} training and 0 validation rows of"):
             regressor(validation=pairs).fit(X, y)
 
-    @pytest.mark.parametrize("family", ["gamma", "beta", "poisson", "bernoulli"])
+    @pytest.mark.parametrize(
+        "family", ["gamma", "beta", "poisson", "negative-binomial", "bernoulli"]
+    )
     def test_calibration_of_a_family_that_has_none(self, table, family):
         X, _ = table
         y = np.full(60, 0.5 if family == "beta" else 1.0)

@@ -26,18 +26,21 @@ FAMILIES = [
     "normal",
     "homoscedastic-normal",
     "lognormal",
+    "transformed",
+    "hurdle",
     "gamma",
     "beta",
     "poisson",
+    "negative-binomial",
     "bernoulli",
     "categorical",
     "histogram",
     "lattice",
 ]
-SMOOTH = ("normal", "homoscedastic-normal", "lognormal")
+SMOOTH = ("normal", "homoscedastic-normal", "lognormal", "transformed")
 CLASSES = {"bernoulli": 2, "categorical": 3}
 BINS = {"histogram": EDGES, "lattice": np.array([0.5, 1.75, 3.25])}
-N_RAW = {"categorical": 3, "histogram": 5, "lattice": 4}
+N_RAW = {"categorical": 3, "hurdle": 3, "histogram": 5, "lattice": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +55,8 @@ def parameters(family, raw):
     """Ordinary parameters from raw outputs, as the families' docstrings state them."""
     if family in SMOOTH:
         return raw[..., 0], softplus(raw[..., 1]) + 1e-6
+    if family == "hurdle":
+        return torch.sigmoid(raw[..., 0]), *parameters("lognormal", raw[..., 1:])
     if family == "gamma":
         mean, shape = softplus(raw[..., 0]), softplus(raw[..., 1])
         return shape, shape / mean
@@ -60,6 +65,8 @@ def parameters(family, raw):
         return mean * size, (1 - mean) * size
     if family == "poisson":
         return (raw[..., 0].exp(),)
+    if family == "negative-binomial":
+        return raw[..., 0].exp(), (6 * raw[..., 1]).exp()
     if family == "bernoulli":
         return (torch.sigmoid(raw[..., 0]),)
     return (raw.exp() / raw.exp().sum(-1, keepdim=True),)
@@ -67,11 +74,14 @@ def parameters(family, raw):
 
 def log_pdf(family, params, y):
     """Log-density of y, which broadcasts with the parameters (with their batch for classes)."""
-    if family in ("normal", "homoscedastic-normal"):
+    if family in ("normal", "homoscedastic-normal", "transformed"):
         mean, variance = params
         return -((y - mean) ** 2) / (2 * variance) - torch.log(2 * math.pi * variance) / 2
     if family == "lognormal":
         return log_pdf("normal", params, y.log()) - y.log()
+    if family == "hurdle":
+        positive = log_pdf("lognormal", params[1:], torch.where(y > 0, y, 1.0))
+        return torch.where(y > 0, params[0].log() + positive, torch.log1p(-params[0]))
     if family == "gamma":
         shape, rate = params
         return shape * rate.log() - torch.lgamma(shape) + (shape - 1) * y.log() - rate * y
@@ -85,6 +95,11 @@ def log_pdf(family, params, y):
         return constant + (a - 1) * logsigmoid(y) + (b - 1) * logsigmoid(-y)
     if family == "poisson":
         return y * params[0].log() - params[0] - torch.lgamma(y + 1)
+    if family == "negative-binomial":
+        mean, size = params
+        ways = torch.lgamma(y + size) - torch.lgamma(size) - torch.lgamma(y + 1)
+        total = torch.log(mean + size)
+        return ways + size * (size.log() - total) + y * (mean.log() - total)
     if family == "bernoulli":
         return torch.where(y == 1, params[0], 1 - params[0]).log()
     code = y.long()
@@ -103,16 +118,21 @@ def log_pdf(family, params, y):
 def scipy_log_pdf(family, params, y):
     p, y = [value.numpy() for value in params], y.numpy()
     match family:
-        case "normal" | "homoscedastic-normal":
+        case "normal" | "homoscedastic-normal" | "transformed":
             return stats.norm.logpdf(y, p[0], np.sqrt(p[1]))
         case "lognormal":
             return stats.lognorm.logpdf(y, np.sqrt(p[1]), scale=np.exp(p[0]))
+        case "hurdle":
+            positive = stats.lognorm.logpdf(np.where(y > 0, y, 1), np.sqrt(p[2]), 0, np.exp(p[1]))
+            return np.where(y > 0, np.log(p[0]) + positive, np.log1p(-p[0]))
         case "gamma":
             return stats.gamma.logpdf(y, p[0], scale=1 / p[1])
         case "beta":
             return stats.beta.logpdf(y, *p)
         case "poisson":
             return stats.poisson.logpmf(y, p[0])
+        case "negative-binomial":
+            return stats.nbinom.logpmf(y, p[1], p[1] / (p[0] + p[1]))
         case "bernoulli":
             return stats.bernoulli.logpmf(y, p[0])
         case "categorical":
@@ -138,11 +158,17 @@ def points_of_support(family):
         points = [EDGES[0] - TAILS[0], *middle, EDGES[-1] + TAILS[1]]
         weights = [math.e * TAILS[0], *np.diff(EDGES), math.e * TAILS[1]]
         return torch.tensor(points).double(), torch.tensor(weights).double().log()
+    if family == "negative-binomial":
+        return torch.arange(3000).double(), torch.zeros(3000).double()
     if family == "poisson":
         return torch.arange(300).double(), torch.zeros(300).double()
     if family == "beta":
         u = torch.arange(-1000, 1000, 0.25, dtype=torch.float64)
         return u, logsigmoid(u) + logsigmoid(-u) + math.log(0.25)
+    if family == "hurdle":
+        points, weights = points_of_support("lognormal")
+        zero = torch.zeros(1).double()
+        return torch.cat([zero, points]), torch.cat([zero, weights])
     if family in ("lognormal", "gamma"):
         u = torch.arange(-300, 300, 0.1, dtype=torch.float64)
         return u.exp(), u + math.log(0.1)
@@ -177,6 +203,8 @@ def test_reference_densities_agree_with_scipy(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reference_quadrature_sums_to_one(family):
     raw = torch.randn(5, 1, N_RAW.get(family, 2), dtype=torch.float64)
+    if family == "negative-binomial":
+        raw /= 6  # of a small size there are counts in thousands
     params, y = parameters(family, raw), torch.from_numpy(some_y(family, (5, 1))).double()
     pooled = pooled_log_pdf(family, params, params, torch.full((5,), 0.3, dtype=torch.float64), y)
     np.testing.assert_allclose(pooled, log_pdf(family, params, y), atol=1e-9)
@@ -288,7 +316,7 @@ class Step:
     def outputs(self, z):
         """Ordinary parameters from embeddings, (..., n_outputs) each."""
         raw = self.reference.head(z).unflatten(-1, (self.reference.n_outputs, -1))
-        if self.family == "homoscedastic-normal":
+        if self.family in ("homoscedastic-normal", "negative-binomial"):
             raw = torch.cat([raw, self.reference.shared.expand_as(raw)], dim=-1)
         return parameters(self.family, raw)
 

@@ -141,7 +141,9 @@ def test_loop_and_vmap_agree():
 
 @pytest.mark.parametrize("n_members", [1, 3])
 @pytest.mark.parametrize("method", ["erm", "m-probmix"])
-@pytest.mark.parametrize("family", ["normal", "homoscedastic-normal", "gamma", "poisson"])
+@pytest.mark.parametrize(
+    "family", ["normal", "homoscedastic-normal", "gamma", "poisson", "negative-binomial"]
+)
 def test_every_family_is_fitted_by_members_with_draws(table, family, method, n_members):
     X, y = table
     counts = np.ceil(np.exp(y))

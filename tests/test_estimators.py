@@ -219,9 +219,12 @@ _NAMES = {
     "normal": "norm",
     "homoscedastic-normal": "norm",
     "lognormal": "lognorm",
+    "transformed": "transformed",
+    "hurdle": "hurdle(lognorm)",
     "gamma": "gamma",
     "beta": "beta",
     "poisson": "poisson",
+    "negative-binomial": "nbinom",
     "bernoulli": "bernoulli",
     "histogram": "histogram",
     "lattice": "lattice",
@@ -263,7 +266,9 @@ class TestFamilies:
 class TestUnits:
     @pytest.mark.parametrize("unit", [1e30, 1e-30, 1e3])
     @pytest.mark.parametrize("method", ["erm", "probmix", "m-probmix"])
-    @pytest.mark.parametrize("family", ["normal", "homoscedastic-normal", "lognormal", "gamma"])
+    @pytest.mark.parametrize(
+        "family", ["normal", "homoscedastic-normal", "lognormal", "transformed", "gamma"]
+    )
     def test_unit_of_y_does_not_matter(self, table, family, method, unit):
         X, y = table
         y = np.exp(y)
@@ -292,7 +297,9 @@ class TestUnits:
         X = X * [2.0**40, 2.0**-40, 1] + [0, 0, 8]
         assert_allclose(regressor().fit(X, y).predict(X), plain, rtol=1e-4, atol=1e-5)
 
-    @pytest.mark.parametrize("family", ["normal", "homoscedastic-normal", "lognormal", "gamma"])
+    @pytest.mark.parametrize(
+        "family", ["normal", "homoscedastic-normal", "lognormal", "transformed", "gamma"]
+    )
     @pytest.mark.parametrize("level", [3.0, 1e30, 1e-30])
     def test_constant_y(self, table, family, level):
         X, _ = table

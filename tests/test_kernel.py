@@ -506,7 +506,9 @@ def test_only_kernel_networks_are_told_the_rows_of_a_batch(n_members):
     assert nll(Y, est.predict_proba(X)) > -2
 
 
-@pytest.mark.parametrize("family", ["normal", "lognormal", Normal(variance_floor=1e-3)])
+@pytest.mark.parametrize(
+    "family", ["normal", "lognormal", "transformed", Normal(variance_floor=1e-3)]
+)
 def test_kernels_fit_normal_families(family):
     kernel().check(get_family(family))
     assert kernel().fits(get_family(family))

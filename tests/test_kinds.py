@@ -273,16 +273,19 @@ def test_dropout_by_the_number_of_rows(n_rows, settled):
     assert Kind(dropout=0.3).sized(n_rows).dropout == 0.3
 
 
-@pytest.mark.parametrize("family", ["normal", "homoscedastic-normal", "lognormal", "poisson"])
+@pytest.mark.parametrize(
+    "family", ["normal", "homoscedastic-normal", "lognormal", "transformed", "poisson"]
+)
 @pytest.mark.parametrize("kind", REGRESSION)
 def test_kinds_are_suited_to_a_family(kind, family):
     suited = kind.suited(get_family(family))
-    if "normal" in family.split("-"):
+    kernels = "normal", "lognormal", "transformed"
+    if "normal" in family.split("-") or family == "transformed":
         assert suited == kind
     else:
         assert suited == kind.updated(variance_weighting=0.0, monitor="nll")
     is_kernel = kind.network == "kernel"
-    assert suited.fits(get_family(family)) == (not is_kernel or family in ("normal", "lognormal"))
+    assert suited.fits(get_family(family)) == (not is_kernel or family in kernels)
     if suited.fits(get_family(family)):
         suited.check(get_family(family))
 

@@ -190,6 +190,8 @@ REGRESSORS = {
     "shared variance": {"family": "homoscedastic-normal", "method": "mixup"},
     "gamma": {"family": "gamma", "method": "probmix"},
     "folds of counts": {"family": "poisson", "n_members": 2, "validation": "cv"},
+    "transformed": {"family": "transformed", "calibration": "on"},
+    "wide counts": {"family": "negative-binomial", "method": "probmix"},
     "lognormal": {"family": "lognormal", "calibration": "on"},
     "histogram": {"family": "histogram", "method": "probmix", "n_members": 2, "validation": "cv"},
     "lattice": {"family": "lattice", "method": kind("m-probmix", n_draws=3)},
@@ -200,8 +202,8 @@ REGRESSORS = {
 @pytest.mark.parametrize("name", REGRESSORS)
 def test_regressor_is_the_same_after_the_round_trip(name, tmp_path):
     est = regressor(**REGRESSORS[name])
-    counted = "gamma", "poisson", "lognormal", "lattice"
-    y = np.ceil(np.exp(Y)) if est.family in counted else Y
+    positive = "gamma", "poisson", "negative-binomial", "lognormal", "lattice"
+    y = np.ceil(np.exp(Y)) if est.family in positive else Y
     est.fit(X, y)
     assert_same_model(est, round_trip(est, tmp_path))
 

@@ -30,8 +30,19 @@ DOCUMENTED_WARNINGS = re.compile(
     r"\d+ rows are too few to hold some out|The held-out rows are not stratified"
     r"|A column-vector y was passed"
 )
-NORMAL = ("normal", "homoscedastic-normal")
-FAMILIES = (*NORMAL, "lognormal", "gamma", "beta", "poisson", "bernoulli", "histogram", "lattice")
+NORMAL = ("normal", "homoscedastic-normal", "transformed")
+FAMILIES = (
+    *NORMAL,
+    "lognormal",
+    "hurdle",
+    "gamma",
+    "beta",
+    "poisson",
+    "negative-binomial",
+    "bernoulli",
+    "histogram",
+    "lattice",
+)
 MIXES_EMBEDDINGS = ("manifold-mixup", "m-probmix")
 PROBABILISTIC = ("probmix", "m-probmix")
 
@@ -362,7 +373,7 @@ def faults(kind, estimator, family, n):
     if kind["n_neighbors"] is not None and kind["n_neighbors"] >= n_train:
         found.add("n_neighbors")
     beta = kind["beta"] if kind["method"] in PROBABILISTIC else 0
-    if family in ("gamma", "beta", "poisson"):
+    if family in ("hurdle", "gamma", "beta", "poisson", "negative-binomial"):
         if beta:
             found.add("beta")
         if kind["response"] == "pooled":
@@ -418,8 +429,10 @@ def responses(family, X, n_outputs, seed, trouble, exponent):
     y = {
         "lognormal": lambda: unit * np.exp(z),
         "gamma": lambda: unit * np.exp(z),
+        "hurdle": lambda: unit * np.exp(z) * (z > -1),
         "beta": lambda: np.clip(special.expit(z), 1e-6, 1 - 1e-6),
         "poisson": lambda: np.rint(np.exp(z) * 10.0 ** (abs(exponent) % 5)),
+        "negative-binomial": lambda: np.rint(np.exp(z) * 10.0 ** (abs(exponent) % 5)),
         "bernoulli": lambda: (z > 0).astype(float),
         "lattice": lambda: unit * np.rint(z),
     }.get(family, lambda: unit * z)()

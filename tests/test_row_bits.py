@@ -16,15 +16,20 @@ from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor
 SIZES = [(), (1,), (3,), (7,), (10,), (33, 17), (128, 64)]
 FAMILIES = [
     *("normal", "homoscedastic-normal", "lognormal", "gamma", "beta", "poisson", "bernoulli"),
+    "negative-binomial",
+    "transformed",
+    "hurdle",
     *("categorical", "histogram", "lattice"),
 ]
 METHODS = ["erm", "probmix", "m-probmix", "manifold-mixup"]
 N_ROWS = [1, 2, 31, 32, 33, 255, 256, 257]
 RESPONSES = {
     "lognormal": np.exp,
+    "hurdle": lambda y: np.where(y > -0.5, np.exp(y), 0.0),
     "gamma": np.exp,
     "beta": lambda y: 1 / (1 + np.exp(-y)),
     "poisson": lambda y: np.floor(np.exp(y)),
+    "negative-binomial": lambda y: np.floor(np.exp(y)),
     "bernoulli": lambda y: (y > 0) * 1.0,
     "lattice": np.rint,
 }
