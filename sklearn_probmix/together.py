@@ -41,7 +41,7 @@ def fit_together(
     out its own, keeps its own best epochs and ends as if it had been fitted alone, but for the
     draws: lam and the positions of partners in a batch are common to all. Tables that make
     different numbers of steps in an epoch, or of whose y the family takes different things (the
-    mean of counts), are fitted in passes of their own. With method="auto"
+    mean of counts, the bins of a histogram), are fitted in passes of their own. With method="auto"
     there are no trials: all candidates are trained to the end.
 
     Parameters
@@ -49,8 +49,7 @@ def fit_together(
     estimators : list of ProbMixupRegressor or of ProbMixupClassifier
         Of equal parameters but `random_state`, with rows held out.
     tables : list of (X, y) or (X, y, sample_weight)
-        One for each estimator; with the same number of columns, of outputs or of classes. What a
-        family takes from y, such as the bins of a histogram, must be the same too.
+        One for each estimator; with the same number of columns, of outputs or of classes.
 
     Returns
     -------
@@ -166,11 +165,6 @@ def _check_alike(estimators, tables):
 
 
 def _check_shape(position, found, first):
-    if found[0] != first[0] and found[0].unfitted() == first[0].unfitted():
-        raise ValueError(
-            f"{first[0]!r} takes from table {position} other bins or values than from the first; "
-            "expected a family that takes none, or fits one after another."
-        )
     if found != first:
         raise ValueError(
             f"table {position} has {found[0]!r}, x of shape {tuple(found[1])} and y of shape "

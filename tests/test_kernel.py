@@ -517,8 +517,8 @@ def test_kernels_fit_normal_families(family):
 @pytest.mark.parametrize(
     ("settings", "n_kernels"),
     [
-        ({}, 2),
-        ({"family": "lognormal"}, 2),
+        ({}, 3),
+        ({"family": "lognormal"}, 3),
         ({"method": "parametric"}, 0),
         ({"family": "gamma"}, 0),
         ({"family": "homoscedastic-normal"}, 0),

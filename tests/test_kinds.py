@@ -131,6 +131,7 @@ WRONG = {
     "beta": (-1.0, r"a float in the range \[0.0, inf\)"),
     "n_neighbors": (0, r"an int in the range \[1, inf\) or None"),
     "pooling": ("quadratic", "a str among .*'log-linear'"),
+    "family": ("weibull", "a str among .*'lognormal'.*"),
     "response": ("mixed", "a str among .*'pooled'.* or None"),
     "n_mixes": (0, r"an int in the range \[1, inf\)"),
     "objective": ("log", "a str among .*'log-expected'"),

@@ -433,16 +433,13 @@ def test_what_cannot_be_fitted_together(estimators, tables, message):
     assert not any(hasattr(est, "nets_") for est in estimators)
 
 
-def test_bins_of_ones_own_cannot_be_shared():
+def test_bins_of_ones_own_are_fitted_apart():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 2)), rng.normal(size=60)
-    estimators = [
-        ProbMixupRegressor(family="histogram", n_members=2, max_epochs=1, random_state=0)
-        for _ in range(2)
-    ]
-    with pytest.raises(
-        ValueError, match="takes from table 1 other bins or values than from the fi"
-    ):
-        fit_together(estimators, [(X, y), (X, y**2)])
-    assert not hasattr(estimators[0], "nets_")
-    assert fit_together(estimators, [(X, y), (X, y)])[1].predict_proba(X).name == "histogram"
+    settings = {"family": "histogram", "n_members": 2, "max_epochs": 1, "random_state": 0}
+    estimators = [ProbMixupRegressor(**settings) for _ in range(2)]
+    fitted = fit_together(estimators, [(X, y), (X, y**2)])
+    for est, response in zip(fitted, (y, y**2), strict=True):
+        alone = ProbMixupRegressor(**settings).fit(X, response)
+        assert est.family_ == alone.family_
+        assert est.predict_proba(X).name == "histogram"

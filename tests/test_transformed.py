@@ -205,8 +205,8 @@ def test_density_of_the_fit_is_that_of_the_network_with_the_slope():
     X, y = skewed()
     est = regressor(n_members=1, calibration="off").fit(X, y)
     g = est.family_._curve()
-    z = est.family_.standardise(torch.from_numpy(y[:, None]), *est._y_scaling())
-    eta = est._mixture(X).eta[:, 0]
+    z = est._response(est.kinds_[0]).standardise(torch.from_numpy(y[:, None]))
+    eta = est._mixtures(X)[0].eta[:, 0]
     log_p = est.family_.log_prob(eta, z)[:, 0].numpy() + g.log_slope(y) - np.log(est.y_scale_)
     assert_allclose(est.predict_proba(X).logpdf(y), log_p, rtol=1e-5, atol=1e-5)
     assert_allclose([z.mean(), z.std(correction=0)], [0, 1], atol=0.2)
@@ -276,11 +276,14 @@ def test_rounding_is_judged_where_the_response_is():
     X, y = skewed()
     y = np.round(y)
     est = regressor().fit(X, y)
-    z = est.family_.standardise(torch.from_numpy(y[:, None]), *est._y_scaling())
-    found = est._rounding(z)[:, 0]
-    step = 1e-4
-    up = est.family_.standardise(torch.from_numpy(y[:, None] + step), *est._y_scaling())
-    assert_allclose(found, ((up - z)[:, 0].numpy() / step) ** 2 / 12, rtol=1e-3)
+    response, step = est._response(est.kinds_[0]), 1e-4
+    shift, scale = (value.numpy() for value in response[1:3])
+    z = response.standardise(torch.from_numpy(y[:, None]))
+    found = est.family_.rounding(z, np.ones(1), shift, scale)[:, 0]
+    ends = (torch.from_numpy(y[:, None] + sign * step) for sign in (-1, 1))
+    low, up = (est.family_.standardise(end, *response[1:3]) for end in ends)
+    slope = (up - low)[:, 0].numpy() / (2 * step)
+    assert_allclose(found, slope**2 / 12, rtol=1e-2)
 
 
 def test_before_a_fit_it_is_the_normal():
