@@ -489,7 +489,7 @@ class BaseProbMixup(BaseEstimator):
     def _train(self, table, division, rng, nets=None, max_epochs=None):
         """Train every kind that earns it, or continue their nets."""
         if nets is None:
-            kinds = self._kinds_for(table)
+            kinds = self._kinds_for(table, division)
             for kind in kinds:
                 if kind.family is not None and kind.family not in self.responses_:
                     response = Response.of(self._family_of(kind), table.y, table.row_weight())
@@ -533,7 +533,7 @@ class BaseProbMixup(BaseEstimator):
                 break
         self._keep(trained, own)
 
-    def _kinds_for(self, table):
+    def _kinds_for(self, table, division):
         """Every kind that is to be trained on a table, whole."""
         return self._kinds()
 
@@ -553,7 +553,7 @@ class BaseProbMixup(BaseEstimator):
         if self._is_auto():
             kinds = [kind for kind in kinds if kind.network != "kernel"]
             kinds = [kind.updated(monitor="nll") for kind in kinds]
-        return [kind.censored(self.family_) for kind in kinds]
+        return [kind.censored(self._family_of(kind)) for kind in kinds]
 
     def _is_race(self, division):
         """Whether kinds have to earn their steps, by rows that they did not train on."""

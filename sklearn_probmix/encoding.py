@@ -25,6 +25,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 __all__ = [
     "cell_width",
     "fit_scaler",
+    "likely_families",
     "rounding_step",
     "scale_columns",
     "to_columns",
@@ -49,6 +50,11 @@ _LARGEST = 1e150
 _FARTHEST = 1e6
 # Decimals that a rounded response may have, and the largest integer that a float surely is.
 _MOST_DECIMALS, _LARGEST_INTEGER = 6, 2.0**52
+# Responses of so few values get a mass on each, if there are so many rows to a value; skewness of
+# what is skewed; and shares of zeros that are a heap.
+_MOST_VALUES, _ROWS_OF_A_VALUE = 100, 8
+_SKEWED = 1.0
+_HEAP = 0.02, 0.98
 # Variances of less have lost digits.
 _LEAST_VARIANCE = 1e-290
 _ENCODE = "Encode and impute such columns first, as tabular_pipeline of skrub does."
@@ -289,6 +295,46 @@ def cell_width(y: np.ndarray) -> float:
     width = rounding_step(y) or np.median(np.diff(values))
     # So many digits are left in the cell's ends.
     return float(max(width, 1e-12 * np.abs(values).max()))
+
+
+def likely_families(y: np.ndarray) -> set[str]:
+    """Name the families, beside the Normal, that responses of such values may have.
+
+    Parameters
+    ----------
+    y : array of float of shape (n,)
+        Finite.
+
+    Returns
+    -------
+    set of str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sorted(likely_families(np.repeat([1.0, 2.0, 3.5], 20)))
+    ['lattice']
+    >>> sorted(likely_families(np.r_[np.zeros(20), np.linspace(1, 2, 80) ** 9]))
+    ['histogram', 'hurdle', 'transformed']
+    """
+    values = np.unique(y)
+    if len(values) < 3:
+        return set()
+    is_count = values[0] >= 0 and not (values % 1).any()
+    few = len(values) <= min(_MOST_VALUES, len(y) / _ROWS_OF_A_VALUE)
+    names = {"lattice" if few else "histogram"}
+    centred = y - y.mean()
+    with np.errstate(all="ignore"):
+        skewness = (centred**3).mean() / (centred**2).mean() ** 1.5
+    if abs(skewness) > _SKEWED:
+        names.add("transformed")
+    if is_count and values[-1] > 1:
+        names |= {"negative-binomial", "poisson"}
+    elif values[0] == 0 and _HEAP[0] <= (y == 0).mean() <= _HEAP[1]:
+        names.add("hurdle")
+    if values[0] > 0 and values[-1] < 1:
+        names.add("beta")
+    return names
 
 
 def rounding_step(y: np.ndarray) -> float:

@@ -28,11 +28,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax, logsigmoid, one_hot, softplus
+from torch.nn.functional import log_softmax, logsigmoid, one_hot, pad, softplus
 
 from sklearn_probmix.calibration import Spread, Temperature
 from sklearn_probmix.components import Components, scipy_components
-from sklearn_probmix.pooling import log_linear_pool
+from sklearn_probmix.pooling import Mixture, log_linear_pool
 
 __all__ = ["Family", "Response", "get_family"]
 
@@ -57,6 +57,11 @@ Params = dict[str, Tensor]
 def stack_parameters(*parameters: Tensor) -> Tensor:
     """Join parameters (...) along a new last axis, each contiguous, which is quicker to undo."""
     return torch.stack(parameters).movedim(0, -1)
+
+
+def _at(values: Tensor, index: Tensor) -> Tensor:
+    """Entries of values (rows, components, ...) at an index (rows, ...) of components."""
+    return values[torch.arange(len(values)).unsqueeze(1), index]
 
 
 def _exp(x: Tensor) -> Tensor:
@@ -347,6 +352,48 @@ class Normal(Family):
     def to_normal(self, y: Tensor) -> Tensor:
         """Transform y to what is Normal."""
         return y
+
+    def condensed(self, mixture: Mixture, n_kept: int, n_groups: int) -> Mixture:
+        """Keep the heaviest components of every row, and few Normals in place of the others.
+
+        These are put into groups of like means, whose mean and variance they have, so that mean and
+        variance of the mixture stay.
+
+        Parameters
+        ----------
+        mixture : Mixture
+            `eta` of shape (rows, components, n_outputs, 2), weights of sum 1.
+        n_kept, n_groups : int
+            Number of components that stay, and of those in place of the others.
+        """
+        eta, log_weights = (part.double() for part in mixture)
+        n_rest = eta.shape[1] - n_kept
+        if n_rest <= n_groups:
+            return mixture
+        order = log_weights.argsort(dim=1, descending=True, stable=True)
+        heavy, light = order.split([n_kept, n_rest], dim=1)
+        mean, variance = self.moments(eta)
+        light = light.gather(1, _at(mean, light)[..., 0].argsort(dim=1, stable=True))
+        # Padded with what has no weight.
+        size = -(-n_rest // n_groups)
+        groups, share = (
+            pad(each, (0, size * n_groups - n_rest)).unflatten(1, (-1, size))
+            for each in (light, _at(log_weights, light).exp())
+        )
+        total = share.sum(2).clamp(min=_TINY)
+        weight = (share / total.unsqueeze(2)).unsqueeze(3)
+        mean, variance = (
+            _at(each, groups.flatten(1)).unflatten(1, (-1, size)) for each in (mean, variance)
+        )
+        centre = (weight * mean).sum(2)
+        spread = (weight * (variance + (mean - centre.unsqueeze(2)).square())).sum(2)
+        # Where nothing is in a group, any Normal will do.
+        precision = 1 / torch.where(spread > 0, spread, 1.0)
+        merged = stack_parameters(centre * precision, -0.5 * precision)
+        return Mixture(
+            torch.cat([_at(eta, heavy), merged], 1),
+            torch.cat([_at(log_weights, heavy), total.log()], 1),
+        )
 
     def rounding(self, y: Tensor, step: Any, shift: Any, scale: Any) -> Any:
         """Variance of what rounding did to y, or 0 where that is not known.

@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
+from sklearn_probmix import compound, histograms, transformed  # noqa: F401 (more FAMILIES)
 from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal
 from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.warn import warn
@@ -393,7 +394,8 @@ _OF_MEANS = {"variance_weighting": 0.5, "monitor": "crps"}
 #: What method="auto" trains: smooth units, best where the noise is small; a wide ProbMix network
 #: with a few knots, for noisier tables; smooth units with many knots, for rough responses, the
 #: means of these two being learnt further; a linear one; and three that look at neighbours: for
-#: smooth responses, with dropout and without, and for repeated values.
+#: smooth responses, with dropout and without, and for repeated values. Where the responses look
+#: like it, kinds of other families too.
 REGRESSION = (
     _SMOOTH,
     _WIDE.updated(n_knots=9, **_OF_MEANS),
@@ -402,6 +404,17 @@ REGRESSION = (
     _LINES.updated(dropout="auto"),
     _LINES,
     _KERNEL.updated(local="constant", n_knots=9, lr=0.0015, n_steps=300),
+    # Those of another family run where `likely_families` names it.
+    _WIDE.updated(family="histogram", n_knots=9),
+    _WIDE.updated(family="lattice", n_knots=9, beta=0.05),
+    _SMOOTH.updated(family="transformed"),
+    _LINES.updated(family="transformed", dropout="auto"),
+    _SMOOTH.updated(family="hurdle"),
+    _WIDE.updated(method="erm", family="hurdle", n_knots=9),
+    _SMOOTH.updated(family="negative-binomial"),
+    _LINEAR.updated(family="negative-binomial"),
+    _LINEAR.updated(family="poisson"),
+    _SMOOTH.updated(family="beta"),
 )
 CLASSIFICATION = (
     _SMOOTH,

@@ -26,6 +26,8 @@ LEAST_SHARE = 0.02
 # A kind that has no weight goes on where its score will be within so many nats of the best, if
 # what is still to come is so many times the gain of its last rung: each gains about .6 of the last.
 _WITHIN, _STILL_TO_COME = 0.3, 1.5
+# Nats behind the best kind after the first rung, without a weight, from where none catches up.
+_FAR_BEHIND = 1.5
 # Of a row that is impossible, so that gains are numbers.
 _LEAST_SCORE = -1e9
 
@@ -77,7 +79,8 @@ class _Runner:
         if self.is_over:
             return False
         if len(self.scores) == 1:
-            return True
+            # Some that learn slowly end in front, but none from so far behind.
+            return weight >= LEAST_SHARE or self.scores[0].mean() >= best - _FAR_BEHIND
         gain = self.scores[-1] - self.scores[-2]
         if gain.mean() <= gain.std() / math.sqrt(len(gain)):
             return False

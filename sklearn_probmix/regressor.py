@@ -18,15 +18,16 @@ from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import Spread, calibrate
 from sklearn_probmix.compound import Hurdle
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.encoding import to_response
+from sklearn_probmix.encoding import likely_families, to_response
 from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal, get_family
 from sklearn_probmix.kinds import REGRESSION, Kind
 from sklearn_probmix.metrics import coverage, crps, nll
 from sklearn_probmix.settings import neutral_settings
-from sklearn_probmix.transformed import Transformed  # noqa: F401 (one of FAMILIES)
 
 __all__ = ["DistributionRegressorMixin", "ProbMixupRegressor"]
 
+# Normals of one row that are delivered: the heaviest, and groups of the others.
+_COMPONENTS = 64, 32
 # Smallest variance of a component, in units of the transformed y.
 _FLOOR = 1e-4
 
@@ -125,8 +126,11 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         kind behind "auto", or by their mixture. Try "linear" where rows may lie far from the
         training rows: it predicts wider densities there. A mixture takes a twentieth longer. Eq. 18
         and 17 of the paper.
-    family : str or Family, default="normal"
-        Density of y given x, of one component: "normal", "homoscedastic-normal" for a noise that
+    family : str or Family, default="auto"
+        Density of y given x, of one component. "auto" is "normal" and, with ``method="auto"``, lets
+        kinds of other families run too where y looks like it: few values, counts, a heap of zeros,
+        skewed, shares; of every other y a histogram. What they are and weigh is in `kinds_` and
+        `weights_`. A name holds for all kinds: "normal", "homoscedastic-normal" for a noise that
         does not depend on x, "transformed" for skewed responses of any sign (a Normal on a
         Yeo-Johnson curve that is taken from y), "lognormal" and "gamma" for positive numbers,
         "hurdle" for these with zeros among them, "beta" for shares between 0 and 1, "poisson" for
@@ -276,7 +280,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
 
     _parameter_constraints = {
         **BaseProbMixup._parameter_constraints,
-        "family": [StrOptions(set(FAMILIES) - {"categorical"}), Family],
+        "family": [StrOptions({"auto", *FAMILIES} - {"categorical"}), Family],
     }
     _auto_kinds = REGRESSION
 
@@ -287,7 +291,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         alpha: float | None = None,
         n_neighbors: int | None = None,
         pooling: str | None = None,
-        family: str | Family = "normal",
+        family: str | Family = "auto",
         n_members: int = 5,
         weighting: str = "stacked",
         calibration: str = "auto",
@@ -381,7 +385,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
             raise ValueError(
                 f"{name} has {n_outputs} outputs; expected {self.n_outputs_} as in the earlier fit."
             )
-        family = get_family(self.family).unfitted() if reset else self.family_
+        family = self._make_family().unfitted() if reset else self.family_
         columns = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
         outside = ~family.in_support(columns).numpy().reshape(y.shape)
         if outside.any():
@@ -404,7 +408,27 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
             )
         return family
 
+    def _kinds(self):
+        kinds = super()._kinds()
+        chosen = self._is_auto() and self.family == "auto"
+        return [kind for kind in kinds if chosen or not self._is_auto() or kind.family is None]
+
+    def _kinds_for(self, table, division):
+        # Kinds of other families have to earn their weights.
+        judged = self.weighting == "stacked" and division.valid is not None
+        families = set()
+        if judged and self.n_outputs_ == 1 and not table.y.is_complex():
+            families = likely_families(table.y[:, 0].numpy())
+        named = not self._is_auto()
+        return [
+            kind
+            for kind in self._kinds()
+            if named or kind.family is None or kind.family in families
+        ]
+
     def _named_family(self, family):
+        if family == "auto":
+            return _family_of_name("normal")
         return _family_of_name(family) if isinstance(family, str) else family
 
     def __sklearn_tags__(self):
@@ -414,7 +438,10 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
 
     def _predictive(self, mixtures):
         dists, shares = [], []
-        for _, response, (eta, log_weights), share in self._parts(mixtures):
+        for _, response, mixture, share in self._parts(mixtures):
+            if isinstance(response.family, Normal):
+                mixture = response.family.condensed(mixture, *_COMPONENTS)
+            eta, log_weights = mixture
             components = response.components(eta)
             dists.append(
                 PredictiveDistribution(

@@ -18,7 +18,7 @@ from sklearn_probmix import (
     get_family,
 )
 from sklearn_probmix.families import FAMILIES, Family
-from sklearn_probmix.pooling import linear_pool, log_linear_pool, mix_responses
+from sklearn_probmix.pooling import Mixture, linear_pool, log_linear_pool, mix_responses
 
 TOLERANCE = 1e-5
 MAGNITUDES = [1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3]
@@ -744,3 +744,32 @@ def test_a_floor_that_no_variance_can_have(floor):
 def test_a_number_of_classes_that_is_none(n_classes):
     with pytest.raises(ValueError, match="n_classes=.*; expected an integer, at least 2"):
         get_family("categorical", n_classes=n_classes)
+
+
+@pytest.mark.parametrize("n_components", [5, 13, 40])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_few_normals_in_place_of_many_have_their_mean_and_variance(n_components, n_outputs):
+    torch.manual_seed(0)
+    family = get_family("normal")
+    raw = torch.randn(6, n_components, n_outputs, 2, dtype=torch.float64)
+    log_weights = (3 * torch.randn(6, n_components, dtype=torch.float64)).log_softmax(1)
+    many = Mixture(family.natural(raw), log_weights)
+    few = family.condensed(many, 4, 3)
+    assert few.eta.shape[1] == min(n_components, 7)
+    heaviest = log_weights.sort(descending=True).values[:, :4]
+    assert (heaviest[:, :1] <= few.log_weights.max(1, keepdim=True).values + 1e-12).all()
+    for kept in heaviest.unbind(1):
+        assert torch.isclose(few.log_weights, kept[:, None], rtol=1e-12).any(1).all()
+
+    def moments(mixture):
+        mean, variance = family.moments(mixture.eta)
+        weights = mixture.log_weights.exp().unsqueeze(-1)
+        centre = (weights * mean).sum(1, keepdim=True)
+        return centre, (weights * (variance + (mean - centre) ** 2)).sum(1)
+
+    for found, expected in zip(moments(few), moments(many), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert (few.log_weights.exp().sum(1) - 1).abs().max() < 1e-9
+    alone = family.condensed(Mixture(*(part[2:3] for part in many)), 4, 3)
+    assert torch.equal(alone.eta, few.eta[2:3])
+    assert torch.equal(alone.log_weights, few.log_weights[2:3])

@@ -183,14 +183,15 @@ RUNGS = [20, 40, 80, 160]
     [
         (lambda n: np.log(n), RUNGS),  # gains with every rung
         (lambda n: 4 + min(n, 40) / 20, RUNGS[:3]),  # has learnt all at 40
-        (lambda n: -n, RUNGS[:2]),  # gets worse
-        (lambda n: -9 + np.log(n), RUNGS[:2]),  # gains, and is hopeless
-        (lambda n: 5 - 40 / n, RUNGS),  # far behind at first, and gains quickly
+        (lambda n: 3 - n / 100, RUNGS[:2]),  # gets worse
+        (lambda n: 2.9 + 0.01 * np.log(n), RUNGS[:2]),  # gains, and is hopeless
+        (lambda n: 5 - 40 / n, RUNGS),  # behind at first, and gains quickly
+        (lambda n: -9 + n / 10, RUNGS[:1]),  # so far behind that no gain helps
     ],
 )
 def test_a_kind_runs_for_as_long_as_it_gains_and_may_help(many_rows, score, expected):
     kind = Kind(hidden_layer_sizes=(), max_epochs=160, batch_size=20, n_iter_no_change=None)
-    other, judge = Judge(lambda n: 5.0), Judge(score)
+    other, judge = Judge(lambda n: 4.0), Judge(score)
     race(entrants_of([kind, kind], many_rows), division_of(400), [other, judge], np.ones(400))
     assert judge.n_epochs == expected
     assert other.n_epochs == RUNGS[:2]
