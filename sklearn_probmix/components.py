@@ -323,6 +323,10 @@ class ScipyComponents(Components, tag="scipy"):
 class _Normal(ScipyComponents):
     has_crps = True
 
+    def cdf(self, x: Array) -> Array:
+        # As scipy's, in half of its time.
+        return special.ndtr((x - self.params.get("loc", 0.0)) / self.params.get("scale", 1.0))
+
     def crps(self, y: Array, weights: Array) -> Array:
         # Where numba is installed, scoringrules compiles its scores when imported.
         from scoringrules import crps_mixnorm

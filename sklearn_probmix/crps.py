@@ -29,7 +29,7 @@ _FEW = tuple((np.polynomial.legendre.leggauss(6) + np.c_[[1, 0]]) / 2)
 # Of many components the breaks are so many of their quantiles, taken from as many of a block and
 # no fewer of a component, and some in the tails of all.
 _N_BREAKS, _OF_A_BLOCK, _OF_A_COMPONENT = 224, 256, 8
-_TAILS = np.array([1e-8, 1e-6, 1e-5, 1e-4, 1e-3])
+_TAILS, _OF_A_TAIL = np.array([1e-7, 1e-5, 1e-3, 1e-2]), 6
 _TWO = tuple((np.polynomial.legendre.leggauss(2) + np.c_[[1, 0]]) / 2)
 # Atoms of a row that are told apart: of counts alone, and beside a density, where each costs a
 # quadrature. Of counts with more, in a row, the steps are integrated as a density's slope is: they
@@ -139,12 +139,18 @@ def _integrate_many(components, weights, y):
     chosen = np.diff(count, axis=0, prepend=0, append=0) > 0
     # Others of a row that has fewer than another repeat its first quantile.
     (breaks,) = _pick(chosen, np.where(chosen, quantiles, quantiles[0]))
-    tails = _TAILS.reshape(-1, *[1] * weights.ndim)
-    low, _ = extremes(weights, components.ppf(tails))
-    _, high = extremes(weights, components.ppf(1 - tails))
+    low, high = _tails(components, weights)
     breaks = np.concatenate([y[None], breaks, low, high, *_steps(components)])
     breaks.sort(axis=0)
     return _apply(_TWO, components, weights, y, breaks[:-1], np.diff(breaks, axis=0))
+
+
+def _tails(components, weights):
+    """Breaks below and above all but a little probability of each component."""
+    levels = _TAILS.reshape(-1, *[1] * weights.ndim)
+    low, _ = extremes(weights, components.ppf(levels))
+    _, high = extremes(weights, components.ppf(1 - levels))
+    return [np.concatenate(np.linspace(v[:-1], v[1:], _OF_A_TAIL)) for v in (low, high)]
 
 
 def _spread(block, weights):
