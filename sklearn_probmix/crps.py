@@ -26,16 +26,17 @@ _MANY = _NODES, np.gradient(_STEPS) * np.pi * np.cosh(_STEPS) * _NODES * (1 - _N
 _HALF = _MANY[0][::2], 2 * _MANY[1][::2]
 # Between two atoms that no quantile parts, nothing happens.
 _FEW = tuple((np.polynomial.legendre.leggauss(6) + np.c_[[1, 0]]) / 2)
-# Of many components the breaks are so many of their quantiles, taken from as many of a block and
-# no fewer of a component, and some in the tails of all.
-_N_BREAKS, _OF_A_BLOCK, _OF_A_COMPONENT = 224, 256, 8
+# Of many components, of discrete blocks or others, the breaks are some of their quantiles, taken
+# from so many of a block and no fewer of a component, and a few in the tails.
+_N_BREAKS, _OF_A_BLOCK, _OF_A_COMPONENT = 256, {True: 64, False: 256}, 8
 _TAILS, _OF_A_TAIL = np.array([1e-7, 1e-5, 1e-3, 1e-2]), 6
 _TWO = tuple((np.polynomial.legendre.leggauss(2) + np.c_[[1, 0]]) / 2)
 # Atoms of a row that are told apart: of counts alone, and beside a density, where each costs a
 # quadrature. Of counts with more, in a row, the steps are integrated as a density's slope is: they
-# are fine against the spread.
+# are fine against the spread. So are those in the tails, here of probability 1e-13 or 1e-4.
 _MOST_ATOMS = {True: 2**12, False: 2**10}
-_TAIL = 1e-13
+_MOST_ATOMS_OF_MANY = 2**9
+_TAIL, _TAIL_OF_MANY = 1e-13, 1e-4
 
 
 def mixture_crps(components: Components, weights: Array, y: Array) -> Array:
@@ -78,7 +79,7 @@ def _are_wide(components):
     wide = np.zeros(components.shape[0], dtype=bool)
     for block in components.blocks:
         if block.is_integer:
-            low, high = _ends(block)
+            low, high = _ends(block, _TAIL)
             wide |= (high - low > _MOST_ATOMS[True]).reshape(len(low), -1).any(axis=1)
     return wide
 
@@ -87,17 +88,19 @@ def n_pieces(components: Components) -> int:
     """Return how many values `mixture_crps` holds for each component of a row."""
     if components.has_crps:
         return 4 * components.shape[1]
-    n_breaks = 0
+    limits, n_breaks = (_MOST_ATOMS[components.is_discrete], _TAIL), 0
     if not components.is_discrete:
-        few = _BREAKS.size * min(components.shape[1], _FEW_COMPONENTS)
-        n_breaks = max(few, _N_BREAKS + 2 * _TAILS.size)
-    most = _MOST_ATOMS[components.is_discrete]
-    return max(1, n_breaks + sum(_most_atoms(block, most) for block in components.blocks))
+        n_breaks = _BREAKS.size * components.shape[1]
+        if components.shape[1] > _FEW_COMPONENTS:
+            # Merged, they may be few.
+            limits = _MOST_ATOMS[False], _TAIL_OF_MANY
+            n_breaks = max(_N_BREAKS + 2 * _TAILS.size * _OF_A_TAIL, _BREAKS.size * _FEW_COMPONENTS)
+    return max(1, n_breaks + sum(_most_atoms(block, *limits) for block in components.blocks))
 
 
 def _sum(components, weights, y):
     """Add the steps between atoms, where the cdf is constant."""
-    atoms = np.concatenate([_atoms(block, _MOST_ATOMS[True]) for block in components.blocks])
+    atoms = np.concatenate([_atoms(block, _MOST_ATOMS[True], _TAIL) for block in components.blocks])
     inside = np.clip(y, atoms.min(axis=0), atoms.max(axis=0))
     breaks = np.sort(np.concatenate([atoms, inside[None]]), axis=0)
     left, width = breaks[:-1], np.diff(breaks, axis=0)
@@ -109,7 +112,8 @@ def _integrate(components, weights, y):
     """Integrate between the quantiles of all components, the atoms and y."""
     quantiles = components.ppf(_BREAKS.reshape(-1, *[1] * weights.ndim))
     quantiles = np.moveaxis(quantiles, 2, 1).reshape(-1, *y.shape)
-    breaks = np.concatenate([y[None], quantiles, *_steps(components)])
+    atoms = _steps(components, _MOST_ATOMS[False], _TAIL)
+    breaks = np.concatenate([y[None], quantiles, *atoms])
     order = np.argsort(breaks, axis=0, kind="stable")
     breaks, is_atom = np.take_along_axis(breaks, order, axis=0), order > len(quantiles)
     left, width = breaks[:-1], np.diff(breaks, axis=0)
@@ -140,9 +144,11 @@ def _integrate_many(components, weights, y):
     # Others of a row that has fewer than another repeat its first quantile.
     (breaks,) = _pick(chosen, np.where(chosen, quantiles, quantiles[0]))
     low, high = _tails(components, weights)
-    breaks = np.concatenate([y[None], breaks, low, high, *_steps(components)])
+    atoms = _steps(components, _MOST_ATOMS_OF_MANY, _TAIL_OF_MANY)
+    breaks = np.concatenate([y[None], breaks, low, high, *atoms])
     breaks.sort(axis=0)
-    return _apply(_TWO, components, weights, y, breaks[:-1], np.diff(breaks, axis=0))
+    length = np.diff(breaks, axis=0)
+    return _apply(_TWO, components, weights, y, *_pick(length > 0, breaks[:-1], length))
 
 
 def _tails(components, weights):
@@ -159,7 +165,7 @@ def _spread(block, weights):
     Components that are alike thus have no gaps in common.
     """
     n_components = weights.shape[1]
-    n_levels = max(_OF_A_COMPONENT, _OF_A_BLOCK // n_components)
+    n_levels = max(_OF_A_COMPONENT, _OF_A_BLOCK[block.is_discrete] // n_components)
     levels = (np.arange(n_levels * n_components) + 0.5) / (n_levels * n_components)
     levels = levels.reshape(n_levels, 1, n_components, *[1] * (weights.ndim - 2))
     quantiles = block.ppf(levels)
@@ -190,27 +196,27 @@ def _apply(rule, components, weights, y, start, length):
     return total
 
 
-def _steps(components):
+def _steps(components, most, tail):
     """Atoms beside a density: where counts are integrated alone, they are wide, and none matters."""
     parts = () if components.is_discrete else components.blocks
-    return [_atoms(block, _MOST_ATOMS[False]) for block in parts]
+    return [_atoms(block, most, tail) for block in parts]
 
 
-def _atoms(block, most):
-    return block.atoms(*_ends(block), most)
+def _atoms(block, most, tail):
+    return block.atoms(*_ends(block, tail), most)
 
 
-def _ends(block):
+def _ends(block, tail):
     """Lowest and highest value that is not in a far tail of every component."""
-    q = np.reshape([_TAIL, 1 - _TAIL], (2, *[1] * len(block.shape)))
+    q = np.reshape([tail, 1 - tail], (2, *[1] * len(block.shape)))
     low, high = block.ppf(q)
     return low.min(axis=1), high.max(axis=1)
 
 
-def _most_atoms(block, most):
+def _most_atoms(block, most, tail):
     """Count the atoms of the widest row."""
     if not block.has_atoms:
         return 0
-    low, high = _ends(block)
+    low, high = _ends(block, tail)
     widest = [np.argmax((high - low).reshape(len(low), -1).max(axis=1))]
-    return len(_atoms(block.take(widest), most))
+    return len(_atoms(block.take(widest), most, tail))
