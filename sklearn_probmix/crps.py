@@ -14,8 +14,8 @@ from sklearn_probmix.quantiles import extremes
 
 __all__ = ["mixture_crps", "n_pieces"]
 
-# Of few components the pieces between the quantiles of each are smooth, so that no narrow one is
-# missed, and the double exponential rule takes care of what happens at their ends.
+# Of few smooth components the pieces between the quantiles of each are smooth, so that no narrow
+# one is missed, and the double exponential rule takes care of what happens at their ends.
 _FEW_COMPONENTS = 8
 _BREAKS = np.array([1e-12, 1e-7, 1e-4, 0.01, 0.1, 0.5])
 _BREAKS = np.r_[_BREAKS, 1 - _BREAKS]
@@ -26,7 +26,7 @@ _MANY = _NODES, np.gradient(_STEPS) * np.pi * np.cosh(_STEPS) * _NODES * (1 - _N
 _HALF = _MANY[0][::2], 2 * _MANY[1][::2]
 # Between two atoms that no quantile parts, nothing happens.
 _FEW = tuple((np.polynomial.legendre.leggauss(6) + np.c_[[1, 0]]) / 2)
-# Of many components, of discrete blocks or others, the breaks are some of their quantiles, taken
+# Of others, in discrete blocks or not, the breaks are some of their quantiles, taken
 # from so many of a block and no fewer of a component, and a few in the tails.
 _N_BREAKS, _OF_A_BLOCK, _OF_A_COMPONENT = 256, {True: 64, False: 256}, 8
 _TAILS, _OF_A_TAIL = np.array([1e-7, 1e-5, 1e-3, 1e-2]), 6
@@ -35,8 +35,8 @@ _TWO = tuple((np.polynomial.legendre.leggauss(2) + np.c_[[1, 0]]) / 2)
 # quadrature. Of counts with more, in a row, the steps are integrated as a density's slope is: they
 # are fine against the spread. So are those in the tails, here of probability 1e-13 or 1e-4.
 _MOST_ATOMS = {True: 2**12, False: 2**10}
-_MOST_ATOMS_OF_MANY = 2**9
-_TAIL, _TAIL_OF_MANY = 1e-13, 1e-4
+_MOST_COARSE_ATOMS = 2**9
+_TAIL, _COARSE_TAIL = 1e-13, 1e-4
 
 
 def mixture_crps(components: Components, weights: Array, y: Array) -> Array:
@@ -44,7 +44,7 @@ def mixture_crps(components: Components, weights: Array, y: Array) -> Array:
     if components.has_crps:
         return components.crps(y, weights)
     components, weights = _merge(components, weights)
-    quadrature = _integrate if components.shape[1] <= _FEW_COMPONENTS else _integrate_many
+    quadrature = _integrate if _is_simple(components) else _integrate_coarsely
     if not components.is_discrete:
         return quadrature(components, weights, y)
     wide = _are_wide(components)
@@ -53,6 +53,12 @@ def mixture_crps(components: Components, weights: Array, y: Array) -> Array:
         if rows.any():
             score[rows] = method(components.take(rows), weights[rows], y[rows])
     return score
+
+
+def _is_simple(components):
+    """Whether pieces between the quantiles of all components are few and smooth."""
+    is_smooth = all(block.is_smooth for block in components.blocks)
+    return is_smooth and components.shape[1] <= _FEW_COMPONENTS
 
 
 def _merge(components, weights):
@@ -91,9 +97,9 @@ def n_pieces(components: Components) -> int:
     limits, n_breaks = (_MOST_ATOMS[components.is_discrete], _TAIL), 0
     if not components.is_discrete:
         n_breaks = _BREAKS.size * components.shape[1]
-        if components.shape[1] > _FEW_COMPONENTS:
+        if not _is_simple(components):
             # Merged, they may be few.
-            limits = _MOST_ATOMS[False], _TAIL_OF_MANY
+            limits = _MOST_ATOMS[False], _COARSE_TAIL
             n_breaks = max(_N_BREAKS + 2 * _TAILS.size * _OF_A_TAIL, _BREAKS.size * _FEW_COMPONENTS)
     return max(1, n_breaks + sum(_most_atoms(block, *limits) for block in components.blocks))
 
@@ -126,7 +132,7 @@ def _integrate(components, weights, y):
     return total
 
 
-def _integrate_many(components, weights, y):
+def _integrate_coarsely(components, weights, y):
     """Integrate between some quantiles of the components, the atoms and y.
 
     A cdf that is known at the ends of a piece is off by at most the piece's probability in between,
@@ -144,7 +150,7 @@ def _integrate_many(components, weights, y):
     # Others of a row that has fewer than another repeat its first quantile.
     (breaks,) = _pick(chosen, np.where(chosen, quantiles, quantiles[0]))
     low, high = _tails(components, weights)
-    atoms = _steps(components, _MOST_ATOMS_OF_MANY, _TAIL_OF_MANY)
+    atoms = _steps(components, _MOST_COARSE_ATOMS, _COARSE_TAIL)
     breaks = np.concatenate([y[None], breaks, low, high, *atoms])
     breaks.sort(axis=0)
     length = np.diff(breaks, axis=0)
