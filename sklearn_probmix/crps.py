@@ -146,8 +146,8 @@ def _integrate_coarsely(components, weights, y):
     mass = (masses[1:] + masses[:-1]) / 2
     measure = sum(_shares(size) for size in (mass, np.sqrt(mass * np.diff(quantiles, axis=0))))
     count = np.floor(measure * (_N_BREAKS / 2))
-    chosen = np.diff(count, axis=0, prepend=0, append=0) > 0
-    # Others of a row that has fewer than another repeat its first quantile.
+    chosen = np.diff(count, axis=0, prepend=-1, append=0) > 0
+    # Every row has its first quantile, and if it has fewer than another, again and again.
     (breaks,) = _pick(chosen, np.where(chosen, quantiles, quantiles[0]))
     low, high = _tails(components, weights)
     atoms = _steps(components, _MOST_COARSE_ATOMS, _COARSE_TAIL)
@@ -158,7 +158,7 @@ def _integrate_coarsely(components, weights, y):
 
 
 def _tails(components, weights):
-    """Breaks below and above all but a little probability of each component."""
+    """Place breaks in the lower tail of the lowest component and the upper one of the highest."""
     levels = _TAILS.reshape(-1, *[1] * weights.ndim)
     low, _ = extremes(weights, components.ppf(levels))
     _, high = extremes(weights, components.ppf(1 - levels))
@@ -203,7 +203,7 @@ def _apply(rule, components, weights, y, start, length):
 
 
 def _steps(components, most, tail):
-    """Atoms beside a density: where counts are integrated alone, they are wide, and none matters."""
+    """Atoms beside a density; counts that are integrated alone are wide, and none matters."""
     parts = () if components.is_discrete else components.blocks
     return [_atoms(block, most, tail) for block in parts]
 
