@@ -48,6 +48,7 @@ class HistogramComponents(Components, tag="histogram"):
     """
 
     has_crps = True
+    is_smooth = False
 
     def __init__(
         self, edges: ArrayLike, tails: ArrayLike, masses: ArrayLike, sets: ArrayLike | None = None

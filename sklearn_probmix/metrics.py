@@ -99,10 +99,11 @@ def crps(
     Notes
     -----
     Closed forms serve Normal, log-normal, gamma, Poisson and lattice distributions, log-normal and
-    gamma ones beside a mass at 0, mixtures of one of these, and the single beta; the rest is a sum
-    over atoms or a quadrature with a relative error below 1e-6, but 1e-4 for a Normal on a curve
-    and where a density is mixed with counts of a standard deviation above 30, and 2e-3 for counts
-    that are spread over more than 4,096 values (1e-4 in the mean over rows).
+    gamma ones beside a mass at 0, histograms, mixtures of one of these, and the single beta; the
+    rest is a sum over atoms or a quadrature. Its relative error is below 1e-6 for up to eight
+    smooth components, but 1e-4 for a Normal on a curve and where a density is mixed with counts of
+    a standard deviation above 30, below 1e-4 for more components or histograms beside others, and
+    below 2e-3 for counts that are spread over more than 4,096 values (1e-4 in the mean over rows).
     It is the mean of :math:`\int (F(x) - 1\{x \ge y\})^2 dx`.
 
     Reference: Strictly proper scoring rules, prediction, and estimation, JASA 102 (2007).

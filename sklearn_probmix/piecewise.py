@@ -71,6 +71,7 @@ class PiecewiseComponents(Components, tag="piecewise"):
         _check(levels, "levels", "in [0, 1] and not decreasing", in_range, np.diff(levels) >= 0)
         _check(tails, "tails", "positive and finite", np.isfinite(tails) & (tails > 0))
 
+    is_smooth = False
     # Only a component by itself has a closed form.
     has_crps = property(lambda self: self.shape[1] == 1)
 

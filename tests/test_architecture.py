@@ -48,7 +48,7 @@ RULES = {
     # The right wing judges.
     "floats": Rule(set(), {"numpy"}),
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
-    "crps": Rule({"components"}, {"numpy", "scipy"}),
+    "crps": Rule({"components", "quantiles"}, {"numpy", "scipy"}),
     "piecewise": Rule({"components"}, {"numpy"}),
     "distributions": Rule({"floats", "quantiles", "crps"}, {"numpy", "scipy"}),
     "forecasts": Rule({"distributions", "piecewise"}, {"numpy"}),

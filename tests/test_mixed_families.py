@@ -1,7 +1,9 @@
 """Mixtures of several families, and of densities with masses: each against sums and integrals."""
 
 import copy
+import itertools
 import pickle
+import tracemalloc
 
 import matplotlib as mpl
 import numpy as np
@@ -17,6 +19,7 @@ from sklearn_probmix.components import (
     components_from_arrays,
     scipy_components,
 )
+from sklearn_probmix.compound import HurdleComponents
 from sklearn_probmix.displays import (
     PITDisplay,
     PredictiveDensityDisplay,
@@ -24,7 +27,10 @@ from sklearn_probmix.displays import (
     ReliabilityDisplay,
 )
 from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.histogram_components import HistogramComponents
 from sklearn_probmix.metrics import coverage_curve, crps, nll, pit_values
+from sklearn_probmix.piecewise import PiecewiseComponents
+from sklearn_probmix.transformed import TransformedComponents
 
 mpl.use("Agg")
 VALUES = np.array([0.0, 0.5, 1.0, 2.5, 7.0])
@@ -211,6 +217,117 @@ def test_crps_is_its_integral(pair, y):
         expected = (weights * (one.cdf(x[:, None])[:, 0] - (x >= y)) ** 2).sum()
         assert_allclose(found[row], expected, rtol=1e-6)
     assert_allclose(crps(np.full(N, y), pair.dist), found.mean(), rtol=1e-14)
+
+
+def spikes(rng, *shape):
+    return scipy_components("norm", {"loc": rng.normal(2, 1, shape), "scale": np.full(shape, 1e-4)})
+
+
+def wide_lognormal(rng, *shape):
+    scale = np.exp(0.3 * rng.normal(size=shape))
+    return scipy_components("lognorm", {"s": np.full(shape, 1.5), "scale": scale})
+
+
+def hurdle(rng, *shape):
+    return HurdleComponents(rng.uniform(0.2, 1, shape), gamma(rng, *shape))
+
+
+def histogram(rng, *shape):
+    edges = np.sort(rng.normal(2, 2, 29))
+    return HistogramComponents(edges, [0.5, 0.7], rng.dirichlet(np.full(30, 0.4), shape))
+
+
+def piecewise(rng, *shape):
+    knots = np.sort(rng.normal(2, 2, (*shape, 9)), axis=-1)
+    levels = np.broadcast_to(np.arange(1, 10) / 10, knots.shape)
+    return PiecewiseComponents(knots, levels, np.ones((*shape, 2)))
+
+
+def transformed(rng, *shape):
+    curve = {"centre": 1.0, "unit": 1.0, "power": 0.4, "reach": 6.0}
+    params = {name: np.full(shape, value) for name, value in curve.items()}
+    moments = {"loc": rng.normal(0, 1, shape), "scale": rng.uniform(0.5, 1, shape)}
+    return TransformedComponents(moments | params)
+
+
+MANY = {
+    "default": {normal: (60, 0.8), histogram: (5, 0.1), transformed: (5, 0.1)},
+    "one spike": {normal: (65, 0.4), spikes: (1, 0.3), transformed: (4, 0.3)},
+    "many spikes": {normal: (30, 0.4), spikes: (30, 0.4), transformed: (10, 0.2)},
+    "heavy tails": {normal: (30, 0.2), wide_lognormal: (20, 0.5), gamma: (20, 0.3)},
+    "zeros": {normal: (50, 0.4), hurdle: (20, 0.6)},
+    "counts": {normal: (60, 0.5), poisson: (10, 0.5)},
+    "lattice": {normal: (30, 0.3), lattice: (20, 0.4), gamma: (20, 0.3)},
+    "one histogram": {normal: (2, 0.5), histogram: (3, 0.5)},
+    "knots": {normal: (2, 0.5), piecewise: (3, 0.5)},
+    "unused": {normal: (30, 1.0), spikes: (10, 0.0), histogram: (2, 0.0), gamma: (10, 0.0)},
+}
+
+
+def many(name, n=6, outputs=()):
+    """A mixture of many components, and a y near and far."""
+    rng = np.random.default_rng(3)
+    parts = [
+        PredictiveDistribution(make(rng, n, k, *outputs), weights=rng.dirichlet(np.full(k, 3.0), n))
+        for make, (k, _) in MANY[name].items()
+    ]
+    dist = PredictiveDistribution.mix(parts, [share for _, share in MANY[name].values()])
+    y = dist.rvs(random_state=1)
+    y[::3] += 5
+    return dist, y
+
+
+def crps_by_quad(dist, y):
+    """Integrate the squared cdf of one row by scipy, between all places where it is not smooth."""
+    q = np.r_[1e-9, 1e-5, 1e-3, 0.02, 0.2, 0.5]
+    breaks = [
+        [y],
+        np.arange(60.0),
+        VALUES,
+        np.ravel(dist._components.ppf(np.r_[q, 1 - q, 1e-12, 1 - 1e-12].reshape(-1, 1, 1))),
+    ]
+    for block in dist.blocks:
+        breaks += [np.ravel(block.edges)] if hasattr(block, "edges") else []
+        breaks += [np.ravel(block.params["knots"])] if "knots" in block.params else []
+    breaks = np.unique(np.concatenate(breaks))
+    total = 0.0
+    for low, high in itertools.pairwise(breaks):
+        # Of both ends the limits from inside count: at an atom the cdf jumps.
+        total += integrate.fixed_quad(
+            lambda x, low=low: (dist.cdf(x[:, None])[:, 0] - (low >= y)) ** 2, low, high, n=8
+        )[0]
+    return total
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_crps_of_many_components_is_its_integral(name):
+    dist, y = many(name)
+    found = dist.crps(y)
+    expected = [crps_by_quad(dist[row], y[row]) for row in range(len(y))]
+    assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["default", "counts"])
+@pytest.mark.parametrize("outputs", [(), (2,)])
+def test_crps_of_many_components_is_each_row_alone(name, outputs, monkeypatch):
+    dist, y = many(name, 12, outputs)
+    whole = dist.crps(y)
+    for rows in (np.arange(1), np.arange(5, 7), np.arange(12)[::-1]):
+        assert_array_equal(dist[rows].crps(y[rows]), whole[rows])
+    monkeypatch.setattr("sklearn_probmix.distributions._BLOCK", 40)
+    assert_array_equal(dist.crps(y), whole)
+    if outputs:
+        columns = [dist.marginal(o).crps(y[:, o]) for o in range(2)]
+        assert_allclose(np.stack(columns, axis=-1), whole, rtol=1e-9)
+
+
+def test_crps_of_many_components_holds_little():
+    dist, y = many("default", 1000)
+    tracemalloc.start()
+    dist.crps(y)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2e8
 
 
 def test_crps_of_a_lattice_is_exact_and_linear_beyond_it():
