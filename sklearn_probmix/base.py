@@ -518,7 +518,7 @@ class BaseProbMixup(BaseEstimator):
                     net=net,
                     keeps_context=max_epochs is not None,
                 )
-                for (kind, common, own, seed), net in zip(entrants, nets, strict=False)
+                for (kind, common, own, seed, _), net in zip(entrants, nets, strict=False)
             )
         trained: list[Trained] = []
         own = []
@@ -545,7 +545,7 @@ class BaseProbMixup(BaseEstimator):
             for kind in kinds
         }
         return [
-            Entrant(kind, self._common(kind), tables[kind.family], seed)
+            Entrant(kind, self._common(kind), tables[kind.family], seed, self._has_masses(kind))
             for kind, seed in zip(kinds, seeds, strict=True)
         ]
 
@@ -564,6 +564,10 @@ class BaseProbMixup(BaseEstimator):
             and self.weighting == "stacked"
             and division.valid is not None
         )
+
+    def _has_masses(self, kind):
+        """Whether a kind predicts masses that cannot share a mixture with densities."""
+        return False
 
     def _race(self, entrants, table, division):
         """Train kinds for as long as they help the mixture; None for those that do not."""

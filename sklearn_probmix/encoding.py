@@ -25,6 +25,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 __all__ = [
     "cell_width",
     "fit_scaler",
+    "grid_of_values",
     "likely_families",
     "rounding_step",
     "scale_columns",
@@ -53,6 +54,7 @@ _MOST_DECIMALS, _LARGEST_INTEGER = 6, 2.0**52
 # Responses of so few values get a mass on each, if there are so many rows to a value; skewness of
 # what is skewed; and shares of zeros that are a heap.
 _MOST_VALUES, _ROWS_OF_A_VALUE = 100, 8
+_LONGEST_GRID = 100
 _SKEWED = 1.0
 _HEAP = 0.02, 0.98
 # Variances of less have lost digits.
@@ -297,6 +299,39 @@ def cell_width(y: np.ndarray) -> float:
     return float(max(width, 1e-12 * np.abs(values).max()))
 
 
+def grid_of_values(y: np.ndarray) -> np.ndarray | None:
+    """Find the values that a response of few values may take, seen or not.
+
+    Parameters
+    ----------
+    y : array of float of shape (n,)
+        Finite.
+
+    Returns
+    -------
+    ndarray of shape (n_values,) or None
+        The values of y and, where they are multiples of a step, those between and a few beyond, at
+        most a hundred on either side; none below zero if y has none. None where y takes many.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grid_of_values(np.repeat([1.0, 2.0, 4.0], 20))
+    array([0., 1., 2., 3., 4., 5., 6., 7.])
+    """
+    values = np.unique(y)
+    if len(values) < 3 or len(values) > min(_MOST_VALUES, len(y) / _ROWS_OF_A_VALUE):
+        return None
+    step, span = rounding_step(y), values[-1] - values[0]
+    if not step or span / step > _LONGEST_GRID:
+        return values
+    beyond = min(round(span / step), _LONGEST_GRID)
+    steps = np.arange(-beyond, round(span / step) + beyond + 1)
+    # Summed as they are read, so that values of y are found again.
+    grid = np.union1d(np.round(values[0] + step * steps, _MOST_DECIMALS), values)
+    return grid[grid >= 0] if values[0] >= 0 else grid
+
+
 def likely_families(y: np.ndarray) -> set[str]:
     """Name the families, beside the Normal, that responses of such values may have.
 
@@ -321,8 +356,7 @@ def likely_families(y: np.ndarray) -> set[str]:
     if len(values) < 3:
         return set()
     is_count = values[0] >= 0 and not (values % 1).any()
-    few = len(values) <= min(_MOST_VALUES, len(y) / _ROWS_OF_A_VALUE)
-    names = {"lattice" if few else "histogram"}
+    names = {"histogram" if grid_of_values(y) is None else "lattice"}
     centred = y - y.mean()
     with np.errstate(all="ignore"):
         skewness = (centred**3).mean() / (centred**2).mean() ** 1.5

@@ -86,6 +86,8 @@ class Family(ABC):
     calibration: type[Spread] | type[Temperature] | None = None
     #: Whether y is Normal in the units in which the network is trained.
     is_normal: bool = False
+    #: Whether y is a count, of which a mixture with densities has no likelihood to speak of.
+    is_count: bool = False
     #: Last axis of raw outputs and natural parameters.
     n_params: int = 2
     #: How many of the raw outputs, counted from the last, do not depend on x.
@@ -635,6 +637,8 @@ class _Counts(Family):
     mean : sequence of float or None, default=None
         Of each output, positive. None takes 1, until `fit` settles it.
     """
+
+    is_count = True
 
     dtype = torch.float64
     support = "the counts 0, 1, 2, ..."

@@ -84,13 +84,14 @@ _FITTED = {
     ProbMixupRegressor: _COMMON
     | {
         "_y_ndim": _INTEGER,
+        "values_": (np.ndarray, type(None)),
         "calibration_": (Spread, type(None)),
         "oof_predictive_": (PredictiveDistribution,),
     },
     ProbMixupClassifier: _COMMON
     | {"classes_": _ARRAY, "calibration_": (Temperature, type(None)), "oof_predictive_": _ARRAY},
 }
-_OPTIONAL = {"feature_names_in_", "oof_scores_", "oof_predictive_", "family_"}
+_OPTIONAL = {"values_", "feature_names_in_", "oof_scores_", "oof_predictive_", "family_"}
 # Written in a way of their own, or made anew from what is written or from the rows of a fit.
 _REBUILT = {"_y_step", "_cell", "scaler_", "nets_", "responses_", "_metadata_request"}
 _RESPONSE = ("family", "shift", "scale", "calibration")

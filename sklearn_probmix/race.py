@@ -40,13 +40,15 @@ class Entrant(NamedTuple):
     common: Common
     table: Table
     seed: int
+    has_masses: bool = False
+    """Whether it predicts masses where others predict densities; one or the other is delivered."""
 
 
 class _Runner:
     """A kind in the race: its training, and its log scores at the end of the rungs."""
 
     def __init__(self, entrant: Entrant, division: Division, judge: Callable[[NeuralNet], Array]):
-        kind, common, table, seed = entrant
+        kind, common, table, seed, _ = entrant
         self.training = Training(kind, common, table, division, seed=seed)
         self.judge = judge
         batch_size = len(division.train) if kind.batch_size == "full" else int(kind.batch_size)
@@ -142,7 +144,9 @@ def race(
                 break
     trained: list[Trained | None] = [runner.training.end() for runner in runners]
     if not _is_interrupted(runners):
-        needed = weights >= LEAST_SHARE
+        masses = np.array([entrant.has_masses for entrant in entrants])
+        rules = masses if weights[masses].sum() > 0.5 else ~masses
+        needed = (weights >= LEAST_SHARE) & rules
         # Where nothing can be kept, the caller says why.
         if needed.any():
             trained = [

@@ -16,9 +16,10 @@ from skorch.callbacks import Callback
 
 from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import Spread, calibrate
+from sklearn_probmix.components import LatticeComponents
 from sklearn_probmix.compound import Hurdle
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.encoding import likely_families, to_response
+from sklearn_probmix.encoding import grid_of_values, likely_families, to_response
 from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal, get_family
 from sklearn_probmix.kinds import REGRESSION, Kind
 from sklearn_probmix.metrics import coverage, crps, nll
@@ -27,7 +28,7 @@ from sklearn_probmix.settings import neutral_settings
 __all__ = ["DistributionRegressorMixin", "ProbMixupRegressor"]
 
 # Normals of one row that are delivered: the heaviest, and groups of the others.
-_COMPONENTS = 64, 32
+_COMPONENTS = 64, 36
 # Smallest variance of a component, in units of the transformed y.
 _FLOOR = 1e-4
 
@@ -237,6 +238,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         and the calibration.
     oof_scores_ : dict of float
         "nll", "crps" and "coverage" (of 90 % intervals) of `oof_predictive_`.
+    values_ : ndarray or None
+        With family="auto" and a y of few values, the values that predictions put their mass on:
+        those of y, and of a rounded y those between and a few beyond. None for densities.
     family_ : Family
     scaler_ : StandardScaler
         Of X. `y_shift_` and `y_scale_` are what was removed from y.
@@ -283,6 +287,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         "family": [StrOptions({"auto", *FAMILIES} - {"categorical"}), Family],
     }
     _auto_kinds = REGRESSION
+    values_: np.ndarray | None = None
 
     def __init__(
         self,
@@ -416,15 +421,20 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     def _kinds_for(self, table, division):
         # Kinds of other families have to earn their weights.
         judged = self.weighting == "stacked" and division.valid is not None
-        families = set()
-        if judged and self.n_outputs_ == 1 and not table.y.is_complex():
-            families = likely_families(table.y[:, 0].numpy())
-        named = not self._is_auto()
+        families: set[str] = set()
+        named = not (self._is_auto() and self.family == "auto")
+        self.values_ = None
+        if judged and not named and self.n_outputs_ == 1 and not table.y.is_complex():
+            y = table.y[:, 0].numpy()
+            families, self.values_ = likely_families(y), grid_of_values(y)
         return [
             kind
             for kind in self._kinds()
             if named or kind.family is None or kind.family in families
         ]
+
+    def _has_masses(self, kind):
+        return self.values_ is None and self._family_of(kind).is_count
 
     def _named_family(self, family):
         if family == "auto":
@@ -450,6 +460,10 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
                 )
             )
             shares.append(share)
+        if self.values_ is not None:
+            masses = np.stack([_masses(dist, self.values_) for dist in dists], axis=1)
+            components = LatticeComponents(self.values_, masses)
+            return PredictiveDistribution(components, weights=[shares] * len(masses))
         return dists[0] if len(dists) == 1 else PredictiveDistribution.mix(dists, shares)
 
     def _log_scores(self, response, mixture, y):
@@ -499,3 +513,17 @@ def _parts_of_variance(part):
     centre = (weights * means).sum(1, keepdim=True)
     parts = variances, (means - centre).square()
     return tuple(float((weights * each).sum(1).mean()) for each in parts)
+
+
+def _masses(dist, values):
+    """Probabilities of the cells around values, shape (n, n_values); the outer ones are open."""
+    if dist.is_discrete and all(isinstance(b, LatticeComponents) for b in dist.blocks):
+        masses = np.zeros((len(dist), len(values)))
+        masses[:, np.searchsorted(values, dist.blocks[0].values)] = dist.pmf(
+            dist.blocks[0].values[:, None]
+        ).T
+        return masses
+    middle = (values[:-1] + values[1:]) / 2
+    below = dist.cdf(middle[:, None]).T
+    ends = np.zeros((len(below), 1)), np.ones((len(below), 1))
+    return np.diff(np.hstack([ends[0], below, ends[1]]), axis=1).clip(min=0)

@@ -43,7 +43,9 @@ RULES = {
     "kernel": Rule({"modules"}, {"numpy", "torch"}),
     "ensemble": Rule({"pooling"}, {"torch"}),
     "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
-    "kinds": Rule({"modules", "warn"}, {"numpy", "sklearn"}),
+    "kinds": Rule(
+        {"modules", "compound", "histograms", "transformed", "warn"}, {"numpy", "sklearn"}
+    ),
     "training": Rule({"callbacks", "kernel", "kinds"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
     "floats": Rule(set(), {"numpy"}),
@@ -66,7 +68,8 @@ RULES = {
         {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule(
-        {"base", "metrics", "transformed", "compound"}, {"numpy", "sklearn", "skorch", "torch"}
+        {"base", "metrics", "transformed", "compound"},
+        {"numpy", "scipy", "sklearn", "skorch", "torch"},
     ),
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),

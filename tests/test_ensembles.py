@@ -504,7 +504,9 @@ def test_what_the_estimator_says_holds_for_every_kind(table):
 
 def test_what_the_user_says_goes_before_what_auto_would_choose(table):
     X, y = table
-    est = ProbMixupRegressor(hidden_layer_sizes=(4,), max_epochs=1, random_state=0).fit(X, y)
+    est = ProbMixupRegressor(
+        family="normal", hidden_layer_sizes=(4,), max_epochs=1, random_state=0
+    ).fit(X, y)
     assert [kind.hidden_layer_sizes for kind in est.kinds_] == 7 * [(4,)]
     assert est.kinds_[0].activation == "silu"
     weights = [value for name, value in est.net_.module_.named_parameters() if "head" in name]

@@ -517,9 +517,9 @@ def test_kernels_fit_normal_families(family):
 @pytest.mark.parametrize(
     ("settings", "n_kernels"),
     [
-        ({}, 3),
+        ({"family": "normal"}, 3),
         ({"family": "lognormal"}, 3),
-        ({"method": "parametric"}, 0),
+        ({"family": "normal", "method": "parametric"}, 0),
         ({"family": "gamma"}, 0),
         ({"family": "homoscedastic-normal"}, 0),
     ],

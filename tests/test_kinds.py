@@ -19,6 +19,7 @@ from sklearn_probmix.kinds import CLASSIFICATION, REGRESSION, as_kinds
 from sklearn_probmix.modules import MLP
 
 NORMAL = get_family("normal")
+NORMALS = [kind for kind in REGRESSION if kind.family is None]
 # A value of every parameter that is not its default.
 OTHER = {
     "method": "probmix",
@@ -219,7 +220,7 @@ def test_what_is_right_is_not_refused(kind, family):
     kind.check(get_family(family))
 
 
-KERNELS = [kind for kind in REGRESSION if kind.network == "kernel"]
+KERNELS = [kind for kind in NORMALS if kind.network == "kernel"]
 
 
 @pytest.mark.parametrize("kind", [*KERNELS, Kind(network="kernel", hidden_layer_sizes=())])
@@ -382,9 +383,9 @@ def test_fitted_kinds_are_complete_and_those_given_stay_as_they_are(table):
     ],
 )
 def test_what_is_said_holds_for_all_kinds_of_auto(table, name, value):
-    est = ProbMixupRegressor(**(TINY | {name: value})).fit(*table)
+    est = ProbMixupRegressor(family="normal", **(TINY | {name: value})).fit(*table)
     said = {"max_epochs": 1, name: value}
-    assert est.kinds_ == [kind.updated(**said).sized(48) for kind in REGRESSION]
+    assert est.kinds_ == [kind.updated(**said).sized(48) for kind in NORMALS]
     assert {getattr(kind, name) for kind in est.kinds_} == {value}
     X, y = table
     est = ProbMixupClassifier(**(TINY | {name: value})).fit(X, y > 0)
@@ -418,7 +419,7 @@ def test_auto_of_a_family_leaves_out_what_the_family_does_not_have(table):
     X, y = table
     est = ProbMixupRegressor(family="gamma", **TINY).fit(X, np.exp(y))
     suited = {"batch_size": 64, "max_epochs": 1, "variance_weighting": 0.0, "monitor": "nll"}
-    networks = [kind for kind in REGRESSION if kind not in KERNELS]
+    networks = [kind for kind in NORMALS if kind not in KERNELS]
     assert est.kinds_ == [kind.updated(**suited) for kind in networks]
     assert len(est.kinds_) == 4
     est = ProbMixupRegressor(family="lognormal", **TINY).fit(X, np.exp(y))
@@ -452,13 +453,14 @@ def test_parameters_of_a_kind_are_those_of_the_estimator_too():
 
 
 def test_parametric_is_auto_without_kernels(table):
-    est = ProbMixupRegressor(method="parametric", **TINY).fit(*table)
-    networks = [kind for kind in REGRESSION if kind.network == "mlp"]
+    normal = {"family": "normal"} | TINY
+    est = ProbMixupRegressor(method="parametric", **normal).fit(*table)
+    networks = [kind for kind in NORMALS if kind.network == "mlp"]
     assert est.kinds_ == [kind.updated(max_epochs=1).sized(48) for kind in networks]
-    assert 0 < len(networks) < len(REGRESSION)
+    assert 0 < len(networks) < len(NORMALS)
     est.set_params(method="auto", warm_start=True).fit(*table)
     assert len(est.kinds_) == len(networks)
-    est = ProbMixupRegressor(**TINY, warm_start=True).fit(*table)
+    est = ProbMixupRegressor(**normal, warm_start=True).fit(*table)
     with pytest.raises(ValueError, match="changed since fit: .* of method="):
         est.set_params(method="parametric").fit(*table)
 

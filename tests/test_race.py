@@ -145,7 +145,7 @@ def entrants_of(kinds, many_rows):
 )
 def test_training_in_parts_gives_the_bits_of_training_at_once(many_rows, kind):
     (entrant,) = entrants_of([kind.updated(max_epochs=7, batch_size=64)], many_rows)
-    own, common, table, seed = entrant
+    own, common, table, seed, _ = entrant
     division = division_of(400)
     training = Training(own, common, table, division, seed=seed)
     for n_epochs in (1, 2, 0, 4):
