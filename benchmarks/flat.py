@@ -39,8 +39,10 @@ def arguments(settings: dict[str, Any]) -> dict[str, Any]:
     -------
     dict
     """
-    others = {name: value for name, value in settings.items() if name not in _OF_KINDS}
-    kind = Kind(**{name: value for name, value in settings.items() if name in _OF_KINDS})
+    # The family is the estimator's.
+    of_kinds = _OF_KINDS.keys() - {"family"}
+    others = {name: value for name, value in settings.items() if name not in of_kinds}
+    kind = Kind(**{name: value for name, value in settings.items() if name in of_kinds})
     if kind.batch_size is None:
         kind = kind.updated(batch_size="full")
     if not others.pop("early_stopping", True):
@@ -69,7 +71,7 @@ def defaults(est: BaseEstimator) -> dict[str, Any]:
     own = {name: value for name, value in est.get_params(deep=False).items() if value is not None}
     flat = dict.fromkeys(est.get_params(deep=False)) | _OF_KINDS | own
     del flat["random_state"]
-    if est.family == "normal":
+    if est.family == "auto":
         flat["variance_floor"] = 1e-4
     else:
         del flat["monitor"], flat["variance_weighting"]
@@ -87,7 +89,9 @@ def defaults(est: BaseEstimator) -> dict[str, Any]:
         "least_share": 0.02,
         "within": 0.3,
         "still_to_come": 1.5,
+        "far_behind": 1.5,
         "prior": 1.0,
-        "rounding": True,
+        "cells": True,
+        "components": [64, 36],
     }
     return flat | held_out | {"auto": auto, "auto_sizes": AUTO_SIZES, "race": race}

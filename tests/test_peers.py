@@ -15,7 +15,7 @@ from sklearn_probmix.metrics import crps
 SCORES = [
     *["nll", "crps", "nll_new", "crps_new", "rmse", "coverage", "width"],
     *["fit_seconds", "predict_seconds", "stacking_gain"],
-    *(f"weight_{position}" for position in range(7)),
+    *(f"weight_{position}" for position in range(17)),
 ]
 NOTHING = {"regression": {}, "aside": {}, "classification": {}}
 

@@ -113,7 +113,7 @@ def fit_regression(root, settings):
         **{f"{name}_new": new[name] for name in ("nll", "crps", "crps_normal") if name in new},
         **seconds,
         **_own_scores(est),
-        **_own_weights(est),
+        **_own_weights(est, len(X)),
     }
 
 
@@ -138,7 +138,7 @@ def fit_classification(settings):
         "accuracy": float(np.mean(labels[proba.argmax(axis=1)] == y_test)),
         **seconds,
         **_own_scores(est),
-        **_own_weights(est),
+        **_own_weights(est, len(X)),
     }
 
 
@@ -179,17 +179,13 @@ def _own_scores(est):
     return {f"oof_{name}": float(value) for name, value in scores.items()}
 
 
-def _own_weights(est):
-    """Return the weight of every candidate of our default, 0 of those that did not enter."""
+def _own_weights(est, n_rows):
+    """Return the weight of every candidate of our default, 0 of those that are not delivered."""
     if not hasattr(est, "_auto_kinds"):
         return {}
-    told_by = "method", "network", "local", "n_knots", "hidden_layer_sizes", "dropout"
-
-    def name(kind):
-        return tuple(getattr(kind, field) for field in told_by)
-
-    entered = dict(zip(map(name, est.kinds_), est.weights_, strict=True))
-    return {
-        f"weight_{position}": float(entered.get(name(kind), 0.0))
-        for position, kind in enumerate(est._auto_kinds)
-    }
+    weights = dict.fromkeys(range(len(est._auto_kinds)), 0.0)
+    # What training rows of a fold settled.
+    candidates = [kind.sized(n_rows * 4 // 5) for kind in est._auto_kinds]
+    for kind, weight in zip(est.kinds_, est.weights_, strict=True):
+        weights[candidates.index(kind)] = float(weight)
+    return {f"weight_{position}": weight for position, weight in weights.items()}

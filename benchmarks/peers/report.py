@@ -21,6 +21,8 @@ CONFIDENCE = 0.95
 MANY_COPIES = 0.05
 # In nats.
 OOF_TOLERANCE = 0.1
+# Of the weights of kinds that are told.
+LEAST_WEIGHT = 0.01
 KINDS = REGRESSION[OURS].parameters["auto"]
 BOOSTING = "hist-gradient-boosting"
 DATASETS = {
@@ -464,19 +466,25 @@ def _out_of_fold(fits):
 
 def _weights(fits):
     rows = []
-    kinds = [
-        f"{kind.get('local', 'linear')} {kind['network']}"
-        if "network" in kind
-        else f"{kind['method']}, {kind.get('hidden_layer_sizes')}, {kind.get('n_knots', 0)} knots"
-        for kind in KINDS
-    ]
+    kinds = [_name_of(kind) for kind in KINDS]
     for dataset in DATASETS["regression"]:
         cell = fits[dataset, OURS]
-        row = {"table": dataset}
-        for position, kind in enumerate(kinds):
-            row[kind] = f"{cell.mean(f'weight_{position}'):.2f}" if cell else NOT_RUN
-        rows.append(row)
+        weights = [cell.mean(f"weight_{k}") for k in range(len(kinds))] if cell else []
+        order = np.argsort(weights)[::-1]
+        said = [f"{kinds[k]} {weights[k]:.2f}" for k in order if weights[k] >= LEAST_WEIGHT]
+        rows.append({"table": dataset, "weights": ", ".join(said) or NOT_RUN})
     return table(rows)
+
+
+def _name_of(kind):
+    """Say in a few words what a kind is that differs from the usual in these parameters."""
+    family = f"{kind['family']} " if "family" in kind else ""
+    if "network" in kind:
+        dropout = ", dropout" if "dropout" in kind else ""
+        return f"{family}kernel ({kind.get('local', 'line')}{dropout})"
+    if kind.get("hidden_layer_sizes") == ():
+        return f"{family}linear"
+    return f"{family}{kind['method']} ({kind.get('n_knots', 0)} knots)"
 
 
 def _apart(cell, dataset, score):
