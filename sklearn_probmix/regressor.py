@@ -517,13 +517,15 @@ def _parts_of_variance(part):
 
 def _masses(dist, values):
     """Probabilities of the cells around values, shape (n, n_values); the outer ones are open."""
-    if dist.is_discrete and all(isinstance(b, LatticeComponents) for b in dist.blocks):
+
+    def everywhere(points):
+        return np.broadcast_to(points[:, None], (len(points), len(dist)))
+
+    lattice = dist.blocks[0]
+    if len(dist.blocks) == 1 and isinstance(lattice, LatticeComponents):
         masses = np.zeros((len(dist), len(values)))
-        masses[:, np.searchsorted(values, dist.blocks[0].values)] = dist.pmf(
-            dist.blocks[0].values[:, None]
-        ).T
+        masses[:, np.searchsorted(values, lattice.values)] = dist.pmf(everywhere(lattice.values)).T
         return masses
-    middle = (values[:-1] + values[1:]) / 2
-    below = dist.cdf(middle[:, None]).T
-    ends = np.zeros((len(below), 1)), np.ones((len(below), 1))
+    below = dist.cdf(everywhere((values[:-1] + values[1:]) / 2)).T
+    ends = np.zeros((len(dist), 1)), np.ones((len(dist), 1))
     return np.diff(np.hstack([ends[0], below, ends[1]]), axis=1).clip(min=0)
