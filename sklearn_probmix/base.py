@@ -359,6 +359,8 @@ class BaseProbMixup(BaseEstimator):
         encoder = None
         if X.ndim == 2:
             encoder = (self.encoder_ or ColumnEncoder([None] * X.shape[1])).fit(X)
+            if not len(encoder.source):
+                raise ValueError("X has no column with values; expected some.")
             self.encoder_ = None if encoder.is_plain else encoder
             X = encoder.encode(X)
         self.scaler_ = fit_scaler(X, weight, None if encoder is None else encoder.is_number)

@@ -159,7 +159,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         Arrow whose type is a category, and those of text of few values, at most 20 or a quarter of
         the rows; an array is all numbers. A mask, positions or names where codes are written as
         numbers, or for text in an array. None: no column. Each level becomes a column, the most
-        frequent 32 if there are more, and the others share 16; a level that the fit has not seen is
+        frequent 64 if there are more, and the others share 16; a level that the fit has not seen is
         0 in all of them. What is missing in a column of numbers becomes its mean, and a column
         beside it says so if the fit had missing values there. Only the first `fit` reads it where
         later calls continue.

@@ -18,7 +18,7 @@ __all__ = ["ENCODE_DATES", "ColumnEncoder", "declare", "is_missing", "read_array
 # What one element may be; booleans of Python are integers.
 _NUMBERS = (Real, Decimal, np.bool_)
 # Levels that have a column of their own, and columns that all others share.
-_MOST_LEVELS, _N_SIGNS = 32, 16
+_MOST_LEVELS, _N_SIGNS = 64, 16
 # What a column of the matrix shows of a column of X, where it is not a level, by its code.
 _NUMBER, _MISSING, _SIGNS = -1, -2, -3
 _UNSEEN = -1.0
@@ -39,7 +39,7 @@ class ColumnEncoder:
     * numbers: itself, with its missing values as NaN (which become its mean); and, if there were
       missing values in the fit, a column that is 1 where they are;
     * levels: a column for each level, 1 where it is; and one for missing values as above. Where
-      there are more than 32 levels, the most frequent 32 have columns, and the others share 16, in
+      there are more than 64 levels, the most frequent 64 have columns, and the others share 16, in
       which each has signs of its own. A level that was not there in the fit is 0 in all of them;
     * none, if it had no values.
 
@@ -405,6 +405,7 @@ def _numbers(values, missing, where):
         kind = TypeError if isinstance(error, TypeError) else ValueError
         remedy = _ENCODE
         if isinstance(bad, str):
+            bad = str(bad)
             remedy = "Pass categories as columns of a data frame, or name them in "
             remedy += f"categorical_features. {_ENCODE_TEXT}"
         raise kind(

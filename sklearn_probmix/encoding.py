@@ -119,15 +119,16 @@ def to_columns(
             f"categorical_features={estimator.categorical_features!r} with {name} of shape "
             f"{frame.shape}; expected 'from_dtype' or None."
         )
-    flat = np.abs(read).reshape(-1, read.shape[-1])
-    size = flat.max(axis=0, initial=0, where=~np.isnan(flat))
-    if reset and (size > _LARGEST).any():
-        place = int(size.argmax())
-        label = frame.columns[place] if is_frame else place
-        raise ValueError(
-            f"column {label!r} of {name} holds a number of size {size[place]:.3g}; expected at "
-            f"most {_LARGEST:g}: its square overflows."
-        )
+    if reset:
+        flat = np.abs(read).reshape(-1, read.shape[-1])
+        size = flat.max(axis=0, initial=0, where=~np.isnan(flat))
+        if (size > _LARGEST).any():
+            place = int(size.argmax())
+            label = frame.columns[place] if is_frame else place
+            raise ValueError(
+                f"column {label!r} of {name} holds a number of size {size[place]:.3g}; expected at "
+                f"most {_LARGEST:g}: its square overflows."
+            )
     return read
 
 
@@ -137,25 +138,25 @@ def _to_table(estimator, X, frame, reset, name, checks):
     labels = frame.columns if is_frame else range(frame.shape[1])
     declared = declare(estimator.categorical_features, labels if is_frame else None, len(labels))
     encoder = None if reset else estimator.encoder_
-    numbers = frame
+    has_levels = any(declared) or (encoder is not None and encoder.has_levels)
+    numbers = None
+    if is_frame:
+        _refuse_sparse(X, name)
+    if is_frame or has_levels or frame.dtype.kind in "OUS":
+        # Names and number of columns first: what is in them is read by them.
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        read = read_frame if is_frame else read_array
+        numbers, encoder = read(frame, declared, name, encoder, reset)
+    checks = checks | {"ensure_all_finite": "allow-nan"}
     try:
-        has_levels = any(declared) or (encoder is not None and encoder.has_levels)
-        if is_frame:
-            _refuse_sparse(X, name)
-        if is_frame or has_levels or frame.dtype.kind in "OUS":
-            # Names and number of columns first: what is in them is read by them.
-            validate_data(estimator, X, reset=reset, skip_check_array=True)
-            read = read_frame if is_frame else read_array
-            numbers, encoder = read(frame, declared, name, encoder, reset)
         # The sum of huge numbers, by which scikit-learn looks for NaN, may be infinite.
         with np.errstate(over="ignore", invalid="ignore"):
-            checks = checks | {"ensure_all_finite": "allow-nan"}
-            if numbers is frame:
+            if numbers is None:
                 checked = validate_data(estimator, X, reset=reset, **checks)
             else:
                 checked = check_array(numbers, estimator=estimator, input_name="X", **checks)
-    except (OverflowError, ValueError) as error:
-        place = None if numbers is frame and is_frame else _column_beyond_numbers(numbers)
+    except ValueError as error:
+        place = _column_beyond_numbers(frame if numbers is None else numbers)
         if place is None:
             raise
         given = frame[labels[place]].dtype if is_frame else frame.dtype

@@ -575,14 +575,15 @@ def _check_fitted(est, n_nets):
     n_features = est.scaler_.n_features_in_
     check_type("scaler_.n_features_in_", n_features, int)
     if est.encoder_ is not None:
-        known, n_encoded = len(est.encoder_.levels), len(est.encoder_.source)
+        n_known, n_encoded = len(est.encoder_.levels), len(est.encoder_.source)
         check(n_features == n_encoded, "scaler_.n_features_in_", n_features, n_encoded)
-        check(est.n_features_in_ == known, "n_features_in_", est.n_features_in_, known)
+        check(est.n_features_in_ == n_known, "n_features_in_", est.n_features_in_, n_known)
     elif est.net is None:
         check(est.n_features_in_ == n_features, "n_features_in_", est.n_features_in_, n_features)
     reach = np.asarray(est.scaler_.reach_)
-    proper = reach.dtype == np.float64 and reach.shape in ((), (n_features,)) and (reach > 0).all()
-    check(proper, "scaler_.reach_", str(reach)[:100], f"{n_features} positive numbers")
+    is_of_columns = reach.dtype == np.float64 and reach.shape in ((), (n_features,))
+    is_proper = is_of_columns and bool((reach > 0).all())
+    check(is_proper, "scaler_.reach_", str(reach)[:100], f"{n_features} positive numbers")
     names = getattr(est, "feature_names_in_", None)
     if names is not None:
         proper = names.shape == (est.n_features_in_,) and all(type(name) is str for name in names)
