@@ -179,8 +179,10 @@ class BaseProbMixup(BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_features)
-            With `net=` of any shape whose first axis are rows.
+        X : array-like or data frame of shape (n, n_features)
+            Of numbers, and in a frame of pandas, polars or Arrow of categories and text of few
+            values; some may be missing (NaN, None). With `net=` of any shape whose first axis are
+            rows.
         y : array-like of shape (n,) or (n, n_outputs)
             In the support of the family; for the classifier labels of any type.
         sample_weight : array-like of shape (n,), default=None

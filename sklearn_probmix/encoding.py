@@ -2,7 +2,7 @@
 
 Every function takes the array-likes that there are (lists, arrays of any dtype, byte order and
 strides, tensors, pandas, polars and Arrow), and says in its errors which input is wrong, what was
-found in it and what is expected.
+found in it and what is expected. What is made of categories and missing values is in `columns`.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _to_table(estimator, X, frame, reset, name, checks):
         place = _column_beyond_numbers(frame if numbers is None else numbers)
         if place is None:
             raise
-        given = frame[labels[place]].dtype if is_frame else frame.dtype
+        given = list(frame.schema.values())[place] if is_frame else frame.dtype
         raise ValueError(
             f"column {labels[place]!r} of {name}, of type {given}, does not hold finite numbers "
             f"only ({str(error).splitlines()[0]})."

@@ -1,0 +1,126 @@
+"""The encodings, one fit behind one of them, and a table of their scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.metrics import accuracy_score, log_loss
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from benchmarks.scores import regression_scores
+from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor
+
+__all__ = ["ENCODINGS", "TABLES", "fit_table", "jobs", "report"]
+
+TABLES = {
+    "auto_imports": ProbMixupRegressor,
+    "german": ProbMixupClassifier,
+    "abalone": ProbMixupRegressor,
+}
+# Enough to tell encodings apart.
+MOST_ROWS = 2000
+KINDS = {"erm": Kind("erm", max_epochs=60), "kernel": Kind(network="kernel", max_epochs=40)}
+
+
+def _plain(est):
+    numbers = SimpleImputer(add_indicator=True), make_column_selector(dtype_include="number")
+    text = (
+        OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+        make_column_selector(dtype_exclude="number"),
+    )
+    return make_pipeline(make_column_transformer(numbers, text), est)
+
+
+def _skrub(est):
+    from skrub import tabular_pipeline
+
+    return tabular_pipeline(est)
+
+
+ENCODINGS = {"native": lambda est: est, "skrub": _skrub, "one-hot": _plain}
+
+
+def jobs(tables, splits):
+    """List the fits, breadth first.
+
+    Parameters
+    ----------
+    tables : sequence of str
+    splits : sequence of int
+
+    Returns
+    -------
+    list of dict
+    """
+    return [
+        {"table": table, "split": split, "kind": kind, "encoding": encoding}
+        for split in splits
+        for table in tables
+        for kind in KINDS
+        for encoding in ENCODINGS
+    ]
+
+
+def fit_table(root, settings):
+    """Fit behind one encoding to a random part of a table, and score the other quarter."""
+    path = Path(root, "tables", f"{settings['table']}.csv.gz")
+    frame = pd.read_csv(path, header=None, na_values="?")
+    frame = frame.rename(columns=lambda place: f"column {place}").iloc[:MOST_ROWS]
+    X, y = frame.iloc[:, :-1], frame.iloc[:, -1].to_numpy()
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=settings["split"])
+    est = TABLES[settings["table"]](
+        method=KINDS[settings["kind"]], n_members=5, random_state=settings["split"]
+    )
+    forecast = ENCODINGS[settings["encoding"]](est).fit(X, y).predict_proba(X_test)
+    if isinstance(est, ProbMixupRegressor):
+        return {name: float(score) for name, score in regression_scores(y_test, forecast).items()}
+    labels = np.unique(y)
+    return {
+        "nll": float(log_loss(y_test, forecast, labels=labels)),
+        "accuracy": float(accuracy_score(y_test, labels[forecast.argmax(axis=1)])),
+    }
+
+
+def report(results):
+    """Render the scores of the encodings, means over splits, and the differences' errors.
+
+    Parameters
+    ----------
+    results : dict
+        As `read_results` gives them.
+
+    Returns
+    -------
+    str
+        Markdown: of each table and kind of network the NLL behind each encoding, and how much
+        more it is than the native one's, with the standard error of that over splits.
+    """
+    lines = [
+        f"| table | network | splits | {' | '.join(ENCODINGS)} |",
+        "|---|---|---|" + "---|" * len(ENCODINGS),
+    ]
+    found = {}
+    for line in results.values():
+        settings = line["settings"]
+        own = found.setdefault((settings["table"], settings["kind"]), {})
+        own.setdefault(settings["encoding"], {})[settings["split"]] = line["scores"]["nll"]
+    for (table, kind), scores in found.items():
+        splits = sorted(set.intersection(*(set(own) for own in scores.values())))
+        native = np.array([scores["native"][split] for split in splits])
+        cells = []
+        for encoding in ENCODINGS:
+            own = np.array([scores[encoding][split] for split in splits])
+            cell = f"{own.mean():.4g}"
+            if encoding != "native":
+                more = own - native
+                error = more.std(ddof=1) / np.sqrt(len(splits)) if len(splits) > 1 else np.nan
+                cell += f" ({more.mean():+.3f} ± {error:.3f})"
+            cells.append(cell)
+        lines.append(f"| {table} | {kind} | {len(splits)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
