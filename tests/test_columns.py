@@ -104,6 +104,7 @@ OTHERS = (
     of_pandas_with_arrow,
 )
 TABLE = of_pandas(WITH_MISSING)
+MANY = TABLE.assign(many=pd.Categorical([f"level {row % 75}" for row in range(N)]))
 
 
 class TestFrames:
@@ -343,27 +344,23 @@ class TestOutliers:
 class TestLife:
     """What an estimator goes through after a fit."""
 
-    @pytest.fixture(scope="class")
-    def many(self):
-        return TABLE.assign(many=pd.Categorical([f"level {row % 75}" for row in range(N)]))
-
     @pytest.mark.parametrize("make", [regressor, classifier])
-    def test_model_files(self, make, many, tmp_path):
+    def test_model_files(self, make, tmp_path):
         y = Y if make is regressor else LABELS
-        est = make(categorical_features=["category", "text", "many"]).fit(many, y)
+        est = make(categorical_features=["category", "text", "many"]).fit(MANY, y)
         save_model(est, tmp_path / "model.safetensors")
         loaded = load_model(tmp_path / "model.safetensors")
         assert loaded.encoder_.to_dict()["levels"] == est.encoder_.levels
-        rows = many.assign(many="new")
-        for frame in (many, rows):
+        rows = MANY.assign(many="new")
+        for frame in (MANY, rows):
             assert_array_equal(
                 getattr(loaded, "predict_proba" if make is classifier else "predict")(frame),
                 getattr(est, "predict_proba" if make is classifier else "predict")(frame),
             )
 
-    def test_pickle(self, many):
-        est = regressor().fit(many, Y)
-        assert_array_equal(pickle.loads(pickle.dumps(est)).predict(many), est.predict(many))
+    def test_pickle(self):
+        est = regressor().fit(MANY, Y)
+        assert_array_equal(pickle.loads(pickle.dumps(est)).predict(MANY), est.predict(MANY))
 
     def test_clone(self):
         est = regressor(categorical_features=[1, 3, 4]).fit(TABLE, Y)
