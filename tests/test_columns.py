@@ -7,14 +7,17 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import GridSearchCV, KFold, train_test_split
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from skorch import NeuralNet
 
 from sklearn_probmix import (
     Kind,
+    NegativeLogLikelihood,
     ProbMixupClassifier,
     ProbMixupRegressor,
     fit_together,
@@ -438,6 +441,46 @@ class TestLife:
     def test_every_kind_of_network_sees_the_encoded_columns(self, kind):
         est = ProbMixupRegressor(method=kind, n_members=2, max_epochs=2, random_state=0)
         assert np.isfinite(est.fit(TABLE, Y).predict(TABLE)).all()
+
+
+class Linear(torch.nn.Module):
+    """A network of one's own, which is told how many columns it sees."""
+
+    def __init__(self, n_features):
+        super().__init__()
+        self.n_features = n_features
+        self.layer = torch.nn.LazyLinear(2)
+
+    def forward(self, X):
+        raw = self.layer(X.flatten(1))
+        return torch.stack([raw[:, 0], -0.5 * torch.exp(raw[:, 1])], dim=-1).unsqueeze(1)
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+class TestNet:
+    @staticmethod
+    def own(**params):
+        net = NeuralNet(Linear, NegativeLogLikelihood, max_epochs=2, lr=0.01, verbose=0)
+        return ProbMixupRegressor(method="erm", n_members=1, net=net, random_state=0, **params)
+
+    def test_it_sees_the_encoded_columns(self):
+        est = self.own().fit(TABLE, Y)
+        assert est.net_.module_.n_features == est.net_.module_.layer.in_features == 13
+        assert np.isfinite(est.predict(TABLE)).all()
+
+    def test_more_axes_are_plain_numbers(self):
+        X = rng.normal(size=(N, 4, 3))
+        X[0, 0, 0] = 1000
+        est = self.own().fit(X, Y)
+        expected = StandardScaler().fit(X.reshape(-1, 3))
+        assert_array_equal(est.scaler_.mean_, expected.mean_)
+        assert_array_equal(est.scaler_.scale_, expected.scale_)
+        assert est.encoder_ is None
+        X[0, 0, 0] = np.nan
+        with pytest.raises(ValueError, match="contains NaN"):
+            self.own().fit(X, Y)
+        with pytest.raises(ValueError, match=r"categorical_features=\[1\] with X of shape"):
+            self.own(categorical_features=[1]).fit(X, Y)
 
 
 class TestFiles:

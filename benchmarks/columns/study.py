@@ -150,6 +150,9 @@ def report(results):
         native = np.array([scores["native"][split] for split in splits])
         cells = []
         for encoding in ENCODINGS:
+            if encoding not in scores:
+                cells.append("-")
+                continue
             own = np.array([scores[encoding][split] for split in splits])
             cell = f"{own.mean():.4g}"
             if encoding != "native":
