@@ -107,6 +107,19 @@ class ColumnEncoder:
         """Whether a column of X had values in the fit."""
         return column in self.source
 
+    def declare(self, column: int, rest: bool | None) -> bool | None:
+        """Whether to read a column as levels: as in the fit, or `rest` where it had none."""
+        return rest if self.levels[column] is None else True
+
+    def check_kind(self, column: int, where: str, is_empty: bool) -> None:
+        """Refuse a column of numbers where the levels of the fit were no numbers."""
+        own = self.levels[column]
+        if own is not None and not is_empty and not all(map(_is_level_of_numbers, own)):
+            raise ValueError(
+                f"{where}, holds numbers; expected categories or text, as in the fit, such as "
+                f"{own[0]!r}."
+            )
+
     def code(self, column: int, levels: Iterable[str | None]) -> NDArray[np.float64]:
         """Codes of the levels of a column: NaN for missing ones, -1 for those not in the fit."""
         codes = self._codes[column]
@@ -270,20 +283,22 @@ def read_frame(
     encoder : ColumnEncoder
         That of the fit; new, and not fitted, with ``reset=True``.
     """
+    dtypes = list(frame.schema.values())
     are_numbers = [
         place
-        for place, dtype in enumerate(frame.schema.values())
-        if declared[place] is not True and (dtype.is_numeric() or dtype == narwhals.Boolean)
+        for place, dtype in enumerate(dtypes)
+        if declared[place] is not True and _is_number(dtype)
     ]
     read = dict(zip(are_numbers, _bulk(frame, are_numbers), strict=True))
     columns = []
     for place, series in enumerate(frame.iter_columns()):
-        if not reset and encoder is not None and not encoder.has_values(place):
+        if encoder is not None and not encoder.has_values(place):
             columns.append(np.full(len(frame), np.nan))
             continue
-        if reset or place not in read:
-            where = f"column {frame.columns[place]!r} of {name}, of type {series.dtype}"
+        where = f"column {frame.columns[place]!r} of {name}, of type {dtypes[place]}"
         if place not in read:
+            if encoder is not None and _is_number(dtypes[place]):
+                encoder.check_kind(place, where, series.is_null().all())
             read[place] = _read_series(series, declared[place], where)
         if reset:
             is_declared = declared[place] is True or _is_category(series)
@@ -301,49 +316,34 @@ def read_array(
 ) -> tuple[NDArray[np.float64], ColumnEncoder]:
     """Turn an array of two axes into numbers, as :func:`read_frame` does a frame.
 
-    Its dtype says nothing of single columns: where it is not declared, and the fit had no levels
-    there, text is no level.
+    Its dtype says nothing of single columns: where it is not declared, text is no level.
     """
     columns = []
     for place, (values, given) in enumerate(zip(X.T, declared, strict=True)):
-        had_levels = not reset and encoder is not None and encoder.levels[place] is not None
         where = f"column {place} of {name}, of type {values.dtype}"
-        if not reset and encoder is not None and not encoder.has_values(place):
-            columns.append(np.full(len(values), np.nan))
-            continue
-        if given is True or (had_levels and values.dtype.kind in "OUS"):
-            columns.append(_texts(values.tolist(), _missing(values), where))
-        else:
-            columns.append(_numbers(values, _missing(values), where))
+        if encoder is not None:
+            if not encoder.has_values(place):
+                columns.append(np.full(len(values), np.nan))
+                continue
+            if values.dtype.kind not in "OUS":
+                encoder.check_kind(place, where, bool(_missing(values).all()))
+        read = _texts if given is True else _numbers
+        columns.append(read(values.tolist() if given is True else values, _missing(values), where))
     return _coded(columns, range(X.shape[1]), name, encoder, reset)
 
 
 def _coded(columns, names, name, encoder, reset):
     """Put numbers and codes of levels into one matrix."""
     if reset:
-        encoder = ColumnEncoder(
-            [
-                sorted({level for level in read if level is not None})
-                if _has_levels(read)
-                else None
-                for read in columns
-            ]
-        )
+        encoder = ColumnEncoder([_levels_of(read) for read in columns])
     X = np.empty((len(columns[0]) if columns else 0, len(columns)))
     for place, (column, read) in enumerate(zip(names, columns, strict=True)):
         own = None if encoder is None else encoder.levels[place]
-        if own is None and _has_levels(read):
+        if own is None and (found := _levels_of(read)):
             raise ValueError(
-                f"column {column!r} of {name} holds categories or text, such as {_first(read)!r}; "
+                f"column {column!r} of {name} holds categories or text, such as {found[0][:40]!r}; "
                 "expected numbers, as in the fit."
             )
-        if own is not None and read.dtype != object:
-            if not np.isnan(read).all() and not all(map(_is_level_of_numbers, own)):
-                raise ValueError(
-                    f"column {column!r} of {name} holds numbers; expected categories or text, as "
-                    f"in the fit, such as {own[0]!r}."
-                )
-            read = [None if np.isnan(value) else _text(value) for value in read.tolist()]
         X[:, place] = read if own is None else encoder.code(place, read)
     return X, encoder
 
@@ -360,16 +360,13 @@ def _bulk(frame, places):
     return numbers.astype(np.float64)
 
 
-def _has_levels(read):
-    return read.dtype == object and any(level is not None for level in read)
+def _levels_of(read):
+    """Sorted levels; None of numbers, and where all values are missing."""
+    return sorted(set(read) - {None}) or None if read.dtype == object else None
 
 
-def _levels(read):
-    return sorted({level for level in read if level is not None})
-
-
-def _first(read):
-    return next(level for level in read if level is not None)[:40]
+def _is_number(dtype):
+    return dtype.is_numeric() or dtype == narwhals.Boolean
 
 
 def _is_category(series):

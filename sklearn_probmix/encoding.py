@@ -136,13 +136,18 @@ def _to_table(estimator, X, frame, reset, name, checks):
     """Check rows of columns, as a frame or an array, and turn them into numbers."""
     is_frame = isinstance(frame, narwhals.DataFrame)
     labels = frame.columns if is_frame else range(frame.shape[1])
-    declared = declare(estimator.categorical_features, labels if is_frame else None, len(labels))
+    asked, n_features = estimator.categorical_features, len(labels)
     encoder = None if reset else estimator.encoder_
-    has_levels = any(declared) or (encoder is not None and encoder.has_levels)
+    if reset:
+        declared = declare(asked, labels if is_frame else None, n_features)
+    else:
+        declared = [None if isinstance(asked, str) else False] * n_features
+        if encoder is not None and n_features == estimator.n_features_in_:
+            declared = [encoder.declare(*each) for each in enumerate(declared)]
     numbers = None
     if is_frame:
         _refuse_sparse(X, name)
-    if is_frame or has_levels or frame.dtype.kind in "OUS":
+    if is_frame or any(declared) or frame.dtype.kind in "OUS":
         # Names and number of columns first: what is in them is read by them.
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         read = read_frame if is_frame else read_array
