@@ -40,10 +40,10 @@ def fit_together(
     twenty small networks cost about as much as four. Each estimator scales its own rows, holds
     out its own, keeps its own best epochs and ends as if it had been fitted alone, but for the
     draws: lam and the positions of partners in a batch are common to all. Tables that make
-    different numbers of steps in an epoch, or of whose y the family takes different things (the
-    mean of counts, the bins of a histogram), or whose columns have other numbers of levels, are
-    fitted in passes of their own. With method="auto"
-    there are no trials: all candidates are trained to the end.
+    different numbers of steps in an epoch, of whose y the family takes different things (the mean
+    of counts, the bins of a histogram), or whose columns have other numbers of levels are fitted in
+    passes of their own. With method="auto" there are no trials: all candidates are trained to the
+    end.
 
     Parameters
     ----------

@@ -65,7 +65,7 @@ class _Boosting:
         X = _with_categories(X)
         if not self.is_regression:
             return self.est.predict_proba(X)
-        mean = self.est.predict(X)
+        mean = self.est.predict(X)[:, None]
         return PredictiveDistribution(
             "norm", {"loc": mean, "scale": np.full_like(mean, self.scale)}
         )
@@ -142,6 +142,8 @@ def report(results):
     ]
     found = {}
     for line in results.values():
+        if "scores" not in line:
+            continue
         settings = line["settings"]
         own = found.setdefault((settings["table"], settings["kind"]), {})
         own.setdefault(settings["encoding"], {})[settings["split"]] = line["scores"]["nll"]
