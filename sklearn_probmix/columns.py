@@ -23,7 +23,7 @@ _MOST_LEVELS, _N_SIGNS = 64, 16
 _NUMBER, _MISSING, _SIGNS = -1, -2, -3
 _UNSEEN = -1.0
 # Text of more different values, and of more than this share of the rows, is no category.
-_FEW, _SHARE = 20, 0.25
+_FEW, _SHARE = 20, 0.5
 # Fewer rows, or unique integers that are not consecutive, may be unique by chance.
 _ENOUGH_ROWS = 20
 ENCODE_DATES = "Encode them first, as tabular_pipeline and DatetimeEncoder of skrub do."

@@ -187,8 +187,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     categorical_features : "from_dtype", array-like of bool, int or str, or None, \
             default="from_dtype"
         Which columns hold categories. "from_dtype": those of a data frame of pandas, polars or
-        Arrow whose type is a category, and those of text of few values, at most 20 or a quarter of
-        the rows; an array is all numbers. A mask, positions or names where codes are written as
+        Arrow whose type is a category, and those of text of few values, at most 20 or half as many
+        as rows; an array is all numbers. A mask, positions or names where codes are written as
         numbers, or for text in an array. None: no column. Each level becomes a column, the most
         frequent 64 if there are more, and the others share 16; a level that the fit has not seen is
         0 in all of them. What is missing in a column of numbers becomes its mean, and a column

@@ -223,6 +223,23 @@ class TestCategoricalFeatures:
             assert_array_equal(est.predict(frame.to_numpy()), est.predict(frame))
 
 
+class TestText:
+    """How many values make text free."""
+
+    @pytest.mark.parametrize(("n_rows", "most"), [(30, 20), (40, 20), (80, 40)])
+    def test_20_or_half_of_the_rows(self, n_rows, most):
+        def fit(n_levels, dtype=str):
+            text = [f"value {row % n_levels}" for row in range(n_rows)]
+            frame = pd.DataFrame({"number": Y[:n_rows], "text": text}).astype({"text": dtype})
+            return regressor().fit(frame, Y[:n_rows]).encoder_.levels[1]
+
+        assert len(fit(most)) == most
+        with pytest.raises(ValueError, match=f"text of {most + 1} different values in {n_rows}"):
+            fit(most + 1)
+        # Who says that it is a category is believed.
+        assert len(fit(most + 1, "category")) == most + 1
+
+
 class TestEncoding:
     """Against scikit-learn's encoders."""
 
