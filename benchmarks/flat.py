@@ -70,7 +70,8 @@ def defaults(est: BaseEstimator) -> dict[str, Any]:
     """
     own = {name: value for name, value in est.get_params(deep=False).items() if value is not None}
     flat = dict.fromkeys(est.get_params(deep=False)) | _OF_KINDS | own
-    del flat["random_state"]
+    # Of no matter to tables of numbers.
+    del flat["random_state"], flat["categorical_features"]
     if est.family == "auto":
         flat["variance_floor"] = 1e-4
     else:

@@ -29,6 +29,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from skorch import NeuralNet
 
 from sklearn_probmix.calibration import Spread, Temperature, stacking_weights
+from sklearn_probmix.columns import ColumnEncoder
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import (
     cell_width,
@@ -132,6 +133,8 @@ class BaseProbMixup(BaseEstimator):
     #: Responses as the families of kinds see them that have one of their own.
     responses_: dict[str | Family, Response] = {}
     calibration_: Spread | Temperature | None = None
+    #: Of columns that are not plain numbers, None where all are.
+    encoder_: ColumnEncoder | None = None
 
     #: Kinds of network that method="auto" trains.
     _auto_kinds: ClassVar[Sequence[Kind]]
@@ -151,6 +154,7 @@ class BaseProbMixup(BaseEstimator):
             tuple,
             None,
         ],
+        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
         "net": [HasMethods(["fit", "get_params"]), None],
         "callbacks": [list, None],
         "warm_start": ["boolean"],
@@ -175,8 +179,10 @@ class BaseProbMixup(BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_features)
-            With `net=` of any shape whose first axis are rows.
+        X : array-like or data frame of shape (n, n_features)
+            Of numbers, and in a frame of pandas, polars or Arrow of categories and text of few
+            values; some may be missing (NaN, None). With `net=` of any shape whose first axis are
+            rows.
         y : array-like of shape (n,) or (n, n_outputs)
             In the support of the family; for the classifier labels of any type.
         sample_weight : array-like of shape (n,), default=None
@@ -291,6 +297,7 @@ class BaseProbMixup(BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = self.net is not None
+        tags.input_tags.allow_nan = tags.input_tags.categorical = True
         return tags
 
     def _check_parameters(self):
@@ -351,7 +358,14 @@ class BaseProbMixup(BaseEstimator):
 
     def _fit_scaling(self, X, y, weight):
         """Learn how X and y are standardised."""
-        self.scaler_ = fit_scaler(X, weight)
+        encoder = None
+        if X.ndim == 2:
+            encoder = (self.encoder_ or ColumnEncoder([None] * X.shape[1])).fit(X)
+            if not len(encoder.source):
+                raise ValueError("X has no column with values; expected some.")
+            self.encoder_ = None if encoder.is_plain else encoder
+            X = encoder.encode(X)
+        self.scaler_ = fit_scaler(X, weight, None if encoder is None else encoder.is_number)
         y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
         self.n_outputs_ = y.shape[1]
         weight = torch.tensor(np.ones(len(y)) if weight is None else weight)
@@ -363,7 +377,12 @@ class BaseProbMixup(BaseEstimator):
         """Rows with standardised X, and y in its original units."""
         y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
         weight = None if weight is None else torch.tensor(weight, dtype=torch.float32)
-        return Table(scale_columns(self.scaler_, X), y, weight)
+        return Table(self._scaled(X), y, weight)
+
+    def _scaled(self, X):
+        """Return what networks see of checked rows."""
+        X = X if self.encoder_ is None else self.encoder_.encode(X)
+        return scale_columns(self.scaler_, X)
 
     def _response(self, kind: Kind) -> Response:
         """Return the response as a kind sees it."""
@@ -724,7 +743,7 @@ class BaseProbMixup(BaseEstimator):
         """Natural parameters of every kind's mixture, of the rows of X."""
         check_is_fitted(self)
         X = to_columns(self, X, reset=False, allow_nd=self.net is not None)
-        X = scale_columns(self.scaler_, X)
+        X = self._scaled(X)
         return [natural_parameters(net, X) for net in self.nets_]
 
 

@@ -153,6 +153,16 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         Weights of the classes, multiplied with `sample_weight`; `X_val` has none. A dict holds a
         weight, at least 0, for each label, 1 where it has none; "balanced" makes all classes count
         alike. Leave it out where probabilities shall be right: weights distort them. Costs nothing.
+    categorical_features : "from_dtype", array-like of bool, int or str, or None, \
+            default="from_dtype"
+        Which columns hold categories. "from_dtype": those of a data frame of pandas, polars or
+        Arrow whose type is a category, and those of text of few values, at most 20 or half as many
+        as rows; an array is all numbers. A mask, positions or names where codes are written as
+        numbers, or for text in an array. None: no column. Each level becomes a column, the most
+        frequent 64 if there are more, and the others share 16; a level that the fit has not seen is
+        0 in all of them. What is missing in a column of numbers becomes its mean, and a column
+        beside it says so if the fit had missing values there. Only the first `fit` reads it where
+        later calls continue.
     net : skorch.NeuralNet or None, default=None
         Unfitted net with a module of one's own, for sequences, images, or an architecture that
         :class:`Kind` lacks. The module returns natural parameters (rows, n_outputs, n_params);
@@ -203,6 +213,8 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
     oof_scores_ : dict of float
         "nll" (log loss) and "accuracy" of these.
     family_ : Family
+    encoder_ : ColumnEncoder or None
+        Of categories and missing values; None where all columns of the fit were plain numbers.
     scaler_ : StandardScaler
         Of X.
     n_iter_ : int
@@ -265,6 +277,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         max_epochs: int | str | None = None,
         validation: Any = "auto",
         class_weight: dict[Any, float] | str | None = None,
+        categorical_features: ArrayLike | str | None = "from_dtype",
         net: NeuralNet | None = None,
         callbacks: list[Callback] | None = None,
         warm_start: bool = False,
@@ -289,6 +302,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         self.max_epochs = max_epochs
         self.validation = validation
         self.class_weight = class_weight
+        self.categorical_features = categorical_features
         self.net = net
         self.callbacks = callbacks
         self.warm_start = warm_start

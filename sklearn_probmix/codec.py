@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from sklearn_probmix.calibration import Spread, Temperature
+from sklearn_probmix.columns import ColumnEncoder
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.families import Family
 from sklearn_probmix.kinds import Kind
@@ -227,6 +228,7 @@ _CODECS = {
     "$objects": _Codec(lambda value: _is_objects(value) and _are_plain(value), list, _make_objects),
     "$distribution": _object(PredictiveDistribution),
     "$family": _object(Family),
+    "$columns": _object(ColumnEncoder),
     "$kind": _object(Kind),
     "$spread": _object(Spread),
     "$temperature": _object(Temperature),

@@ -2,12 +2,11 @@
 
 Every function takes the array-likes that there are (lists, arrays of any dtype, byte order and
 strides, tensors, pandas, polars and Arrow), and says in its errors which input is wrong, what was
-found in it and what is expected.
+found in it and what is expected. What is made of categories and missing values is in `columns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, NoReturn
@@ -19,8 +18,17 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
+
+from sklearn_probmix.columns import (
+    ENCODE_DATES,
+    declare,
+    is_missing,
+    read_array,
+    read_frame,
+)
 
 __all__ = [
     "cell_width",
@@ -59,69 +67,118 @@ _SKEWED = 1.0
 _HEAP = 0.02, 0.98
 # Variances of less have lost digits.
 _LEAST_VARIANCE = 1e-290
-_ENCODE = "Encode and impute such columns first, as tabular_pipeline of skrub does."
+# In robust deviations from the median, which span 90 % of a Normal; wider is an outlier.
+_WILD, _NORMAL_RANGE = 30.0, 3.2897
+# In deviations from the mean, of columns without and with outliers.
+_REACH, _REACH_OF_WILD = 20.0, 4.0
 
 
 def to_columns(
     estimator: BaseEstimator, X: ArrayLike, *, reset: bool, name: str = "X", **checks: Any
 ) -> np.ndarray:
-    """Check X, and its columns against those of the fit.
+    """Check X, and its columns against those of the fit, and turn it into numbers.
 
     Parameters
     ----------
     estimator : estimator
+        Its `categorical_features` says which columns hold categories.
     X : array-like of shape (n, n_features)
     reset : bool
-        Whether the estimator is to remember the number and the names of columns, and to learn
-        their scaling from X, or X has to have them.
+        Whether the estimator is to remember the number and the names of columns, and in
+        `encoder_` their levels, or X has to have them.
     name : str, default="X"
         What errors call it.
     **checks
-        Those of scikit-learn's `validate_data`, such as `allow_nd`.
+        Those of scikit-learn's `check_array`, such as `allow_nd`.
 
     Returns
     -------
     ndarray of shape (n, n_features), float64
-        Finite, and at most 1e150 in size with ``reset=True``.
+        NaN where a value is missing, levels as their codes; at most 1e150 in size with
+        ``reset=True``. What has more axes has no missing values.
 
     Raises
     ------
     ValueError, TypeError
         If X has another shape or other columns, or if a column, which is named, holds anything but
-        such numbers.
+        numbers and categories, or not what it held in the fit.
     """
     if hasattr(X, "collect"):
         raise TypeError(f"{name} is a {type(X).__name__}; expected its rows, {name}.collect().")
-    frame = narwhals.from_native(X, eager_only=True, pass_through=True)
-    names = None
-    if isinstance(frame, narwhals.DataFrame):
-        names = frame.columns
-        for column, dtype in frame.schema.items():
-            if dtype.is_temporal():
-                _refuse_column(column, name, f"{dtype}, holds dates or durations, not numbers.")
-    else:
+    frame: Any = narwhals.from_native(X, eager_only=True, pass_through=True)
+    is_frame = isinstance(frame, narwhals.DataFrame)
+    if not is_frame:
         X = frame = _array(X, name)
-        if X.dtype.kind in "mMV" or (X.dtype.kind == "O" and any(map(_is_time, X.flat))):
-            found = _NO_NUMBERS.get(X.dtype.kind, "dates or durations")
-            raise TypeError(f"{name} holds {found} ({X.dtype}); expected numbers. {_ENCODE}")
+        kind = frame.dtype.kind
+        if kind in "mMV" or (kind == "O" and any(map(_is_time, frame.flat))):
+            found = _NO_NUMBERS.get(kind, "dates or durations")
+            raise TypeError(
+                f"{name} holds {found} ({frame.dtype}); expected numbers. {ENCODE_DATES}"
+            )
+    checks["dtype"] = np.float64
+    if len(frame.shape) == 2:
+        read = _to_table(estimator, X, frame, reset, name, checks)
+    elif isinstance(estimator.categorical_features, str | None):
+        read = validate_data(estimator, X, reset=reset, **checks)
+        if reset:
+            estimator.encoder_ = None
+    else:
+        raise ValueError(
+            f"categorical_features={estimator.categorical_features!r} with {name} of shape "
+            f"{frame.shape}; expected 'from_dtype' or None."
+        )
+    if reset:
+        flat = np.abs(read).reshape(-1, read.shape[-1])
+        size = flat.max(axis=0, initial=0, where=~np.isnan(flat))
+        if (size > _LARGEST).any():
+            place = int(size.argmax())
+            label = frame.columns[place] if is_frame else place
+            raise ValueError(
+                f"column {label!r} of {name} holds a number of size {size[place]:.3g}; expected at "
+                f"most {_LARGEST:g}: its square overflows."
+            )
+    return read
+
+
+def _to_table(estimator, X, frame, reset, name, checks):
+    """Check rows of columns, as a frame or an array, and turn them into numbers."""
+    is_frame = isinstance(frame, narwhals.DataFrame)
+    labels = frame.columns if is_frame else range(frame.shape[1])
+    asked, n_features = estimator.categorical_features, len(labels)
+    encoder = None if reset else estimator.encoder_
+    if reset:
+        declared = declare(asked, labels if is_frame else None, n_features)
+    else:
+        declared = [None if isinstance(asked, str) else False] * n_features
+        if encoder is not None and n_features == estimator.n_features_in_:
+            declared = [encoder.declare(*each) for each in enumerate(declared)]
+    numbers = None
+    if is_frame:
+        _refuse_sparse(X, name)
+    if is_frame or any(declared) or frame.dtype.kind in "OUS":
+        # Names and number of columns first: what is in them is read by them.
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        read = read_frame if is_frame else read_array
+        numbers, encoder = read(frame, declared, name, encoder, reset)
+    checks = checks | {"ensure_all_finite": "allow-nan"}
     try:
         # The sum of huge numbers, by which scikit-learn looks for NaN, may be infinite.
         with np.errstate(over="ignore", invalid="ignore"):
-            checked = validate_data(estimator, X, reset=reset, dtype=np.float64, **checks)
-    except (OverflowError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        culprit = None if "feature" in reason else _column_without_numbers(frame, error)
-        if culprit is None:
+            if numbers is None:
+                checked = validate_data(estimator, X, reset=reset, **checks)
+            else:
+                checked = check_array(numbers, estimator=estimator, input_name="X", **checks)
+    except ValueError as error:
+        place = _column_beyond_numbers(frame if numbers is None else numbers)
+        if place is None:
             raise
-        what = f"{culprit[1]}, does not hold finite numbers only ({reason})."
-        _refuse_column(culprit[0], name, what, error)
-    size = np.abs(checked).reshape(-1, checked.shape[-1]).max(axis=0)
-    if reset and (size > _LARGEST).any():
-        place = int(size.argmax())
+        given = list(frame.schema.values())[place] if is_frame else frame.dtype
         raise ValueError(
-            f"column {place if names is None else names[place]!r} of {name} holds a number of "
-            f"size {size[place]:.3g}; expected at most {_LARGEST:g}: its square overflows."
-        )
+            f"column {labels[place]!r} of {name}, of type {given}, does not hold finite numbers "
+            f"only ({str(error).splitlines()[0]})."
+        ) from error
+    if reset:
+        estimator.encoder_ = encoder
     return checked
 
 
@@ -236,37 +293,81 @@ def to_groups(groups: ArrayLike) -> np.ndarray:
     return groups
 
 
-def fit_scaler(X: np.ndarray, weight: np.ndarray | None) -> StandardScaler:
+def fit_scaler(
+    X: np.ndarray, weight: np.ndarray | None, is_number: np.ndarray | None = None
+) -> StandardScaler:
     """Learn mean and standard deviation of every column, or of every channel of sequences.
 
     Parameters
     ----------
     X : ndarray of shape (n, ..., n_features)
+        With NaN for what is missing.
     weight : ndarray of shape (n,) or None
+    is_number : ndarray of bool of shape (n_features,), default=None
+        Columns that are to be scaled, by default all; the others keep their values.
 
     Returns
     -------
     StandardScaler
         The deviation is computed anew where scikit-learn takes a column for constant that is not
         (integers near 2^53), or loses its digits (values near 1e-160). That of a column which is
-        constant but for rounding is 1, or a millionth of its size if that is more.
+        constant but for rounding is 1, or a millionth of its size if that is more. Outliers of a
+        table, 30 robust deviations and more from the median, count as if they were 30 away. Its
+        `reach_` are the deviations from the mean to which :func:`scale_columns` is linear.
     """
     columns = X.reshape(-1, X.shape[-1])
     if weight is not None:
         weight = np.repeat(weight, len(columns) // len(X))
+    is_wild = np.zeros(columns.shape[1], dtype=bool)
+    if X.ndim == 2:
+        low, high = _fences(columns, is_number)
+        is_wild = ((columns < low) | (columns > high)).any(axis=0)
+        if is_wild.any():
+            columns = np.clip(columns, low, high)
     # Rounding may make the variance of a constant column negative, if there are weights.
     with np.errstate(invalid="ignore"):
         scaler = StandardScaler().fit(columns, sample_weight=weight)
     scaler.var_ = np.maximum(scaler.var_, 0)
-    unit, size = np.abs(columns - scaler.mean_).max(axis=0), np.abs(scaler.mean_)
+    unit = np.nanmax(np.abs(columns - scaler.mean_), axis=0)
+    size = np.abs(scaler.mean_)
     constant = unit <= 10 * np.finfo(np.float64).eps * size
     scaler.scale_[constant] = np.maximum(1.0, 1e-6 * size[constant])
     doubtful = (scaler.var_ < _LEAST_VARIANCE) | (scaler.scale_ != np.sqrt(scaler.var_))
     for column in np.flatnonzero(doubtful & ~constant):
         share = (columns[:, column] - scaler.mean_[column]) / unit[column]
-        scaler.scale_[column] = unit[column] * np.sqrt(np.average(share**2, weights=weight))
+        is_given = ~np.isnan(share)
+        own = None if weight is None else weight[is_given]
+        variance = np.average(share[is_given] ** 2, weights=own)
+        scaler.scale_[column] = unit[column] * np.sqrt(variance)
         scaler.var_[column] = scaler.scale_[column] ** 2
+    if is_number is not None:
+        scaler.mean_[~is_number], scaler.var_[~is_number] = 0.0, 1.0
+        scaler.scale_[~is_number] = 1.0
+    if X.ndim == 2:
+        reach = np.maximum(unit / scaler.scale_, _REACH)
+        scaler.reach_ = np.where(is_wild, _REACH_OF_WILD, reach)
+    else:
+        scaler.reach_ = np.full(columns.shape[1], np.inf)
     return scaler
+
+
+def _fences(columns, is_number):
+    """Lowest and highest value of each column that is no outlier."""
+    low, high = np.full((2, columns.shape[1]), [[-np.inf], [np.inf]])
+    for place in range(columns.shape[1]):
+        values = columns[:, place][~np.isnan(columns[:, place])]
+        if is_number is not None and not is_number[place]:
+            continue
+        # Halved, for the difference of huge numbers is infinite.
+        middle = np.median(values) / 2
+        start = np.quantile(values, 0.05, method="higher") / 2
+        end = np.quantile(values, 0.95, method="lower") / 2
+        # Of a Normal it is the standard deviation.
+        deviation = (end - start) / _NORMAL_RANGE
+        if deviation > 0:
+            low[place] = 2 * (middle - _WILD * deviation)
+            high[place] = 2 * (middle + _WILD * deviation)
+    return low, high
 
 
 def cell_width(y: np.ndarray) -> float:
@@ -403,23 +504,31 @@ def rounding_step(y: np.ndarray) -> float:
 
 
 def scale_columns(scaler: StandardScaler, X: np.ndarray) -> torch.Tensor:
-    """Standardise X, of shape (n, ..., n_features), for a network in float32."""
+    """Standardise X, of shape (n, ..., n_features), for a network in float32.
+
+    What is missing becomes the mean. Beyond the reach of a column the result bends, smoothly, and
+    ends a quarter of it farther: one wild value has no more leverage than a large one.
+    """
     # Not by the scaler, whose checks of one row take longer than the arithmetic. Far away from the
     # training rows the quotient may be infinite before it is clipped.
     with np.errstate(over="ignore"):
         scaled = (X - scaler.mean_) / scaler.scale_
+    scaled[np.isnan(scaled)] = 0.0
     # Farther away the activations of a network in float32 overflow.
     scaled = scaled.clip(-_FARTHEST, _FARTHEST)
+    excess = np.abs(scaled) - scaler.reach_
+    beyond = excess > 0
+    if beyond.any():
+        width = np.broadcast_to(scaler.reach_ / 4, scaled.shape)[beyond]
+        reach = np.broadcast_to(scaler.reach_, scaled.shape)[beyond]
+        bent = reach + excess[beyond] / np.hypot(1, excess[beyond] / width)
+        scaled[beyond] = np.copysign(bent, scaled[beyond])
     return torch.from_numpy(scaled.astype(np.float32))
 
 
 def _array(values: ArrayLike, name: str) -> np.ndarray:
     """Return an array of whatever dtype the values have."""
-    if issparse(values):
-        raise TypeError(
-            f"Sparse data was passed for {name}, but dense data is required. Use '.toarray()' to "
-            "convert to a dense numpy array."
-        )
+    _refuse_sparse(values, name)
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
@@ -432,6 +541,15 @@ def _array(values: ArrayLike, name: str) -> np.ndarray:
         raise ValueError(f"{name} is no array ({error}); expected rows of equal length.") from error
     # The text of numpy 2 that knows missing values.
     return array.astype(object) if array.dtype.kind == "T" else array
+
+
+def _refuse_sparse(values: Any, name: str) -> None:
+    columns = np.atleast_1d(getattr(values, "dtypes", []))
+    if issparse(values) or any(str(dtype).startswith("Sparse") for dtype in columns):
+        raise TypeError(
+            f"Sparse data was passed for {name}, but dense data is required. Use '.toarray()' to "
+            "convert to a dense numpy array, or '.sparse.to_dense()' of a frame."
+        )
 
 
 def _labels(values: ArrayLike, name: str, warn: bool) -> np.ndarray:
@@ -450,22 +568,13 @@ def _labels(values: ArrayLike, name: str, warn: bool) -> np.ndarray:
         return to_numbers(labels, name)
     if labels.dtype.kind in "OMm":
         for where, label in np.ndenumerate(labels):
-            if _is_missing(label):
+            if is_missing(label):
                 _refuse_value(name, where, label, "Input {} contains NaN: ", "a label for each row")
     return labels.astype(labels.dtype.newbyteorder("="), copy=False)
 
 
-def _is_missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # of pandas.NA
-        return True
-    except ValueError:  # of an array
-        return False
-
-
 def _to_float(value: Any, where: tuple[int, ...], name: str) -> float:
-    if _is_missing(value):
+    if is_missing(value):
         _refuse_value(name, where, value, "Input {} contains NaN: ")
     if not isinstance(value, _NUMBERS) or _is_time(value):
         _refuse_value(name, where, value)
@@ -492,25 +601,10 @@ def _refuse_value(
     raise ValueError(f"{what.format(name)}{name}{place} = {found}; expected {expected}.")
 
 
-def _refuse_column(
-    column: object, name: str, what: str, error: Exception | None = None
-) -> NoReturn:
-    raise ValueError(f"column {column!r} of {name}, of type {what} {_ENCODE}") from error
-
-
-def _column_without_numbers(
-    X: narwhals.DataFrame[Any] | np.ndarray, error: Exception
-) -> tuple[object, Any] | None:
-    """Name and type of the first column whose values are not all finite numbers, or None."""
-    columns: Iterable[tuple[object, np.ndarray]] = ()
-    if isinstance(X, narwhals.DataFrame):
-        columns = zip(X.columns, map(np.asarray, X.iter_columns()), strict=True)
-    elif isinstance(error, OverflowError | ValueError) and X.ndim == 2:
-        columns = enumerate(X.T)
-    for column, values in columns:
-        try:
-            if values.dtype.kind == "c" or not np.isfinite(values.astype(np.float64)).all():
-                return column, values.dtype
-        except (OverflowError, TypeError, ValueError):
-            return column, values.dtype
-    return None
+def _column_beyond_numbers(X: np.ndarray) -> int | None:
+    """Position of the first column that holds infinite or complex numbers, or None."""
+    if X.dtype.kind == "c":
+        return 0
+    with np.errstate(over="ignore"):
+        is_infinite = np.isinf(X.astype(np.float64)).any(axis=0)
+    return int(is_infinite.argmax()) if is_infinite.any() else None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import stat
@@ -34,6 +35,7 @@ from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import Spread, Temperature
 from sklearn_probmix.classifier import ProbMixupClassifier
 from sklearn_probmix.codec import check, check_type, decode, encode, look_up, some
+from sklearn_probmix.columns import ColumnEncoder
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.ensemble import Ensemble, template_of
@@ -65,7 +67,7 @@ _MOST_DIGITS = 400
 
 _ESTIMATORS = {kind.__name__: kind for kind in (ProbMixupRegressor, ProbMixupClassifier)}
 _REQUESTING = ("fit", "partial_fit", "predict", "score")
-_SCALER = ("n_features_in_", "n_samples_seen_", "mean_", "var_", "scale_")
+_SCALER = ("n_features_in_", "n_samples_seen_", "mean_", "var_", "scale_", "reach_")
 _HISTORY = {"kind", "epoch", "train_loss", "valid_loss", "valid_crps", "dur"}
 # What our own checks, Python, numpy and torch raise on values that do not fit.
 _REFUSALS = ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AttributeError
@@ -79,6 +81,7 @@ _COMMON = {
     "best_epoch_": (int, np.ndarray),
     "oof_scores_": (dict,),
     "family_": tuple(FAMILIES.values()),
+    "encoder_": (ColumnEncoder, type(None)),
 }
 _FITTED = {
     ProbMixupRegressor: _COMMON
@@ -91,7 +94,9 @@ _FITTED = {
     ProbMixupClassifier: _COMMON
     | {"classes_": _ARRAY, "calibration_": (Temperature, type(None)), "oof_predictive_": _ARRAY},
 }
-_OPTIONAL = {"values_", "feature_names_in_", "oof_scores_", "oof_predictive_", "family_"}
+_OPTIONAL = {
+    *("values_", "feature_names_in_", "oof_scores_", "oof_predictive_", "family_", "encoder_")
+}
 # Written in a way of their own, or made anew from what is written or from the rows of a fit.
 _REBUILT = {"_y_step", "_cell", "scaler_", "nets_", "responses_", "_metadata_request"}
 _RESPONSE = ("family", "shift", "scale", "calibration")
@@ -512,6 +517,8 @@ def _restore_fitted(est, written, tensors):
         elif name not in _OPTIONAL:
             raise ValueError(f"found no fitted attribute {name!r}; expected one.")
     est.scaler_ = StandardScaler()
+    # Earlier versions bent nothing.
+    written["scaler_"].setdefault("reach_", math.inf)
     for name in _SCALER:
         setattr(est.scaler_, name, decode(written["scaler_"][name], tensors))
     if isinstance(est, ProbMixupClassifier):
@@ -570,8 +577,16 @@ def _check_fitted(est, n_nets):
         kind.check(est._family_of(kind))
     n_features = est.scaler_.n_features_in_
     check_type("scaler_.n_features_in_", n_features, int)
-    if est.net is None:
+    if est.encoder_ is not None:
+        n_known, n_encoded = len(est.encoder_.levels), len(est.encoder_.source)
+        check(n_features == n_encoded, "scaler_.n_features_in_", n_features, n_encoded)
+        check(est.n_features_in_ == n_known, "n_features_in_", est.n_features_in_, n_known)
+    elif est.net is None:
         check(est.n_features_in_ == n_features, "n_features_in_", est.n_features_in_, n_features)
+    reach = np.asarray(est.scaler_.reach_)
+    is_of_columns = reach.dtype == np.float64 and reach.shape in ((), (n_features,))
+    is_proper = is_of_columns and bool((reach > 0).all())
+    check(is_proper, "scaler_.reach_", str(reach)[:100], f"{n_features} positive numbers")
     names = getattr(est, "feature_names_in_", None)
     if names is not None:
         proper = names.shape == (est.n_features_in_,) and all(type(name) is str for name in names)

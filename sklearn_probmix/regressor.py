@@ -189,6 +189,16 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         last epoch: only where you know `max_epochs`. "auto" is "cv", or "holdout" for a single
         member. Fewer than 10 rows are not divided, with a warning. Folds take about the time of a
         hold-out with as many members.
+    categorical_features : "from_dtype", array-like of bool, int or str, or None, \
+            default="from_dtype"
+        Which columns hold categories. "from_dtype": those of a data frame of pandas, polars or
+        Arrow whose type is a category, and those of text of few values, at most 20 or half as many
+        as rows; an array is all numbers. A mask, positions or names where codes are written as
+        numbers, or for text in an array. None: no column. Each level becomes a column, the most
+        frequent 64 if there are more, and the others share 16; a level that the fit has not seen is
+        0 in all of them. What is missing in a column of numbers becomes its mean, and a column
+        beside it says so if the fit had missing values there. Only the first `fit` reads it where
+        later calls continue.
     net : skorch.NeuralNet or None, default=None
         Unfitted net with a module of one's own, for sequences, images, or an architecture that
         :class:`Kind` lacks. The module returns natural parameters (rows, n_outputs, n_params);
@@ -242,6 +252,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         With family="auto" and a y of few values, the values that predictions put their mass on:
         those of y, and of a rounded y those between and a few beyond. None for densities.
     family_ : Family
+    encoder_ : ColumnEncoder or None
+        Of categories and missing values; None where all columns of the fit were plain numbers.
     scaler_ : StandardScaler
         Of X. `y_shift_` and `y_scale_` are what was removed from y.
     n_iter_ : int
@@ -308,6 +320,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         batch_size: int | str | None = None,
         max_epochs: int | str | None = None,
         validation: Any = "auto",
+        categorical_features: ArrayLike | str | None = "from_dtype",
         net: NeuralNet | None = None,
         callbacks: list[Callback] | None = None,
         warm_start: bool = False,
@@ -331,6 +344,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.validation = validation
+        self.categorical_features = categorical_features
         self.net = net
         self.callbacks = callbacks
         self.warm_start = warm_start

@@ -40,9 +40,10 @@ def fit_together(
     twenty small networks cost about as much as four. Each estimator scales its own rows, holds
     out its own, keeps its own best epochs and ends as if it had been fitted alone, but for the
     draws: lam and the positions of partners in a batch are common to all. Tables that make
-    different numbers of steps in an epoch, or of whose y the family takes different things (the
-    mean of counts, the bins of a histogram), are fitted in passes of their own. With method="auto"
-    there are no trials: all candidates are trained to the end.
+    different numbers of steps in an epoch, of whose y the family takes different things (the mean
+    of counts, the bins of a histogram), or whose columns have other numbers of levels are fitted in
+    passes of their own. With method="auto" there are no trials: all candidates are trained to the
+    end.
 
     Parameters
     ----------
@@ -85,7 +86,7 @@ def fit_together(
         for position, (est, table) in enumerate(zip(estimators, tables, strict=True)):
             all_or_none.enter_context(unchanged_on_error(est))
             rows = est._prepare(*table)
-            shape = est.family_.unfitted(), rows.table.X.shape[1:], rows.table.y.shape[1:]
+            shape = est.family_.unfitted(), rows.given[0].shape[1:], rows.table.y.shape[1:]
             first = first or shape
             _check_shape(position, shape, first)
             rng = check_random_state(est.random_state)
@@ -101,8 +102,10 @@ def fit_together(
             sizes = [n_rows if k.batch_size == "full" else int(k.batch_size) for k in kinds]
             n_steps = [-(-n_rows // size) for size in sizes]
             new = _Prepared(est, rows, division, kinds, rng)
-            # Networks in one pass have one family, with what it took from the responses.
-            passes.setdefault(repr((n_steps, kinds, est.family_)), []).append(new)
+            # Networks in one pass have one family, with what it took from the responses, and as
+            # many columns, of which there is one for each level.
+            alike = n_steps, kinds, est.family_, rows.table.X.shape[1:]
+            passes.setdefault(repr(alike), []).append(new)
         for members in passes.values():
             _fit(members)
         for prepared in (each for members in passes.values() for each in members):

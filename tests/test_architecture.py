@@ -61,7 +61,8 @@ RULES = {
     "datasets": Rule(set(), {"numpy", "sklearn"}),
     # They meet.
     "settings": Rule({"floats"}, {"sklearn", "torch"}),
-    "encoding": Rule(set(), {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
+    "columns": Rule({"warn"}, {"narwhals", "numpy"}),
+    "encoding": Rule({"columns"}, {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
     "race": Rule({"training", "calibration"}, {"numpy", "skorch"}),
     "base": Rule(
         {"race", "calibration", "encoding", "settings"},
@@ -74,7 +75,7 @@ RULES = {
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
-    "codec": Rule({"kinds", "distributions"}, {"numpy", "torch"}),
+    "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
     "persistence": Rule(
         {"codec", "regressor", "classifier"}, {"numpy", "safetensors", "sklearn", "skorch", "torch"}
     ),

@@ -127,11 +127,11 @@ class InterruptedLoader(TensorLoader):
 
 class TestData:
     @pytest.mark.parametrize("make", ESTIMATORS)
-    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_value_in_X_that_is_not_finite(self, table, make, value):
+    @pytest.mark.parametrize("value", [np.inf, -np.inf])
+    def test_value_in_X_that_is_infinite(self, table, make, value):
         X, y = table
         X[3, 1] = value
-        with pytest.raises(ValueError, match=r"(?s)Input X contains (NaN|infinity)"):
+        with pytest.raises(ValueError, match=r"(?s)column 1 of X.*Input X contains infinity"):
             small(make).fit(X, y)
 
     @pytest.mark.parametrize("make", ESTIMATORS)
@@ -142,12 +142,11 @@ class TestData:
         with pytest.raises(ValueError, match=r"(?s)Input y contains (NaN|infinity)"):
             small(make).fit(X, y)
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_value_at_prediction_that_is_not_finite(self, table, value):
+    def test_value_at_prediction_that_is_infinite(self, table):
         X, y = table
         fitted = regressor().fit(X, y)
-        X[0, 0] = value
-        with pytest.raises(ValueError, match=r"Input X contains (NaN|infinity)"):
+        X[0, 0] = np.inf
+        with pytest.raises(ValueError, match="Input X contains infinity"):
             fitted.predict_proba(X)
 
     @pytest.mark.parametrize("make", ESTIMATORS)
@@ -192,15 +191,13 @@ class TestData:
         with pytest.raises(ValueError, match="could not convert string to float: 'seven'"):
             small(make).fit(X, y)
 
-    @pytest.mark.parametrize("values", [["x", "y"], ["2020", "2021"], [0.5, np.nan]])
+    @pytest.mark.parametrize("values", [[["x"], ["y"]], ["2020", "2021"], [b"x", b"y"]])
     @pytest.mark.parametrize("make", ESTIMATORS)
     def test_column_of_a_table_that_holds_no_numbers_is_named(self, table, make, values):
         X, y = table
         town = pd.Series(values * 30)
         if values[0] == "2020":
             town = pd.to_datetime(town)
-        elif values[0] == "x":
-            town = town.astype("category")
         frame = pd.DataFrame({"a": X[:, 0], "town": town})
         with pytest.raises(ValueError, match="column 'town' of X, of type .*Encode"):
             small(make).fit(frame, y)
@@ -652,7 +649,7 @@ def test_prediction_before_fit(table, make, method):
 
 
 def _bad_X(X, y):
-    return np.full_like(X, np.nan), y
+    return np.full_like(X, np.inf), y
 
 
 def _bad_width(X, y):
@@ -676,7 +673,7 @@ def _in_first_epoch(action):
 
 
 _FAILURES = {
-    "fit NaN": lambda est, X, y: est.fit(*_bad_X(X, y)),
+    "fit infinity": lambda est, X, y: est.fit(*_bad_X(X, y)),
     "fit bad validation data": _fit_with_bad_validation,
     "fit outside the support": lambda est, X, y: est.fit(*_bad_y(X, y)),
     "fit that diverges": _in_first_epoch(poison),
@@ -684,7 +681,7 @@ _FAILURES = {
     "fit too many neighbours": lambda est, X, y: est.set_params(
         method="probmix", n_neighbors=999
     ).fit(X, y),
-    "partial_fit NaN": lambda est, X, y: est.partial_fit(*_bad_X(X, y)),
+    "partial_fit infinity": lambda est, X, y: est.partial_fit(*_bad_X(X, y)),
     "partial_fit outside the support": lambda est, X, y: est.partial_fit(*_bad_y(X, y)),
 }
 

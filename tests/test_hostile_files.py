@@ -37,6 +37,7 @@ MODELS = {
         np.stack([Y, Y**2], axis=1),
     ),
     "knots": (ProbMixupRegressor(method="probmix", n_members=3, n_knots=4, **TINY), Y),
+    "levels": (ProbMixupRegressor(method="erm", categorical_features=[1], **TINY), Y),
     "text": (
         ProbMixupClassifier(n_members=2, calibration="on", class_weight={"low": 2}, **TINY),
         LABELS,
@@ -583,6 +584,7 @@ def fill(name, value):
     return lambda parts: parts.tensors[name].fill_(value)
 
 
+SOURCE, SHOWS = (f"fitted.encoder_.{name}" for name in ("source", "shows"))
 BIAS = "nets.0.members.head.0.bias"
 # A model, an edit, and what of it the message names.
 EDITS = {
@@ -702,6 +704,37 @@ EDITS = {
     "requests": ("knots", put("requests", {"__init__": {}}), "a request of: found __init__"),
     "no attribute": ("knots", drop("fitted", "n_iter_"), "no fitted attribute 'n_iter_'"),
     "no scaling": ("knots", drop("fitted", "scaler_", "mean_"), "'mean_'"),
+    "levels of other columns": (
+        "levels",
+        put("fitted", "encoder_", "$columns", "levels", [None, None, None]),
+        "columns: found others",
+    ),
+    "levels of more columns": (
+        "levels",
+        put("fitted", "encoder_", "$columns", "levels", lambda levels: [*levels, None]),
+        "n_features_in_: found 3; expected 4",
+    ),
+    "no levels": ("levels", drop("fitted", "encoder_"), "n_features_in_: found 3; expected 62"),
+    "levels that are others": (
+        "levels",
+        put("fitted", "encoder_", {"$kind": {}}),
+        "encoder_: found a Kind; expected ColumnEncoder or None",
+    ),
+    "fewer levels shown": (
+        "levels",
+        both(tensor(SOURCE, torch.zeros(1).long()), tensor(SHOWS, -torch.ones(1).long())),
+        "scaler_.n_features_in_: found 62; expected 1",
+    ),
+    "a negative reach": (
+        "knots",
+        fill("fitted.scaler_.reach_", -1),
+        "scaler_.reach_: found .* expected 3 positive numbers",
+    ),
+    "a reach of other columns": (
+        "knots",
+        tensor("fitted.scaler_.reach_", torch.ones(2, dtype=torch.float64)),
+        "scaler_.reach_: found .* expected 3 positive numbers",
+    ),
     "columns": ("knots", put("fitted", "n_features_in_", 5), "n_features_in_: found 5; expected 3"),
     "names": (
         "knots",
@@ -898,11 +931,16 @@ MATTERS = {
 }
 
 
+def moves_predictions(where):
+    # The bins and values of a family are where its probability is.
+    return where in MATTERS or where.startswith("fitted.family_.$family.")
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", [*MODELS, *(f"old {name}" for name in OLD)])
 @pytest.mark.parametrize(
     ("change", "n", "matters"),
-    [(change_document, 55, MATTERS.__contains__), (change_tensors, 20, lambda where: True)],
+    [(change_document, 55, moves_predictions), (change_tensors, 20, lambda where: True)],
 )
 def test_a_mutant_is_refused_or_a_model(change, n, matters, seed, name, models, tmp_path):
     """It has the checksum of its content, as a hostile writer's would."""

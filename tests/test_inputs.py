@@ -52,6 +52,10 @@ def of_y(*responses, **params):
     return [lambda y=y: regressor(**params).fit(X, y).predict(X) for y in responses]
 
 
+def fit_predict(X, y):
+    return regressor(max_epochs=1, batch_size=1000).fit(X, y).predict(X)
+
+
 def of_labels(*labels):
     return [lambda y=y: classifier().fit(X, y).predict_proba(X) for y in labels]
 
@@ -106,6 +110,9 @@ _SERIES = pd.Series(Y)
 _TEXT = np.where(LABELS, "yes", "no")
 _PERIODS = pd.period_range("2020", periods=N)
 _DURATIONS = pd.to_timedelta(np.arange(N), "D")
+LEVELS = with_column(_TEXT)
+rng_of_many = np.random.default_rng(0)
+MANY = pd.DataFrame({"a": pd.Categorical([f"level {row % 10_000}" for row in range(12_000)])})
 _FAR = put(Y, 1e30, dtype=float)
 _WEIGHT = np.where(np.arange(N) % 2, 0.5, 1.0)
 
@@ -137,15 +144,71 @@ CASES = {
         with_column(put(X[:, 1], pd.NA)),
         with_column(pd.array(put(X[:, 1], pd.NA), dtype="Float64")),
         pl.DataFrame({"a": X[:, 0], "b": [None, *X[1:, 1].tolist()]}),
+        put(X, None, (3, 1)),
+        put(X, pd.NA, (3, 1)).tolist(),
     ),
     "`X` with an infinite value": of_X(put(X, np.inf, (3, 1), float), put(X, -np.inf, (3, 1))),
-    "`X` with a column of text, lists or periods": of_X(
-        with_column(_TEXT),
-        with_column(pd.Categorical(_TEXT)),
+    "a missing value in `predict`, in a column that had none in the fit": [
+        lambda: regressor().fit(X, Y).predict(put(X, np.nan, dtype=float)),
+        lambda: regressor().fit(NAMED, Y).predict(with_column(put(X[:, 1], None))),
+        lambda: regressor().fit(LEVELS, Y).predict(LEVELS.assign(b=put(_TEXT, None))),
+    ],
+    "a column of which all values are missing, or all but a constant": of_X(
+        with_column(np.nan),
+        with_column(None),
+        with_column(put([None] * N, "a")),
+        with_column(put([None] * N, 2.5)),
+        pl.DataFrame({"a": X[:, 0], "b": [None] * N}),
+        put(X, np.nan, (slice(None), 1), float),
+    ),
+    "`X` in which every value is missing": of_X(
+        alone([None] * N), np.full((N, 2), np.nan), alone([np.nan] * N)
+    ),
+    "a frame with a column of categories, or of text of few values": of_X(
+        LEVELS,
+        LEVELS.astype({"b": "category"}),
+        LEVELS.astype({"b": object}),
+        pl.DataFrame({"a": X[:, 0], "b": _TEXT.tolist()}),
+        with_column(pd.cut(X[:, 1], 4)),
+    ),
+    "categories of 10,000 levels, or whose levels are numbers and text": [
+        lambda: fit_predict(MANY, rng_of_many.normal(size=len(MANY))),
+        *of_X(with_column(put(_TEXT, 1, slice(9))), with_column(pd.Categorical(put(_TEXT, 2)))),
+    ],
+    "in `predict`, levels or declared categories that the fit did not see, or none of its levels": [
+        lambda b=b: regressor().fit(LEVELS, Y).predict(LEVELS.assign(b=b))
+        for b in (
+            "new",
+            pd.Categorical(_TEXT, categories=["other", "no", "yes"]),
+            pd.Categorical([None] * N, categories=["other"]),
+        )
+    ],
+    "a column that changes: numbers where categories were, or the reverse": [
+        lambda: regressor().fit(LEVELS, Y).predict(NAMED),
+        lambda: regressor().fit(NAMED, Y).predict(LEVELS),
+        lambda: regressor().fit(NAMED, Y).predict(with_column(pd.Categorical(_TEXT))),
+    ],
+    "a frame with a column of free text": of_X(
+        with_column([f"a remark, {row}" for row in range(N)]), with_column(X[:, 1].astype(str))
+    ),
+    "a frame with a column of lists, periods or bytes": of_X(
         with_column([[1, 2]] * N),
         with_column(_PERIODS),
-        pl.DataFrame({"a": X[:, 0], "b": _TEXT.tolist()}),
+        with_column([b"a"] * N),
+        pl.DataFrame({"a": X[:, 0], "b": [[1, 2]] * N}),
     ),
+    "a frame in which a column is unique in every row: categories, or integers without a gap": of_X(
+        with_column(np.arange(N)[::-1]),
+        with_column(pd.Categorical([f"row {row}" for row in range(N)])),
+        pl.DataFrame({"a": X[:, 0], "b": range(100, 100 + N)}),
+    ),
+    "an array with a column of text": of_X(
+        with_column(_TEXT).to_numpy(), with_column(_TEXT).to_numpy().tolist()
+    ),
+    "`categorical_features` that names no columns of `X`": [
+        lambda given=given: regressor(categorical_features=given).fit(NAMED, Y)
+        for given in ([3], [-4], ["d"], [True, False], [0.5], [[0]])
+    ],
     "`X` with a column of dates, times or durations, or of these alone": [
         *of_X(
             alone(DATES),
@@ -319,7 +382,7 @@ def answers_to(start):
 
 
 @pytest.mark.filterwarnings("error", "ignore:X has feature names:UserWarning")
-@pytest.mark.parametrize(("given", "case"), answers_to("`"))
+@pytest.mark.parametrize(("given", "case"), answers_to(("`V", "`T")))
 def test_refusals(given, case):
     error_type, _, message = ANSWERS[given].strip("`").partition(": ")
     with pytest.raises({"ValueError": ValueError, "TypeError": TypeError}[error_type]) as error:
@@ -327,6 +390,14 @@ def test_refusals(given, case):
     pattern = ".*".join(map(re.escape, message.split("...")))
     assert re.fullmatch(pattern, str(error.value), re.DOTALL), error.value
     assert "lr" not in str(error.value)
+
+
+@pytest.mark.parametrize(("given", "case"), answers_to("`UserWarning"))
+def test_warnings(given, case):
+    _, _, message = ANSWERS[given].strip("`").partition(": ")
+    pattern = ".*".join(map(re.escape, message.split("...")))
+    with pytest.warns(UserWarning, match=pattern):
+        assert np.isfinite(case()).all()
 
 
 @pytest.mark.parametrize(("given", "case"), answers_to("the same numbers"))

@@ -226,10 +226,12 @@ class TestMixedColumns:
         assert_allclose(model.predict_proba(X).sum(axis=1), 1)
         assert set(model.predict(X)) <= {"man", "woman"}
 
-    def test_missing_values_without_an_imputer_are_refused(self, mixed_table):
-        X = mixed_table[["age", "pressure"]]
-        with pytest.raises(ValueError, match="NaN"):
-            small().fit(X, mixed_table["progression"])
+    def test_without_an_encoder_all_but_dates_is_taken(self, mixed_table):
+        X, y = mixed_table.drop(columns=["progression", "seen"]), mixed_table["progression"]
+        dist = small(method="probmix").fit(X, y).predict_proba(X)
+        assert nll(y, dist) < nll(y, stats.norm(y.mean(), y.std())) - 0.1
+        with pytest.raises(ValueError, match="column 'seen' of X, .* DatetimeEncoder of skrub"):
+            small().fit(mixed_table.drop(columns="progression"), y)
 
 
 class TestSearches:

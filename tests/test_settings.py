@@ -256,10 +256,10 @@ def test_what_uses_scikit_learn_outside_of_a_fit(frames):
     assert torch.equal(X_framed, X_plain)
 
 
-def test_NaN_is_refused_where_finiteness_is_assumed():
+def test_infinity_and_NaN_are_refused_where_finiteness_is_assumed():
     with sklearn.config_context(assume_finite=True):
         with pytest.raises(ValueError, match="column 1 of X"):
-            CASES["auto"][0].fit(np.where(np.arange(3) == 1, np.nan, X), Y)
+            CASES["auto"][0].fit(np.where(np.arange(3) == 1, np.inf, X), Y)
         with pytest.raises(ValueError, match="Input y contains NaN"):
             CASES["auto"][0].fit(X, np.where(Y > 0, np.nan, Y))
 

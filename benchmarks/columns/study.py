@@ -1,0 +1,166 @@
+"""The encodings, one fit behind one of them, and a table of their scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.metrics import accuracy_score, log_loss, root_mean_squared_error
+from sklearn.model_selection import cross_val_predict, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from benchmarks.scores import regression_scores
+from sklearn_probmix import Kind, PredictiveDistribution, ProbMixupClassifier, ProbMixupRegressor
+
+__all__ = ["ENCODINGS", "TABLES", "fit_table", "jobs", "report"]
+
+TABLES = {
+    "auto_imports": ProbMixupRegressor,
+    "german": ProbMixupClassifier,
+    "abalone": ProbMixupRegressor,
+}
+# Enough to tell encodings apart.
+MOST_ROWS = 2000
+KINDS = {"erm": Kind("erm", max_epochs=60), "kernel": Kind(network="kernel", max_epochs=40)}
+
+
+def _plain(est):
+    numbers = SimpleImputer(add_indicator=True), make_column_selector(dtype_include="number")
+    text = (
+        OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+        make_column_selector(dtype_exclude="number"),
+    )
+    return make_pipeline(make_column_transformer(numbers, text), est)
+
+
+def _skrub(est):
+    from skrub import tabular_pipeline
+
+    return tabular_pipeline(est)
+
+
+class _Boosting:
+    """Gradient boosting with its own treatment of columns, and a Normal of one size."""
+
+    def __init__(self, est):
+        self.is_regression = isinstance(est, ProbMixupRegressor)
+        make = (
+            HistGradientBoostingRegressor if self.is_regression else HistGradientBoostingClassifier
+        )
+        self.est = make(random_state=est.random_state)
+
+    def fit(self, X, y):
+        if self.is_regression:
+            found = cross_val_predict(self.est, _with_categories(X), y)
+            self.scale = root_mean_squared_error(y, found)
+        self.est.fit(_with_categories(X), y)
+        return self
+
+    def predict_proba(self, X):
+        X = _with_categories(X)
+        if not self.is_regression:
+            return self.est.predict_proba(X)
+        mean = self.est.predict(X)[:, None]
+        return PredictiveDistribution(
+            "norm", {"loc": mean, "scale": np.full_like(mean, self.scale)}
+        )
+
+
+def _with_categories(X):
+    text = X.select_dtypes(exclude="number").columns
+    return X.astype(dict.fromkeys(text, "category"))
+
+
+ENCODINGS = {"native": lambda est: est, "skrub": _skrub, "one-hot": _plain, "boosting": _Boosting}
+
+
+def jobs(tables, splits):
+    """List the fits, breadth first.
+
+    Parameters
+    ----------
+    tables : sequence of str
+    splits : sequence of int
+
+    Returns
+    -------
+    list of dict
+    """
+    return [
+        {"table": table, "split": split, "kind": kind, "encoding": encoding}
+        for split in splits
+        for table in tables
+        for kind in KINDS
+        for encoding in ENCODINGS
+        # Which has no networks.
+        if encoding != "boosting" or kind == "erm"
+    ]
+
+
+def fit_table(root, settings):
+    """Fit behind one encoding to a random part of a table, and score the other quarter."""
+    path = Path(root, "tables", f"{settings['table']}.csv.gz")
+    frame = pd.read_csv(path, header=None, na_values="?")
+    frame = frame.rename(columns=lambda place: f"column {place}").iloc[:MOST_ROWS]
+    X, y = frame.iloc[:, :-1], frame.iloc[:, -1].to_numpy()
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=settings["split"])
+    est = TABLES[settings["table"]](
+        method=KINDS[settings["kind"]], n_members=5, random_state=settings["split"]
+    )
+    forecast = ENCODINGS[settings["encoding"]](est).fit(X, y).predict_proba(X_test)
+    if isinstance(est, ProbMixupRegressor):
+        return {name: float(score) for name, score in regression_scores(y_test, forecast).items()}
+    labels = np.unique(y)
+    return {
+        "nll": float(log_loss(y_test, forecast, labels=labels)),
+        "accuracy": float(accuracy_score(y_test, labels[forecast.argmax(axis=1)])),
+    }
+
+
+def report(results):
+    """Render the scores of the encodings, means over splits, and the differences' errors.
+
+    Parameters
+    ----------
+    results : dict
+        As `read_results` gives them.
+
+    Returns
+    -------
+    str
+        Markdown: of each table and kind of network the NLL behind each encoding, and how much
+        more it is than the native one's, with the standard error of that over splits.
+    """
+    lines = [
+        f"| table | network | splits | {' | '.join(ENCODINGS)} |",
+        "|---|---|---|" + "---|" * len(ENCODINGS),
+    ]
+    found = {}
+    for line in results.values():
+        if "scores" not in line:
+            continue
+        settings = line["settings"]
+        own = found.setdefault((settings["table"], settings["kind"]), {})
+        own.setdefault(settings["encoding"], {})[settings["split"]] = line["scores"]["nll"]
+    for (table, kind), scores in found.items():
+        splits = sorted(set.intersection(*(set(own) for own in scores.values())))
+        native = np.array([scores["native"][split] for split in splits])
+        cells = []
+        for encoding in ENCODINGS:
+            if encoding not in scores:
+                cells.append("-")
+                continue
+            own = np.array([scores[encoding][split] for split in splits])
+            cell = f"{own.mean():.4g}"
+            if encoding != "native":
+                more = own - native
+                error = more.std(ddof=1) / np.sqrt(len(splits)) if len(splits) > 1 else np.nan
+                cell += f" ({more.mean():+.3f} ± {error:.3f})"
+            cells.append(cell)
+        lines.append(f"| {table} | {kind} | {len(splits)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
