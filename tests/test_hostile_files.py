@@ -954,7 +954,12 @@ def test_a_mutant_is_refused_or_a_model(change, n, matters, seed, name, models, 
             est = load_model(tmp_path / "mutant")
         except ValueError:
             continue
-        found = predictions(est)
+        try:
+            found = predictions(est)
+        except ValueError:
+            # A model of columns of another sort refuses these.
+            assert where.startswith("fitted.encoder_"), where
+            continue
         assert np.isfinite(found).all(), where
         assert matters(where) or np.array_equal(found, expected), where
         save_model(est, tmp_path / "again")
