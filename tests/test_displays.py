@@ -163,8 +163,8 @@ def test_wrong_data_say_which(display_class, regressor, table):
         display_class.from_estimator(regressor, X[:-1], y)
     with pytest.raises(ValueError, match="y_true contains NaN"):
         display_class.from_predictions(np.where(y > 1, np.nan, y), dist)
-    with pytest.raises(ValueError, match="X contains NaN"):
-        display_class.from_estimator(regressor, np.where(X > 1, np.nan, X), y)
+    with pytest.raises(ValueError, match="X contains infinity"):
+        display_class.from_estimator(regressor, np.where(X > 1, np.inf, X), y)
     with pytest.raises(TypeError, match=f"{display_class.__name__}.* got ndarray"):
         display_class.from_predictions(y, regressor.predict(X))
     with pytest.raises(NotFittedError, match="ProbMixupRegressor instance is not fitted"):
