@@ -111,7 +111,12 @@ def test_one_classification_fit(tmp_path):
 def test_finished_fits_of_ours_are_found_by_their_settings(task):
     results = read_results(RESULTS / f"peers-{task}.jsonl")
     found = fits_of(results, task)
-    n_splits = [cell.n_fits for (_, peer), cell in found.items() if peer == contenders.OURS]
+    n_splits = [
+        cell.n_fits
+        for (dataset, peer), cell in found.items()
+        # Files are run as time allows.
+        if peer == contenders.OURS and dataset not in tables.FILES
+    ]
     assert min(n_splits) == {"regression": 1, "aside": 1, "classification": 1}[task]
 
 
