@@ -433,8 +433,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         return [kind for kind in kinds if chosen or not self._is_auto() or kind.family is None]
 
     def _kinds_for(self, table, division):
-        # Kinds of other families have to earn their weights.
-        judged = self.weighting == "stacked" and division.valid is not None
+        # Kinds of other families have to earn their steps.
+        judged = self._is_race(division)
         families: set[str] = set()
         named = not (self._is_auto() and self.family == "auto")
         self.values_ = None
