@@ -462,6 +462,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
 
     def _predictive(self, mixtures):
         dists, shares = [], []
+        one_column = self._y_ndim == 1 or self.values_ is not None
         for _, response, mixture, share in self._parts(mixtures):
             if isinstance(response.family, Normal):
                 mixture = response.family.condensed(mixture, *_COMPONENTS)
@@ -469,13 +470,14 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
             components = response.components(eta)
             dists.append(
                 PredictiveDistribution(
-                    components.marginal(0) if self._y_ndim == 1 else components,
+                    components.marginal(0) if one_column else components,
                     weights=log_weights.double().softmax(-1).numpy() if eta.shape[1] > 1 else None,
                 )
             )
             shares.append(share)
         if self.values_ is not None:
             masses = np.stack([_masses(dist, self.values_) for dist in dists], axis=1)
+            masses = masses if self._y_ndim == 1 else masses[:, :, None]
             components = LatticeComponents(self.values_, masses)
             return PredictiveDistribution(components, weights=[shares] * len(masses))
         return dists[0] if len(dists) == 1 else PredictiveDistribution.mix(dists, shares)

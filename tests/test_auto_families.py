@@ -151,6 +151,14 @@ def test_a_y_of_few_values_is_predicted_by_masses_on_its_grid(few_kinds, tmp_pat
     assert not normal.predict_proba(X).is_discrete
 
 
+def test_one_column_of_y_is_predicted_alike_with_and_without_an_axis(few_kinds):
+    y = np.clip(np.rint(2 * X[:, 0]), -2, 2)
+    flat, column = (ProbMixupRegressor(**SMALL).fit(X, own) for own in (y, y[:, None]))
+    assert column.predict_proba(X).shape == (150, 1)
+    assert column.predict_proba(X).is_discrete
+    assert_allclose(column.predict(X)[:, 0], flat.predict(X), rtol=1e-6, atol=1e-9)
+
+
 def test_masses_are_those_of_the_cells(few_kinds):
     y = np.clip(np.rint(2 * X[:, 0]), -2, 2)
     est = ProbMixupRegressor(**SMALL).fit(X, y)
