@@ -404,7 +404,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
             raise ValueError(
                 f"{name} has {n_outputs} outputs; expected {self.n_outputs_} as in the earlier fit."
             )
-        family = self._make_family().unfitted() if reset else self.family_
+        family = self._named_family(self.family).unfitted() if reset else self.family_
         columns = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
         outside = ~family.in_support(columns).numpy().reshape(y.shape)
         if outside.any():
