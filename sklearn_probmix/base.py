@@ -218,6 +218,7 @@ class BaseProbMixup(BaseEstimator):
             else:
                 X_val, y_val = self._validate_rows(X_val, y_val, reset=False, suffix="_val")
                 valid = self._table(X_val, y_val, None)
+                self._own_response().standardise(valid.y, name="y_val")
                 table = Table.concatenate([rows.table, valid])
                 places = np.arange(len(table.y))
                 division = Division.holdout(*np.split(places, [len(rows.y)]))
@@ -386,8 +387,10 @@ class BaseProbMixup(BaseEstimator):
 
     def _response(self, kind: Kind) -> Response:
         """Return the response as a kind sees it."""
-        if kind.family is not None:
-            return self.responses_[kind.family]
+        return self._own_response() if kind.family is None else self.responses_[kind.family]
+
+    def _own_response(self) -> Response:
+        """Return the response as kinds without a family of their own see it."""
         shift, scale = torch.from_numpy(self.y_shift_), torch.from_numpy(self.y_scale_)
         return Response(self.family_, shift, scale, self.calibration_)
 
@@ -699,13 +702,18 @@ class BaseProbMixup(BaseEstimator):
             given = None if table.weight is None else weight
             censored = table.y.imag[:, 0].numpy() > 0 if is_censored else None
             self.oof_scores_ = self._score_predictive(self.oof_predictive_, y, given, censored)
-            some = slice(None, None, math.ceil(len(y) / _ENOUGH_ROWS))
-            everyone = [natural_parameters(net, held_out.X[some]) for net in self.nets_]
-            one_of_each = [Mixture(*(part[some] for part in mixture)) for mixture in judged]
-            pairs = zip(self._parts(one_of_each), self._parts(everyone), strict=True)
-            for one, all_members in pairs:
-                if one.response.calibration is not None:
-                    self._calibrate(one.kind, self._for_members(one, all_members))
+            if any(part.response.calibration is not None for part in self._parts(judged)):
+                self._recalibrate(judged, held_out.X)
+
+    def _recalibrate(self, judged, X):
+        """Correct calibrations, fitted on one member of each kind, for the mixture of all."""
+        some = slice(None, None, math.ceil(len(X) / _ENOUGH_ROWS))
+        everyone = [natural_parameters(net, X[some]) for net in self.nets_]
+        one_of_each = [Mixture(*(part[some] for part in mixture)) for mixture in judged]
+        pairs = zip(self._parts(one_of_each), self._parts(everyone), strict=True)
+        for one, all_members in pairs:
+            if one.response.calibration is not None:
+                self._calibrate(one.kind, self._for_members(one, all_members))
 
     def _parts(self, mixtures: Sequence[Mixture]) -> list[Part]:
         """Pool mixtures, of every kind one, to one of each family."""

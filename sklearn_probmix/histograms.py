@@ -304,7 +304,7 @@ class Lattice(_Bins):
         return f"{type(self).__name__}()"
 
     @property
-    def support(self) -> str:  # type: ignore[override]
+    def support(self) -> str:  # type: ignore[override]  # what a class says, said of an instance
         """Support in words."""
         if self.values is None:
             return "the real numbers"

@@ -15,7 +15,8 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
-from sklearn_probmix import compound, histograms, transformed  # noqa: F401 (more FAMILIES)
+# Imported to have their families in FAMILIES before a Kind lists these.
+from sklearn_probmix import compound, histograms, transformed  # noqa: F401
 from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal
 from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.warn import warn
