@@ -40,10 +40,11 @@ from sklearn_probmix.encoding import (
     to_groups,
     to_numbers,
 )
-from sklearn_probmix.families import Family, Response, get_family
+from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.kinds import METHODS, Kind, as_kinds
 from sklearn_probmix.pooling import Mixture, pool
 from sklearn_probmix.race import Entrant, race
+from sklearn_probmix.response import Response
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.table import Division, Table
 from sklearn_probmix.training import (

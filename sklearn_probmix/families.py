@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,19 +34,12 @@ from sklearn_probmix.calibration import Spread, Temperature
 from sklearn_probmix.components import Components, scipy_components
 from sklearn_probmix.pooling import Mixture, log_linear_pool
 
-__all__ = ["Family", "Response", "get_family"]
+__all__ = ["Family", "get_family"]
 
 # Keeps a positive parameter away from zero where softplus underflows in float32.
 _TINY = 1e-12
 _LARGEST_FLOOR = 1e30
-# Of standardised responses: the gradients of what is farther away overflow.
-_FARTHEST_Y = {torch.float32: 1e15}
 _LEAST_TAIL = 1e-290
-# Of negative binomials: bounds of log r and log(r / mu); where Stirling's series holds to all
-# digits; the least squared relative spread beyond a Poisson's that r begins with; and the ratio of
-# r to mu from where on a Poisson's spread is exact to a millionth.
-_LOG_SIZE, _LOG_RATIO = (-20.0, 32.0), (-60.0, 80.0)
-_SMALL, _LEAST_EXCESS, _LARGEST_RATIO = 20.0, 1e-6, 1e6
 
 #: What is removed from y and given back, of each output or of all.
 Units = Tensor | float
@@ -64,7 +57,7 @@ def _at(values: Tensor, index: Tensor) -> Tensor:
     return values[torch.arange(len(values)).unsqueeze(1), index]
 
 
-def _exp(x: Tensor) -> Tensor:
+def finite_exp(x: Tensor) -> Tensor:
     """Exponentiate to a positive, finite number, also far away from the training rows."""
     return x.clamp(-700, 700).exp()
 
@@ -504,7 +497,7 @@ class LogNormal(Normal):
 
     def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
         normal = super().scipy_parameters(eta, shift, scale)
-        return {"s": normal["scale"], "scale": _exp(normal["loc"])}
+        return {"s": normal["scale"], "scale": finite_exp(normal["loc"])}
 
     def scaling(self, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return super().scaling(y.log(), weight)
@@ -626,173 +619,6 @@ class Beta(Family):
         return {"a": a, "b": b}
 
 
-class _Counts(Family):
-    """What families of counts share: raw outputs tell the mean relative to that of y.
-
-    The taken-out mean is an offset of the log rate, and y stays a count: rates of a million are
-    then as easily learnt as those of 1, where a network begins.
-
-    Parameters
-    ----------
-    mean : sequence of float or None, default=None
-        Of each output, positive. None takes 1, until `fit` settles it.
-    """
-
-    is_count = True
-
-    dtype = torch.float64
-    support = "the counts 0, 1, 2, ..."
-
-    def __init__(self, mean: Sequence[float] | None = None):
-        self.mean = _positive("mean", mean)
-
-    def in_support(self, y: Tensor) -> Tensor:
-        return (y >= 0) & (y == y.floor())
-
-    def fitted(self, y: Tensor, weight: Tensor) -> Family:
-        if self.mean is not None:
-            return self
-        mean = (weight / weight.sum()) @ y
-        # Zeros alone have no size.
-        return type(self)(torch.where(mean > 0, mean, 1.0).tolist())
-
-    def unfitted(self) -> Family:
-        return type(self)()
-
-    @staticmethod
-    def _log(values: Sequence[float] | None, like: Tensor) -> Tensor:
-        """Logarithm of a number for each output, or of 1, shape (n_outputs,) or (1,)."""
-        return like.new_tensor([math.log(value) for value in values or (1.0,)])
-
-
-def _positive(name, values):
-    """Return a number for each output, checked, or None."""
-    if values is None:
-        return None
-    numbers = tuple(float(value) for value in values)
-    if not (numbers and all(0 < number < math.inf for number in numbers)):
-        raise ValueError(f"{name}={values!r}; expected positive, finite numbers, one per output.")
-    return numbers
-
-
-class Poisson(_Counts):
-    """Poisson mass of rate exp(eta), T(y) = y, h(y) = 1 / y!, y a count.
-
-    Raw outputs are the logarithm of the rate relative to the mean of y.
-
-    Parameters
-    ----------
-    mean : sequence of float or None, default=None
-        Mean of y, of each output, positive; None takes 1, until `fit` settles it.
-    """
-
-    scipy_name = "poisson"
-    n_params = 1
-
-    def natural(self, raw: Tensor) -> Tensor:
-        return raw + self._log(self.mean, raw).unsqueeze(-1)
-
-    @property
-    def information(self) -> float:
-        """Mean of y, at least 1."""
-        return max(1.0, *(self.mean or (1.0,)))
-
-    def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
-        log_rate, y = eta[..., 0].double(), y.double()
-        return y * log_rate - log_rate.exp() - torch.lgamma(y + 1)
-
-    def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
-        return {"mu": _exp(eta[..., 0].double())}
-
-
-class NegativeBinomial(_Counts):
-    """Negative binomial mass of mean mu and variance mu + mu^2 / r, for a y that is a count.
-
-    The size r is one learned number per output, not a function of x: for a given r this is an
-    exponential family, eta = log(mu / (mu + r)), T(y) = y, h(y) = Gamma(y + r) / (y! Gamma(r)). The
-    second of the parameters is log r, which pooling of densities of one network leaves as it is.
-    For large r the mass is the Poisson's.
-
-    Raw outputs are the logarithm of mu relative to the mean of y, and a sixth of the logarithm of r
-    relative to its estimate from the variance of y.
-
-    Parameters
-    ----------
-    mean : sequence of float or None, default=None
-        Mean of y, of each output, positive; None takes 1, until `fit` settles it.
-    size : sequence of float or None, default=None
-        Where r begins, of each output, positive; likewise.
-    """
-
-    scipy_name = "nbinom"
-    n_shared = 1
-
-    def __init__(self, mean: Sequence[float] | None = None, size: Sequence[float] | None = None):
-        super().__init__(mean)
-        self.size = _positive("size", size)
-
-    def fitted(self, y: Tensor, weight: Tensor) -> Family:
-        if self.mean is not None:
-            return self
-        share = weight / weight.sum()
-        mean = share @ y
-        unit = torch.where(mean > 0, mean, 1.0)
-        # What is left of the squared relative spread is 1 / r.
-        excess = share @ ((y - mean) / unit).square() - 1 / unit
-        return type(self)(unit.tolist(), (1 / excess.clamp(_LEAST_EXCESS, 1.0)).tolist())
-
-    def natural(self, raw: Tensor) -> Tensor:
-        log_mean, shared = raw.unbind(-1)
-        # A sixth, as r may be larger by many powers of ten.
-        log_size = self._log(self.size, raw) + 6 * shared
-        log_size = log_size.clamp(*_LOG_SIZE)
-        # log(mu / (mu + r)), of which no digit is lost where r is small or large against mu.
-        log_ratio = log_size - self._log(self.mean, raw) - log_mean
-        return stack_parameters(-softplus(log_ratio.clamp(*_LOG_RATIO)), log_size)
-
-    def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
-        mean, size = self._mean_and_size(eta)
-        y = y.double()
-        # As by Loader's saddle point: the deviance from mu = y, and the mass at mu = y. Gamma
-        # functions of large numbers would take all digits.
-        deviance = torch.xlogy(y, y.clamp(min=1) / mean) - (y + size) * torch.log1p(
-            (y - mean) / (mean + size)
-        )
-        mass = _log_stirling(y + size) - _log_stirling(size) - _log_stirling_of_factorial(y)
-        return mass - 0.5 * torch.log1p(y / size) - deviance
-
-    @staticmethod
-    def _mean_and_size(eta: Tensor) -> tuple[Tensor, Tensor]:
-        logit, log_size = eta.double().unbind(-1)
-        size = log_size.exp()
-        return size / torch.expm1(-logit), size
-
-    def scipy_parameters(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Params:
-        mean, size = self._mean_and_size(eta)
-        # From where on it is a Poisson's: p, nearer to 1, would lose the mean.
-        size = torch.minimum(size, _LARGEST_RATIO * mean)
-        return {"n": size, "p": size / (size + mean)}
-
-
-def _log_stirling(z: Tensor) -> Tensor:
-    """Logarithm of Gamma(z) less Stirling's formula for it, z > 0."""
-    large = z.clamp(min=_SMALL)
-    square = large.square()
-    series = (1 / 12 - (1 / 360 - (1 / 1260 - 1 / 1680 / square) / square) / square) / large
-    small = z.clamp(max=_SMALL)
-    exact = torch.lgamma(small) - (small - 0.5) * small.log() + small - 0.5 * math.log(2 * math.pi)
-    return torch.where(z > _SMALL, series, exact)
-
-
-def _log_stirling_of_factorial(y: Tensor) -> Tensor:
-    """Logarithm of y! less y log(y) - y, y >= 0."""
-    small = y.clamp(max=_SMALL)
-    exact = torch.lgamma(small + 1) - torch.xlogy(small, small) + small
-    large = y.clamp(min=_SMALL)
-    series = _log_stirling(large) + 0.5 * (2 * math.pi * large).log()
-    return torch.where(y > _SMALL, series, exact)
-
-
 class _Classes(Family):
     """What the categorical and the Bernoulli family share: kernels on a finite set of classes."""
 
@@ -891,84 +717,9 @@ FAMILIES = {
     "lognormal": LogNormal,
     "gamma": Gamma,
     "beta": Beta,
-    "poisson": Poisson,
-    "negative-binomial": NegativeBinomial,
     "bernoulli": Bernoulli,
     "categorical": Categorical,
 }
-
-
-class Response(NamedTuple):
-    """The response of a fit as one family sees it."""
-
-    family: Family
-    """Fitted."""
-    shift: Tensor
-    """What is taken out of y, shape (n_outputs,)."""
-    scale: Tensor
-    calibration: Spread | Temperature | None = None
-    """Of the mixtures of this family."""
-
-    @classmethod
-    def of(cls, family: Family, y: Tensor, weight: Tensor) -> Response:
-        """Learn from responses what a family takes from them.
-
-        Parameters
-        ----------
-        family : Family
-        y : Tensor of shape (n, n_outputs)
-            In original units, float64.
-        weight : Tensor of shape (n,)
-        """
-        y = y.real
-        outside = ~family.in_support(y)
-        if outside.any():
-            row, output = map(int, outside.nonzero()[0])
-            raise ValueError(
-                f"y holds {y[row, output]:.6g}, outside the support of {family!r}; expected "
-                f"{family.support}."
-            )
-        family = family.fitted(y, weight.double())
-        return cls(family, *family.scaling(y, weight.double()))
-
-    def standardise(self, y: Tensor, name: str = "y") -> Tensor:
-        """Responses as networks see them, of the same shape.
-
-        Parameters
-        ----------
-        y : Tensor of shape (n, n_outputs)
-            In original units, float64.
-        name : str, default="y"
-            For the message of the ValueError, where a response is not in the support or too far
-            away from those that were learnt from.
-        """
-        if y.is_complex():
-            # The imaginary part says which are censored.
-            scaled = self.standardise(y.real, name)
-            return torch.complex(scaled, y.imag.to(scaled.dtype))
-        scaled = self.family.standardise(y, self.shift, self.scale)
-        dtype = self.family.dtype
-        is_near = self.family.in_support(scaled) & (scaled.abs() < _FARTHEST_Y.get(dtype, math.inf))
-        if not is_near.all():
-            row, output = map(int, (~is_near).nonzero()[0])
-            raise ValueError(
-                f"{name} holds {y[row, output]:.6g}, too far from the rows that the fit began with "
-                f"(standardised {scaled[row, output]:.3g}), or outside the support of "
-                f"{self.family!r}; expected responses like theirs."
-            )
-        return scaled.to(dtype)
-
-    def components(self, eta: Tensor) -> Components:
-        """Calibrated densities or masses of y in its original units.
-
-        Parameters
-        ----------
-        eta : Tensor of shape (rows, components, n_outputs, n_params)
-        """
-        family: Any = self.family
-        if isinstance(self.calibration, Spread):
-            eta = family.calibrated(eta, self.calibration)
-        return family.components(eta, self.shift, self.scale)
 
 
 def get_family(family: str | Family, **parameters: Any) -> Family:

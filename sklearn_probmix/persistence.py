@@ -39,10 +39,11 @@ from sklearn_probmix.columns import ColumnEncoder
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.ensemble import Ensemble, template_of
-from sklearn_probmix.families import FAMILIES, Family, Response, get_family
+from sklearn_probmix.families import FAMILIES, Family, get_family
 from sklearn_probmix.kinds import METHODS, Kind
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.regressor import ProbMixupRegressor
+from sklearn_probmix.response import Response
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.training import as_mixture, fit_context, new_net, own_generator
 

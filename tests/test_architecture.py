@@ -33,6 +33,8 @@ RULES = {
     "pooling": Rule(set(), {"torch"}),
     "families": Rule({"pooling", "components", "calibration"}, {"torch"}),
     "histograms": Rule({"families", "histogram_components"}, {"numpy", "torch"}),
+    "response": Rule({"families"}, {"torch"}),
+    "counts": Rule({"families"}, {"torch"}),
     "compound": Rule({"families", "components"}, {"numpy", "torch"}),
     "transformed": Rule({"families", "components"}, {"numpy", "scipy", "torch"}),
     "mixing": Rule({"families"}, {"numpy", "torch"}),
@@ -44,7 +46,7 @@ RULES = {
     "ensemble": Rule({"pooling"}, {"torch"}),
     "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "kinds": Rule(
-        {"modules", "compound", "histograms", "transformed", "warn"}, {"numpy", "sklearn"}
+        {"modules", "compound", "counts", "histograms", "transformed", "warn"}, {"numpy", "sklearn"}
     ),
     "training": Rule({"callbacks", "kernel", "kinds"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
@@ -65,7 +67,7 @@ RULES = {
     "encoding": Rule({"columns"}, {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
     "race": Rule({"training", "calibration"}, {"numpy", "skorch"}),
     "base": Rule(
-        {"race", "calibration", "encoding", "settings"},
+        {"race", "response", "calibration", "encoding", "settings"},
         {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule(
@@ -77,7 +79,8 @@ RULES = {
     "together": Rule({"base"}, {"numpy", "sklearn"}),
     "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
     "persistence": Rule(
-        {"codec", "regressor", "classifier"}, {"numpy", "safetensors", "sklearn", "skorch", "torch"}
+        {"codec", "response", "regressor", "classifier"},
+        {"numpy", "safetensors", "sklearn", "skorch", "torch"},
     ),
     "demo": Rule(
         {"regressor", "classifier", "displays"},
