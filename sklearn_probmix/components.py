@@ -18,31 +18,23 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 __all__ = [
     "Components",
     "average",
     "components_from_arrays",
+    "delegate",
     "first_index",
     "fold_weights",
+    "is_whole",
     "join",
     "mixture_cdf",
-    "scipy_components",
     "with_sums",
 ]
 
 Array = NDArray[np.float64]
 
-_DOMAINS = {
-    "norm": "loc real, scale > 0",
-    "lognorm": "s > 0, scale > 0",
-    "gamma": "a > 0, scale > 0",
-    "beta": "a > 0, b > 0",
-    "poisson": "mu >= 0",
-    "nbinom": "n > 0, 0 < p <= 1",
-    "bernoulli": "0 <= p <= 1",
-}
 # A difference of two probabilities that is smaller than this share of them has lost its digits.
 _FEWEST_DIGITS = 1e-6
 _TAGS: dict[str, type[Components]] = {}
@@ -253,395 +245,9 @@ class Components(ABC):
         self._freeze()
 
 
-def _delegate(method: str) -> Callable[..., Array]:
+def delegate(method: str) -> Callable[..., Array]:
     """Return the method that calls the one of this name of what the components are made of."""
     return lambda self, *args: self._each(method, *args)
-
-
-class ScipyComponents(Components, tag="scipy"):
-    """Components of one univariate family of scipy.stats; made by `scipy_components`.
-
-    Parameters
-    ----------
-    name : str
-        Of the family.
-    params : dict of str to array-like of shape (n, k) or (n, k, outputs)
-        Keyword arguments of scipy.stats, in units of y.
-    """
-
-    def __init__(self, name: str, params: Mapping[str, ArrayLike]):
-        self.name = name
-        self.params = _check_params(name, self._family, params)
-        self._freeze()
-
-    @property
-    def _family(self):
-        return getattr(stats, self.name)
-
-    is_discrete = has_atoms = property(lambda self: isinstance(self._family, stats.rv_discrete))
-    is_integer = property(lambda self: self.is_discrete and _is_whole(self.params.get("loc", 0.0)))
-
-    def _each(self, method, *args):
-        with np.errstate(all="ignore"):
-            return getattr(self._family, method)(*args, **self.params)
-
-    cdf, sf, ppf = _delegate("cdf"), _delegate("sf"), _delegate("ppf")
-    mean, var = _delegate("mean"), _delegate("var")
-
-    def density(self, x: Array) -> Array:
-        return self._each("pmf" if self.is_discrete else "pdf", x)
-
-    def log_density(self, x: Array) -> Array:
-        return self._each("logpmf" if self.is_discrete else "logpdf", x)
-
-    def support(self) -> tuple[Array, Array]:
-        low, high = self._each("support")
-        return np.broadcast_to(low, self.shape), np.broadcast_to(high, self.shape)
-
-    def atoms(self, low: Array, high: Array, most: int) -> Array:
-        if not self.is_discrete:
-            return super().atoms(low, high, most)
-        if self.is_integer:
-            return _count(np.ceil(low), high, most)
-        offsets = np.unique(self.params["loc"] % 1)
-        return np.concatenate([_count(np.ceil(low - o) + o, high, most) for o in offsets])
-
-    def rvs(self, rows: NDArray[np.intp], chosen: NDArray[np.intp], rng: Any) -> Array:
-        params = {key: value[rows, chosen] for key, value in self.params.items()}
-        return self._draw(params, (*rows.shape, *self.shape[2:]), rng)
-
-    def _draw(self, params, size, rng):
-        return self._family.rvs(**params, size=size, random_state=rng)
-
-    def to_arrays(self) -> tuple[str, dict[str, Any]]:
-        return self.tag, {"name": self.name, **self.params}
-
-    @classmethod
-    def from_arrays(cls, content: Mapping[str, Any]) -> Components:
-        params = dict(content)
-        return scipy_components(params.pop("name", None), params)
-
-
-class _Normal(ScipyComponents):
-    has_crps = True
-
-    def cdf(self, x: Array) -> Array:
-        # As scipy's, in half of its time.
-        return special.ndtr((x - self.params.get("loc", 0.0)) / self.params.get("scale", 1.0))
-
-    def crps(self, y: Array, weights: Array) -> Array:
-        # Where numba is installed, scoringrules compiles its scores when imported.
-        from scoringrules import crps_mixnorm
-
-        loc, scale = self.params.get("loc", 0.0), self.params.get("scale", 1.0)
-        loc, scale, weights = np.broadcast_arrays(loc, scale, weights)
-        return crps_mixnorm(y, loc, scale, weights, m_axis=1)
-
-
-class _Positive(ScipyComponents):
-    r"""Families whose mixtures have the CRPS y - 2 E min(X, y) + E min(X, X') in closed form.
-
-    With m the mean and X+ the size-biased variable, E X g(X) = m E g(X+), both terms are closed:
-    E min(X, y) = m P(X+ <= y) + y P(X > y) and E min(X, X') = 2 m P(X+ < X'), where a tie counts
-    one half. No means are subtracted, which are huge for a wide log-normal.
-    """
-
-    has_crps = property(lambda self: not np.any(self.params.get("loc", 0)))
-    #: Returns m, P(X+ <= y) and the matrix P(X+_i < X_j) of all pairs of components.
-    _size_biased: Callable[..., tuple[Array, Array, Array]]
-
-    def crps(self, y: Array, weights: Array) -> Array:
-        params = {key: value for key, value in self.params.items() if key != "loc"}
-        with np.errstate(all="ignore"):
-            mean, below, pairs = self._size_biased(y[:, None], **params)
-            inner = mean * (below - (weights[:, None] * pairs).sum(axis=2))
-        # Where the mean overflows, so does the score.
-        inner = np.where(np.isfinite(inner), inner, -np.inf)
-        above = np.minimum(average(self.sf(y[:, None]), weights), 1.0)
-        return y - 2 * average(inner, weights) - 2 * y * above
-
-
-class _LogNormal(_Positive):
-    # scipy divides its density by the scale when it has overflowed already.
-    density = Components.density
-
-    def mean(self) -> Array:
-        return self.params.get("loc", 0.0) + self._scale_times_exp(1 / 2)
-
-    def var(self) -> Array:
-        # scipy computes exp(s^2) - 1 by subtraction: 1e-4 off at s = 1e-6, and 0 at s = 1e-9.
-        with np.errstate(all="ignore"):
-            return (self._scale_times_exp(1) * np.sqrt(-np.expm1(-(self.params["s"] ** 2)))) ** 2
-
-    def _scale_times_exp(self, times):
-        """Multiply the scale by exp(times * s^2), which may overflow where the product does not."""
-        with np.errstate(all="ignore"):
-            root = np.exp(times * self.params["s"] ** 2 / 2)
-            return self.params.get("scale", 1.0) * root * root
-
-    def _size_biased(self, y, s, scale=1.0):
-        location = np.log(scale) * np.ones_like(s)
-        biased = location + s**2
-        below = special.ndtr((np.log(y) - biased) / s)
-        distance = location[:, None] - biased[:, :, None]
-        pairs = special.ndtr(distance / np.hypot(s[:, None], s[:, :, None]))
-        return np.exp(location + s**2 / 2), below, pairs
-
-
-class _UnderflowingQuantiles(_Positive):
-    def ppf(self, q: Array) -> Array:
-        values = super().ppf(q)
-        if not np.isnan(values).any():
-            return values
-        # Of a quantile that underflows; it is at that end of the support.
-        return np.where(np.isnan(values), np.where(q < 0.5, *self.support()), values)
-
-
-class _Gamma(_UnderflowingQuantiles):
-    # As the log-normal's.
-    density = Components.density
-
-    def _size_biased(self, y, a, scale=1.0):
-        scale = scale * np.ones_like(a)
-        own, other = scale[:, :, None], scale[:, None]
-        pairs = special.betainc(a[:, :, None] + 1, a[:, None], other / (own + other))
-        return a * scale, special.gammainc(a + 1, y / scale), pairs
-
-
-class _Beta(_UnderflowingQuantiles):
-    # Parameters from which scipy's density overflows.
-    _LARGEST = 1e15
-
-    # Only a component with itself has a closed form.
-    has_crps = property(lambda self: super().has_crps and self.shape[1] == 1)
-
-    def density(self, x: Array) -> Array:
-        is_large = np.maximum(self.params["a"], self.params["b"]) > self._LARGEST
-        if not is_large.any():
-            return super().density(x)
-        usual = self._map(lambda values: np.where(is_large, 1.0, values))
-        return np.where(is_large, np.exp(self.log_density(x)), super(_Beta, usual).density(x))
-
-    def _size_biased(self, y, a, b, scale=1.0):
-        gini = 2 / a * np.exp(special.betaln(2 * a, 2 * b) - 2 * special.betaln(a, b))
-        below = special.betainc(a + 1, b, y / scale)
-        return scale * a / (a + b), below, ((1 - gini) / 2)[:, None]
-
-
-class _Poisson(_Positive):
-    # Means from which scipy's quantiles go wrong, and Cornish-Fisher's expansion to the second
-    # order is exact to 1e-4 counts.
-    _LARGE = 1e9
-    # And those that numpy draws too widely, or not at all from 1e19 on.
-    _LARGEST = 1e12
-
-    def ppf(self, q: Array) -> Array:
-        mu, z = self.params["mu"], special.ndtri(q)
-        with np.errstate(invalid="ignore"):
-            expansion = np.ceil(mu + np.sqrt(mu) * z + (z**2 - 1) / 6 - 0.5)
-        expansion += self.params.get("loc", 0.0)
-        return np.where((mu > self._LARGE) & np.isfinite(z), expansion, super().ppf(q))
-
-    density = Components.density
-
-    def log_density(self, x):
-        exact, mu = super().log_density(x), self.params["mu"]
-        if not (mu > self._LARGE).any():
-            return exact
-        # scipy subtracts numbers of the size of x log(x), of which no digit is left.
-        count = x - self.params.get("loc", 0.0)
-        with np.errstate(all="ignore"):
-            far = (count - mu) / mu
-            series = far**2 * (1 / 2 - far / 6 + far**2 / 12 - far**3 / 20)
-            deviance = np.where(abs(far) < 1e-3, series, (1 + far) * np.log1p(far) - far)
-            saddle = -mu * deviance - np.log(2 * np.pi * count) / 2
-        return np.where((mu > self._LARGE) & (count > 1e7) & (exact > -np.inf), saddle, exact)
-
-    def _draw(self, params, size, rng):
-        mu = params["mu"]
-        draws = super()._draw({**params, "mu": np.minimum(mu, self._LARGEST)}, size, rng)
-        if not (mu > self._LARGEST).any():
-            return draws
-        normal = params.get("loc", 0.0) + mu + np.sqrt(mu) * rng.standard_normal(size)
-        return np.where(mu > self._LARGEST, np.rint(normal), draws)
-
-    def _size_biased(self, y, mu):
-        own, other = np.maximum(mu, 1e-300)[:, :, None], np.maximum(mu, 1e-300)[:, None]
-        sd = np.sqrt(own + other)
-        is_large = sd**2 > self._LARGE
-        # Of two means of 1e18 scipy computes for a minute.
-        usual = [np.where(is_large, 1.0, mean) for mean in (own, other)]
-        pairs = (stats.skellam.cdf(-1, *usual) + stats.skellam.cdf(-2, *usual)) / 2
-        pairs = np.where(is_large, special.ndtr((other - own) / sd - 1 / sd), pairs)
-        # Not the cdf at y - 1, which beyond 2^53 may be y.
-        return mu, self.cdf(y) - self.density(np.floor(y)), pairs
-
-
-class _NegativeBinomial(ScipyComponents):
-    def log_density(self, x: Array) -> Array:
-        # scipy subtracts logarithms of gamma functions, which for large n leaves few digits.
-        density = self.density(x)
-        with np.errstate(divide="ignore"):
-            return np.where(density > 0, np.log(density), super().log_density(x))
-
-
-_MENDED = {
-    "norm": _Normal,
-    "lognorm": _LogNormal,
-    "gamma": _Gamma,
-    "beta": _Beta,
-    "poisson": _Poisson,
-    "nbinom": _NegativeBinomial,
-}
-
-
-def scipy_components(name: str, params: Mapping[str, ArrayLike]) -> ScipyComponents:
-    """Components of a family of scipy.stats, mended where scipy's own figures are wrong.
-
-    Parameters
-    ----------
-    name : str
-        Of a univariate distribution of scipy.stats.
-    params : dict of str to array-like of shape (n, k) or (n, k, outputs)
-        Keyword arguments of scipy.stats, in units of y.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, a missing or superfluous parameter, unequal shapes, values that are
-        not finite or lie outside the family's domain.
-
-    Examples
-    --------
-    >>> from sklearn_probmix.components import scipy_components
-    >>> scipy_components("gamma", {"a": [[2.0, 3.0]]}).mean()
-    array([[2., 3.]])
-    """
-    family = getattr(stats, name, None) if isinstance(name, str) else None
-    if not isinstance(family, stats.rv_continuous | stats.rv_discrete):
-        raise ValueError(
-            f"name must be that of a scipy.stats distribution, such as {', '.join(_DOMAINS)}; "
-            f"got {name!r}."
-        )
-    return _MENDED.get(name, ScipyComponents)(name, params)
-
-
-class LatticeComponents(Components, tag="lattice"):
-    """Masses on a set of values that all rows and components share.
-
-    Use it for a y of few values or of rounded ones.
-
-    Parameters
-    ----------
-    values : array-like of shape (v,)
-        Increasing, in units of y.
-    masses : array-like of shape (n, k, v) or (n, k, outputs, v)
-        Probabilities, which sum to 1 on the last axis.
-
-    Raises
-    ------
-    ValueError
-        If values do not increase, or masses have another shape or are no probabilities.
-
-    Examples
-    --------
-    >>> from sklearn_probmix.components import LatticeComponents
-    >>> from sklearn_probmix.distributions import PredictiveDistribution
-    >>> half_steps = LatticeComponents([0.0, 0.5, 1.0], [[[0.2, 0.3, 0.5]]])
-    >>> dist = PredictiveDistribution(half_steps)
-    >>> dist.cdf(0.7), dist.ppf(0.6)
-    (array([0.5]), array([1.]))
-    """
-
-    is_discrete = has_atoms = has_crps = True
-
-    def __init__(self, values: ArrayLike, masses: ArrayLike):
-        self.values = np.array(values, dtype=float)
-        is_grid = self.values.ndim == 1 and np.isfinite(self.values).all() and self.values.size
-        if not (is_grid and (np.diff(self.values) > 0).all()):
-            raise ValueError(f"values must be finite and increase, got {values!r}.")
-        masses = np.array(masses, dtype=float)
-        if masses.ndim not in (3, 4) or masses.shape[-1] != len(self.values) or 0 in masses.shape:
-            raise ValueError(
-                f"masses has shape {masses.shape}, expected (n, components, {len(self.values)}) "
-                f"or (n, components, outputs, {len(self.values)})."
-            )
-        total = masses.sum(axis=-1, keepdims=True)
-        if not ((masses >= 0).all() and (abs(total - 1) < 1e-5).all()):
-            raise ValueError(
-                "masses must be non-negative and sum to 1 over the values; got a minimum of "
-                f"{masses.min()} and sums between {total.min()} and {total.max()}."
-            )
-        self.params = with_sums(masses / total)
-        self._freeze()
-
-    def _freeze(self):
-        super()._freeze()
-        self.values.flags.writeable = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.params["masses"].shape[:-1]
-
-    is_integer = property(lambda self: _is_whole(self.values))
-
-    def alike(self) -> tuple[Any, ...]:
-        return *super().alike(), self.values.tobytes()
-
-    def _at(self, key, position):
-        """Values of an array at positions on its last axis, which are broadcast with the others."""
-        return self.params[key][*np.ogrid[tuple(map(slice, self.shape))], position]
-
-    def log_mass(self, x: Array) -> Array:
-        position = np.searchsorted(self.values, x).clip(max=len(self.values) - 1)
-        with np.errstate(divide="ignore"):
-            return np.log(np.where(self.values[position] == x, self._at("masses", position), 0.0))
-
-    log_density = log_mass
-
-    def cdf(self, x: Array) -> Array:
-        return self._at("below", np.searchsorted(self.values, x, side="right"))
-
-    def sf(self, x: Array) -> Array:
-        return self._at("above", np.searchsorted(self.values, x, side="right"))
-
-    def ppf(self, q: Array) -> Array:
-        # An end of the support for 0 and 1.
-        q = np.maximum(q, np.finfo(float).tiny)
-        below = self.params["below"][..., 1:-1]
-        return self.values[(below < q[..., None]).sum(axis=-1)]
-
-    def mean(self) -> Array:
-        return self.params["masses"] @ self.values
-
-    def var(self) -> Array:
-        return (self.params["masses"] * (self.values - self.mean()[..., None]) ** 2).sum(axis=-1)
-
-    def support(self) -> tuple[Array, Array]:
-        possible = self.params["masses"] > 0
-        last = len(self.values) - 1 - possible[..., ::-1].argmax(axis=-1)
-        return self.values[possible.argmax(axis=-1)], self.values[last]
-
-    def atoms(self, low: Array, high: Array, most: int) -> Array:
-        values = self.values[:: -(-len(self.values) // most)]
-        return np.clip(values.reshape(-1, *[1] * low.ndim), low, high)
-
-    def crps(self, y: Array, weights: Array) -> Array:
-        cdf = np.einsum("nk...,nk...v->n...v", weights, self.params["below"])[..., 1:-1]
-        y, left, right = y[..., None], self.values[:-1], self.values[1:]
-        above = right - np.clip(y, left, right)
-        steps = cdf**2 * (right - left - above) + (1 - cdf) ** 2 * above
-        beyond = y - np.clip(y, self.values[0], self.values[-1])
-        return steps.sum(axis=-1) + abs(beyond[..., 0])
-
-    def to_arrays(self) -> tuple[str, dict[str, Any]]:
-        return self.tag, {"values": self.values, "masses": self.params["masses"]}
-
-    @classmethod
-    def from_arrays(cls, content: Mapping[str, Any]) -> Components:
-        lattice = cls(**content)
-        # The constructor divides masses by their sum, which would move the last bit of saved ones.
-        return lattice._replace(with_sums(np.array(content["masses"], dtype=float)))
 
 
 class JoinedComponents(Components, tag="joined"):
@@ -674,10 +280,10 @@ class JoinedComponents(Components, tag="joined"):
         values = [getattr(block, method)(*args) for block in self.blocks]
         return np.concatenate(values, axis=1 - len(self.shape))
 
-    log_density, log_mass = _delegate("log_density"), _delegate("log_mass")
-    log_probability = _delegate("log_probability")
-    cdf, sf, ppf = _delegate("cdf"), _delegate("sf"), _delegate("ppf")
-    mean, var = _delegate("mean"), _delegate("var")
+    log_density, log_mass = delegate("log_density"), delegate("log_mass")
+    log_probability = delegate("log_probability")
+    cdf, sf, ppf = delegate("cdf"), delegate("sf"), delegate("ppf")
+    mean, var = delegate("mean"), delegate("var")
 
     def support(self) -> tuple[Array, Array]:
         ends = zip(*(block.support() for block in self.blocks), strict=True)
@@ -817,16 +423,9 @@ def fold_weights(weights: Array, shape: tuple[int, ...]) -> Array:
     return np.moveaxis(np.broadcast_to(weights, shape), 1, -1).reshape(-1, shape[1])
 
 
-def _is_whole(values):
+def is_whole(values: Array) -> bool:
+    """Whether all are whole numbers."""
     return bool(np.all(values == np.floor(values)))
-
-
-def _count(low, high, most):
-    """Count from low to high, in steps that leave at most so many, on a new first axis."""
-    step = np.maximum(np.ceil((high - low + 1) / most), 1)
-    n_steps = int(((high - low) / step).max(initial=0))
-    x = low + step * np.arange(n_steps + 1).reshape(-1, *[1] * low.ndim)
-    return np.where(x <= high, x, low)
 
 
 def with_sums(masses: Array) -> dict[str, Array]:
@@ -837,42 +436,6 @@ def with_sums(masses: Array) -> dict[str, Array]:
         zero = np.zeros_like(values[..., :1])
         sums[name] = np.concatenate([zero, cumulative / cumulative[..., -1:]], axis=-1)
     return {"masses": masses, "below": sums["below"], "above": sums["above"][..., ::-1]}
-
-
-def _check_params(name, family, params):
-    required = set(family.shapes.split(", ") if family.shapes else ())
-    allowed = required | ({"loc"} if isinstance(family, stats.rv_discrete) else {"loc", "scale"})
-    if not (params and required <= set(params) <= allowed):
-        raise ValueError(
-            f"params of {name!r} must be {sorted(required)}, of the names {sorted(allowed)}; "
-            f"got {sorted(params)}."
-        )
-    params = {key: np.array(value, dtype=float) for key, value in params.items()}
-    first, *_ = params
-    for key, value in params.items():
-        if value.ndim not in (2, 3) or value.shape[1] == 0:
-            raise ValueError(
-                f"params[{key!r}] has shape {value.shape}, expected (n, components) for 1-D y or "
-                "(n, components, outputs) for 2-D y, with at least one component."
-            )
-        if value.shape != params[first].shape:
-            raise ValueError(
-                f"params[{key!r}] has shape {value.shape}, expected that of params[{first!r}], "
-                f"{params[first].shape}."
-            )
-        if not np.isfinite(value).all():
-            where = first_index(~np.isfinite(value))
-            raise ValueError(
-                f"params[{key!r}] is {value[where]} at index {where}, expected finite values."
-            )
-    with np.errstate(all="ignore"):
-        is_outside = np.isnan(family.support(**params)[0])
-    if is_outside.any():
-        where = first_index(is_outside)
-        found = ", ".join(f"{key}={value[where]}" for key, value in params.items())
-        domain = _DOMAINS.get(name, f"the domain of scipy.stats.{name}")
-        raise ValueError(f"params of {name!r} at index {where}: {found}; expected {domain}.")
-    return params
 
 
 def first_index(mask: NDArray[np.bool_]) -> tuple[int, ...]:

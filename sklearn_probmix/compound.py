@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from sklearn_probmix.components import Array, Components, _Positive, components_from_arrays
+from sklearn_probmix.components import Array, Components, components_from_arrays
 from sklearn_probmix.families import FAMILIES, Family, Units, get_family
+from sklearn_probmix.scipy_components import Positive
 
 __all__: list[str] = []
 
@@ -37,7 +38,7 @@ class HurdleComponents(Components, tag="hurdle"):
 
     Examples
     --------
-    >>> from sklearn_probmix.components import scipy_components
+    >>> from sklearn_probmix.scipy_components import scipy_components
     >>> from sklearn_probmix.compound import HurdleComponents
     >>> from sklearn_probmix.distributions import PredictiveDistribution
     >>> rain = HurdleComponents([[0.4]], scipy_components("gamma", {"a": [[2.0]]}))
@@ -48,7 +49,7 @@ class HurdleComponents(Components, tag="hurdle"):
 
     has_atoms = True
     has_crps = property(
-        lambda self: isinstance(self.components, _Positive) and self.components.has_crps
+        lambda self: isinstance(self.components, Positive) and self.components.has_crps
     )
     name = property(lambda self: f"hurdle({self.components.name})")
 

@@ -22,11 +22,11 @@ from sklearn_probmix.components import (
     components_from_arrays,
     first_index,
     join,
-    scipy_components,
 )
 from sklearn_probmix.crps import mixture_crps, n_pieces
 from sklearn_probmix.floats import usual_floats_in_methods
 from sklearn_probmix.quantiles import extremes, mixture_quantiles
+from sklearn_probmix.scipy_components import scipy_components
 
 # Numbers that one temporary array may hold: 16 MB, which still fits most last-level caches.
 _BLOCK = 2_000_000

@@ -31,8 +31,9 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, logsigmoid, one_hot, pad, softplus
 
 from sklearn_probmix.calibration import Spread, Temperature
-from sklearn_probmix.components import Components, scipy_components
+from sklearn_probmix.components import Components
 from sklearn_probmix.pooling import Mixture, log_linear_pool
+from sklearn_probmix.scipy_components import scipy_components
 
 __all__ = ["Family", "get_family"]
 

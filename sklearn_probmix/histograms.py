@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from sklearn_probmix.components import Components, LatticeComponents
+from sklearn_probmix.components import Components
 from sklearn_probmix.families import FAMILIES, Family, Normal, Units
 from sklearn_probmix.histogram_components import HistogramComponents
+from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.pooling import log_linear_pool
 
 __all__ = ["Histogram", "Lattice"]

@@ -16,12 +16,12 @@ from skorch.callbacks import Callback
 
 from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import Spread, calibrate
-from sklearn_probmix.components import LatticeComponents
 from sklearn_probmix.compound import Hurdle
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import grid_of_values, likely_families, to_response
 from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal, get_family
 from sklearn_probmix.kinds import REGRESSION, Kind
+from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.metrics import coverage, crps, nll
 from sklearn_probmix.settings import neutral_settings
 

@@ -25,14 +25,16 @@ class Rule(NamedTuple):
 
 RULES = {
     # What is predicted, which both wings know.
-    "components": Rule(set(), {"numpy", "scipy", "scoringrules"}),
+    "components": Rule(set(), {"numpy", "scipy"}),
+    "scipy_components": Rule({"components"}, {"numpy", "scipy", "scoringrules"}),
+    "lattice": Rule({"components"}, {"numpy"}),
     "histogram_components": Rule({"components"}, {"numpy"}),
     "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
     "warn": Rule(set(), set()),
     # The left wing trains.
     "pooling": Rule(set(), {"torch"}),
-    "families": Rule({"pooling", "components", "calibration"}, {"torch"}),
-    "histograms": Rule({"families", "histogram_components"}, {"numpy", "torch"}),
+    "families": Rule({"pooling", "scipy_components", "calibration"}, {"torch"}),
+    "histograms": Rule({"families", "histogram_components", "lattice"}, {"numpy", "torch"}),
     "response": Rule({"families"}, {"torch"}),
     "counts": Rule({"families"}, {"torch"}),
     "compound": Rule({"families", "components"}, {"numpy", "torch"}),
@@ -54,7 +56,7 @@ RULES = {
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
     "crps": Rule({"components", "quantiles"}, {"numpy", "scipy"}),
     "piecewise": Rule({"components"}, {"numpy"}),
-    "distributions": Rule({"floats", "quantiles", "crps"}, {"numpy", "scipy"}),
+    "distributions": Rule({"scipy_components", "floats", "quantiles", "crps"}, {"numpy", "scipy"}),
     "forecasts": Rule({"distributions", "piecewise"}, {"numpy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
     "scorers": Rule({"metrics"}, {"numpy", "sklearn"}),
@@ -176,7 +178,9 @@ def test_the_wings_meet_in_the_estimators_only():
     for wing, other in [(left, right), (right, left)]:
         for module in wing:
             assert not all_below(module) & other
-    known_to_both = {"components", "histogram_components", "calibration"}
+    known_to_both = {
+        *("components", "scipy_components", "lattice", "histogram_components", "calibration")
+    }
     assert not any("torch" in RULES[module].outside for module in right | known_to_both)
     # scikit-learn's neighbours are found in the left wing; scores are the right wing's.
     assert not any("scoringrules" in RULES[module].outside for module in left)

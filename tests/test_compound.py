@@ -18,10 +18,12 @@ from sklearn_probmix import (
     save_model,
 )
 from sklearn_probmix import crps as scores
-from sklearn_probmix.components import LatticeComponents, join, scipy_components
+from sklearn_probmix.components import join
 from sklearn_probmix.compound import HurdleComponents
+from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.metrics import coverage, crps, nll
 from sklearn_probmix.pooling import log_linear_pool
+from sklearn_probmix.scipy_components import scipy_components
 
 POSITIVE = ["lognormal", "gamma"]
 DENSITY = {

@@ -142,7 +142,7 @@ def test_expansion_of_the_quantiles_of_large_counts_meets_scipys(monkeypatch):
     q = np.random.default_rng(0).uniform(1e-4, 1 - 1e-4, 2000)
     dist = PredictiveDistribution("poisson", {"mu": [[3e7]]})
     expected = dist.ppf(q)
-    monkeypatch.setattr("sklearn_probmix.components._Poisson._LARGE", 1e7)
+    monkeypatch.setattr("sklearn_probmix.scipy_components._Poisson._LARGE", 1e7)
     assert abs(dist.ppf(q) - expected).max() <= 1
     assert (dist.ppf(q) == expected).mean() > 0.99
 

@@ -21,15 +21,12 @@ from sklearn_probmix import (
     load_model,
     save_model,
 )
-from sklearn_probmix.components import (
-    JoinedComponents,
-    LatticeComponents,
-    components_from_arrays,
-    scipy_components,
-)
+from sklearn_probmix.components import JoinedComponents, components_from_arrays
 from sklearn_probmix.histogram_components import HistogramComponents
+from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.metrics import nll
 from sklearn_probmix.pooling import log_linear_pool, mix_responses
+from sklearn_probmix.scipy_components import scipy_components
 
 # Of two outputs, of which the second has fewer bins.
 EDGES = ((-1.5, -0.2, 0.1, 1.3, 2.0), (-1.0, 0.5, 0.6, np.inf, np.inf))

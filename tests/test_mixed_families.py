@@ -13,12 +13,7 @@ from safetensors.torch import load_file, save_file
 from scipy import integrate, stats
 
 from sklearn_probmix.codec import decode, encode
-from sklearn_probmix.components import (
-    JoinedComponents,
-    LatticeComponents,
-    components_from_arrays,
-    scipy_components,
-)
+from sklearn_probmix.components import JoinedComponents, components_from_arrays
 from sklearn_probmix.compound import HurdleComponents
 from sklearn_probmix.displays import (
     PITDisplay,
@@ -28,8 +23,10 @@ from sklearn_probmix.displays import (
 )
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.histogram_components import HistogramComponents
+from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.metrics import coverage_curve, crps, nll, pit_values
 from sklearn_probmix.piecewise import PiecewiseComponents
+from sklearn_probmix.scipy_components import scipy_components
 from sklearn_probmix.transformed import TransformedComponents
 
 mpl.use("Agg")

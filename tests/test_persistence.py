@@ -25,11 +25,11 @@ from torch import nn
 
 from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor, get_family
 from sklearn_probmix.codec import decode, encode
-from sklearn_probmix.components import LatticeComponents
 from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.families import Normal
+from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.persistence import load_model, save_model
 
 

@@ -19,8 +19,8 @@ from scipy import special, stats
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor
-from sklearn_probmix.components import LatticeComponents
 from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.persistence import load_model, save_model
 from sklearn_probmix.table import Division
 
