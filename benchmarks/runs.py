@@ -7,9 +7,11 @@ of "scores" where the fit raised a ValueError, which is a result too. Lines are 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import warnings
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
-__all__ = ["RESULTS", "key", "read_results", "run_missing"]
+__all__ = ["RESULTS", "fit_or_report", "key", "read_results", "run_missing"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -143,3 +145,38 @@ def _measured(fit, group, together):
         {"settings": settings, **outcome, "cpu_seconds": cpu_seconds}
         for settings, outcome in zip(group, outcomes, strict=True)
     ]
+
+
+def fit_or_report(parser, argv, fit, jobs, report, *, name, reads_data):
+    """Run the command line of a study of two parts: ``fit`` what is missing, ``report`` it.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        With the options that choose fits.
+    argv : list of str or None
+    fit : callable
+        Of (data, settings) if the study reads data, else of (settings).
+    jobs : callable
+        Maps the options to the settings of fits.
+    report : callable
+        Maps results to Markdown.
+    name : str
+        Of the file of results.
+    reads_data : bool
+        Whether there is an option ``--data``, by default the variable PROBMIX_DATA.
+    """
+    parser.add_argument("part", choices=["fit", "report"])
+    parser.add_argument("--results", type=Path, default=RESULTS / f"{name}.jsonl")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    if reads_data:
+        parser.add_argument("--data", default=os.environ.get("PROBMIX_DATA"))
+    options = parser.parse_args(argv)
+    if options.part == "report":
+        print(report(read_results(options.results)))
+        return
+    if reads_data:
+        if options.data is None or not Path(options.data).is_dir():
+            parser.error(f"--data {options.data}: no such folder; name one or set PROBMIX_DATA")
+        fit = partial(fit, options.data)
+    run_missing(fit, jobs(options), options.results, n_jobs=options.jobs, title=name)

@@ -9,34 +9,21 @@ behind scikit-learn's imputer and one-hot encoder; every finished fit is one lin
 from __future__ import annotations
 
 import argparse
-import os
-from functools import partial
-from pathlib import Path
 
 from benchmarks.columns.study import TABLES, fit_table, jobs, report
-from benchmarks.runs import RESULTS, read_results, run_missing
+from benchmarks.runs import fit_or_report
 
 
 def main(argv=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.columns", description=__doc__)
-    parser.add_argument("part", choices=["fit", "report"])
-    parser.add_argument("--data", default=os.environ.get("PROBMIX_DATA"))
-    parser.add_argument("--results", type=Path, default=RESULTS / "columns.jsonl")
     parser.add_argument("--tables", nargs="+", default=list(TABLES))
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    options = parser.parse_args(argv)
-    if options.part == "report":
-        print(report(read_results(options.results)))
-        return
-    if options.data is None or not Path(options.data).is_dir():
-        parser.error(f"--data {options.data}: no such folder; name one or set PROBMIX_DATA")
-    run_missing(
-        partial(fit_table, options.data),
-        jobs(options.tables, options.splits),
-        options.results,
-        title="columns",
-    )
+
+    def todo(options):
+        return jobs(options.tables, options.splits)
+
+    fit_or_report(parser, argv, fit_table, todo, report, name="columns", reads_data=True)
 
 
 if __name__ == "__main__":

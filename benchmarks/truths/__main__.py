@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.flat import defaults
 from benchmarks.markdown import table
-from benchmarks.runs import RESULTS, read_results, run_missing
+from benchmarks.runs import fit_or_report, key
 from benchmarks.truths.laws import LAWS, draw
 from sklearn_probmix import ProbMixupRegressor
 from sklearn_probmix.metrics import coverage
@@ -59,10 +58,10 @@ def jobs(laws, n_rows, seeds, family):
 
 def report(results):
     """Render means over seeds as Markdown, of fits with today's parameters."""
-    parameters, cells = defaults(ProbMixupRegressor()), {}
+    parameters, cells = key(defaults(ProbMixupRegressor())), {}
     for result in results.values():
         settings = result["settings"]
-        if settings["parameters"] == _plain(parameters) and "scores" in result:
+        if key(settings["parameters"]) == parameters and "scores" in result:
             place = settings["law"], settings["n_rows"], settings["family"]
             cells.setdefault(place, []).append(result["scores"])
     rows = []
@@ -84,29 +83,18 @@ def report(results):
     return table(rows)
 
 
-def _plain(settings):
-    """Make lists of tuples, as a line of JSON has them."""
-    if isinstance(settings, dict):
-        return {name: _plain(value) for name, value in settings.items()}
-    return [*map(_plain, settings)] if isinstance(settings, list | tuple) else settings
-
-
 def main(argv=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.truths", description=__doc__)
-    parser.add_argument("part", choices=["fit", "report"])
-    parser.add_argument("--results", type=Path, default=RESULTS / "truths.jsonl")
     parser.add_argument("--laws", nargs="+", choices=LAWS, default=LAWS)
     parser.add_argument("--rows", nargs="+", type=int, default=[300, 1000, 3000])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--family", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    options = parser.parse_args(argv)
-    if options.part == "report":
-        print(report(read_results(options.results)))
-        return
-    todo = jobs(options.laws, options.rows, options.seeds, options.family)
-    run_missing(fit_law, todo, options.results, n_jobs=options.jobs, title="truths")
+
+    def todo(options):
+        return jobs(options.laws, options.rows, options.seeds, options.family)
+
+    fit_or_report(parser, argv, fit_law, todo, report, name="truths", reads_data=False)
 
 
 if __name__ == "__main__":
