@@ -1,4 +1,4 @@
-"""A single network with a hold-out, for tests that are not about ensembles."""
+"""Settings of single networks, for tests that are not about ensembles."""
 
 from sklearn_probmix import Kind
 
@@ -9,4 +9,13 @@ ONE_NETWORK = {
     "weight_decay": 0.01,
     "batch_size": 64,
     "max_epochs": 300,
+}
+
+TINY = {
+    "method": "erm",
+    "n_members": 1,
+    "hidden_layer_sizes": (8,),
+    "max_epochs": 3,
+    "batch_size": 16,
+    "random_state": 0,
 }

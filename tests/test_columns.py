@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from one_network import TINY
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import GridSearchCV, KFold, train_test_split
@@ -28,14 +29,6 @@ from sklearn_probmix.columns import ColumnEncoder
 from sklearn_probmix.encoding import fit_scaler, scale_columns
 from sklearn_probmix.metrics import crps
 
-_TINY = {
-    "method": "erm",
-    "n_members": 1,
-    "hidden_layer_sizes": (8,),
-    "max_epochs": 3,
-    "batch_size": 16,
-    "random_state": 0,
-}
 N = 80
 rng = np.random.default_rng(0)
 VALUES = {
@@ -54,11 +47,11 @@ LABELS = np.where(Y > 1, "high", "low")
 
 
 def regressor(**params):
-    return ProbMixupRegressor(**_TINY | params)
+    return ProbMixupRegressor(**TINY | params)
 
 
 def classifier(**params):
-    return ProbMixupClassifier(**_TINY | params)
+    return ProbMixupClassifier(**TINY | params)
 
 
 def of_pandas(values):

@@ -9,18 +9,11 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from one_network import TINY
 from scipy import sparse
 
 from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor, fit_together
 
-_TINY = {
-    "method": "erm",
-    "n_members": 1,
-    "hidden_layer_sizes": (8,),
-    "max_epochs": 3,
-    "batch_size": 16,
-    "random_state": 0,
-}
 N = 60
 rng = np.random.default_rng(0)
 # Short decimals, which float16 aside every type here holds alike.
@@ -33,11 +26,11 @@ NAMED = pd.DataFrame(X, columns=["a", "b", "c"])
 
 
 def regressor(**params):
-    return ProbMixupRegressor(**_TINY | params)
+    return ProbMixupRegressor(**TINY | params)
 
 
 def classifier(**params):
-    return ProbMixupClassifier(**_TINY | params)
+    return ProbMixupClassifier(**TINY | params)
 
 
 def of_X(*tables):
