@@ -429,23 +429,21 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
 
     def _kinds(self):
         kinds = super()._kinds()
-        chosen = self._is_auto() and self.family == "auto"
-        return [kind for kind in kinds if chosen or not self._is_auto() or kind.family is None]
+        if self._is_auto() and self.family != "auto":
+            return [kind for kind in kinds if kind.family is None]
+        return kinds
 
     def _kinds_for(self, table, division):
-        # Kinds of other families have to earn their steps.
-        judged = self._is_race(division)
-        families: set[str] = set()
-        named = not (self._is_auto() and self.family == "auto")
         self.values_ = None
-        if judged and not named and self.n_outputs_ == 1 and not table.y.is_complex():
+        kinds = self._kinds()
+        if not (self._is_auto() and self.family == "auto"):
+            return kinds
+        families: set[str] = set()
+        # Kinds of other families have to earn their steps.
+        if self._is_race(division) and self.n_outputs_ == 1 and not table.y.is_complex():
             y = table.y[:, 0].numpy()
             families, self.values_ = likely_families(y), grid_of_values(y)
-        return [
-            kind
-            for kind in self._kinds()
-            if named or kind.family is None or kind.family in families
-        ]
+        return [kind for kind in kinds if kind.family in {None, *families}]
 
     def _has_masses(self, kind):
         return self.values_ is None and self._family_of(kind).is_count
