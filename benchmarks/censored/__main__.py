@@ -21,7 +21,7 @@ def main(argv=None):
     parser.add_argument("--shares", nargs="+", type=float, default=[0.0, 0.3, 0.6])
     parser.add_argument("--rows", nargs="+", type=int, default=[1000])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["linear", "lifelines"])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
 
     def todo(options):
         if "lifelines" in options.models and not find_spec("lifelines"):

@@ -1,10 +1,13 @@
 """Linear laws with censored responses, the models, and a table of what they find.
 
-Normal y is ``3 + X b + 0.5 e``; log-normal y is its exponential. The parameters are the intercept,
-the slopes and the logarithm of the standard deviation, of y or of log(y).
+Normal y is ``3 + X b + 0.5 e``; log-normal y is its exponential. The parameters are the intercept
+and the slopes of the mean and of the logarithm of the standard deviation, of y or of log(y): what
+a linear network, and lifelines with ancillary parameters, make a function of x.
 """
 
 from __future__ import annotations
+
+from importlib.metadata import version
 
 import numpy as np
 from scipy import optimize, stats
@@ -15,12 +18,25 @@ from benchmarks.markdown import table
 from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor
 from sklearn_probmix.metrics import nll
 
-__all__ = ["LAWS", "MODELS", "draw", "fit_law", "jobs", "report"]
+__all__ = ["LAWS", "MODELS", "PEER", "draw", "fit_law", "jobs", "report"]
 
 LAWS = "normal", "lognormal"
-TRUTH = np.array([3.0, 0.7, -0.4, 0.0, np.log(0.5)])
+TRUTH = np.array([3.0, 0.7, -0.4, 0.0, np.log(0.5), 0.0, 0.0, 0.0])
 N_TEST = 3000
-LINEAR = {"hidden_layer_sizes": (), "lr": 0.01, "lr_schedule": "averaged", "n_steps": 1000}
+LINEAR = {
+    "method": "erm",
+    "hidden_layer_sizes": (),
+    "lr": 0.01,
+    "lr_schedule": "averaged",
+    "n_steps": 1000,
+}
+# Of our models: one that has nothing but the likelihood, and one as it comes.
+OURS = {
+    "linear": LINEAR | {"n_members": 1, "validation": None, "weight_decay": 0.0},
+    "linear, shrunk": LINEAR | {"n_members": 5},
+}
+PEER = "lifelines"
+MODELS = [*OURS, PEER]
 
 
 def draw(law, share, n_rows, random_state):
@@ -40,7 +56,8 @@ def draw(law, share, n_rows, random_state):
     """
     rng = np.random.default_rng(random_state)
     X = rng.normal(size=(n_rows, 3))
-    y = _linear(X, TRUTH) + np.exp(TRUTH[-1]) * rng.normal(size=n_rows)
+    mean, log_scale = _linear(X, TRUTH)
+    y = mean + np.exp(log_scale) * rng.normal(size=n_rows)
     limit = np.quantile(y, 1 - share) + rng.uniform(-0.5, 0.5, n_rows) if share else np.inf
     observed, censored = np.minimum(y, limit), y > limit
     if law == "lognormal":
@@ -48,15 +65,20 @@ def draw(law, share, n_rows, random_state):
     return X, y, observed, censored
 
 
+def _with_constant(X):
+    return np.c_[np.ones(len(X)), X]
+
+
 def _linear(X, parameters):
-    return parameters[0] + X @ parameters[1:-1]
+    """Mean and logarithm of the standard deviation of each row."""
+    return np.reshape(parameters, (2, -1)) @ _with_constant(X).T
 
 
 def neg_log_likelihood(parameters, X, z, censored):
     """Of Normal responses z, which are lower bounds where they are censored."""
-    scale = np.exp(parameters[-1])
-    standard = (z - _linear(X, parameters)) / scale
-    seen = stats.norm.logpdf(standard) - parameters[-1]
+    mean, log_scale = _linear(X, parameters)
+    standard = (z - mean) / np.exp(log_scale)
+    seen = stats.norm.logpdf(standard) - log_scale
     return -np.where(censored, stats.norm.logsf(standard), seen).sum()
 
 
@@ -72,42 +94,37 @@ def most_likely(X, z, censored):
     return found, np.sqrt(np.diag(np.linalg.inv((information + information.T) / 2)))
 
 
-def _linear_kind(law, seed, X, y, censored, X_test):
-    settings = arguments({"method": "erm", **LINEAR})
-    est = ProbMixupRegressor(family=law, random_state=seed, **settings)
-    dist = est.fit(X, y, censored=censored).predict_proba(X_test)
+def _ours(settings, X, y, censored, X_test):
+    law, seed = settings["law"], settings["seed"]
+    own = arguments(OURS[settings["model"]])
+    est = ProbMixupRegressor(family=law, random_state=seed, **own).fit(X, y, censored=censored)
+    dist = est.predict_proba(X_test)
     if law == "normal":
-        location, scale = dist.params["loc"], dist.params["scale"]
+        mean, scale = dist.params["loc"], dist.params["scale"]
     else:
-        location, scale = np.log(dist.params["scale"]), dist.params["s"]
-    columns = np.c_[np.ones(len(X_test)), X_test]
-    # A linear network is linear, so that these are its coefficients.
-    mean = (dist.weights * location).sum(axis=1)
-    coefficients = np.linalg.lstsq(columns, mean, rcond=None)[0]
-    log_scale = (dist.weights * np.log(scale)).sum(axis=1).mean()
-    return np.append(coefficients, log_scale), dist
+        mean, scale = np.log(dist.params["scale"]), dist.params["s"]
+    # Linear functions of x, up to the floor of the variance.
+    averages = [(dist.weights * each).sum(axis=1) for each in (mean, np.log(scale))]
+    return np.linalg.lstsq(_with_constant(X_test), np.transpose(averages))[0].T.ravel(), dist
 
 
-def _lifelines(law, seed, X, y, censored, X_test):
+def _lifelines(settings, X, y, censored, X_test):
     """Fit an accelerated-failure-time model of log-normal times; Normal y are their logarithms."""
     import pandas as pd
     from lifelines import LogNormalAFTFitter
 
+    is_normal = settings["law"] == "normal"
     names = [f"x{k}" for k in range(X.shape[1])]
     rows = pd.DataFrame(X, columns=names)
-    rows["time"], rows["seen"] = np.exp(y) if law == "normal" else y, ~censored
-    found = LogNormalAFTFitter().fit(rows, "time", "seen").params_
-    coefficients = found["mu_"][["Intercept", *names]].to_numpy()
-    parameters = np.append(coefficients, found["sigma_"]["Intercept"])
-    location = _linear(X_test, parameters)[:, None]
-    scale = np.full_like(location, np.exp(parameters[-1]))
-    if law == "normal":
-        return parameters, PredictiveDistribution("norm", {"loc": location, "scale": scale})
-    own = {"s": scale, "scale": np.exp(location)}
-    return parameters, PredictiveDistribution("lognorm", own)
-
-
-MODELS = {"linear": _linear_kind, "lifelines": _lifelines}
+    rows["time"], rows["seen"] = np.exp(y) if is_normal else y, ~censored
+    found = LogNormalAFTFitter().fit(rows, "time", "seen", ancillary=True).params_
+    own = [found[name][["Intercept", *names]].to_numpy() for name in ("mu_", "sigma_")]
+    parameters = np.concatenate(own)
+    mean, log_scale = (each[:, None] for each in _linear(X_test, parameters))
+    scale = np.exp(log_scale)
+    if is_normal:
+        return parameters, PredictiveDistribution("norm", {"loc": mean, "scale": scale})
+    return parameters, PredictiveDistribution("lognorm", {"s": scale, "scale": np.exp(mean)})
 
 
 def concordance(predicted, observed, censored):
@@ -140,9 +157,8 @@ def fit_law(settings):
     X, y, observed, censored = draw(law, settings["share"], n_rows + N_TEST, settings["seed"])
     train, test = np.s_[:n_rows], np.s_[n_rows:]
     with threadpool_limits(1):
-        parameters, dist = MODELS[settings["model"]](
-            law, settings["seed"], X[train], observed[train], censored[train], X[test]
-        )
+        fit = _lifelines if settings["model"] == PEER else _ours
+        parameters, dist = fit(settings, X[train], observed[train], censored[train], X[test])
     z = np.log(observed) if law == "lognormal" else observed
     likely, errors = most_likely(X[train], z[train], censored[train])
     from_truth = (parameters - TRUTH) / errors
@@ -158,13 +174,18 @@ def fit_law(settings):
 
 
 def jobs(laws, shares, n_rows, seeds, models):
-    """List the fits, breadth first; what our model is made of is part of what it is."""
-    parameters = defaults(ProbMixupRegressor(method="erm", family="normal")) | LINEAR
-    for name in ("auto", "race", "family"):
-        del parameters[name]
+    """List the fits, breadth first; what a model is made of is part of what it is."""
+    made = {
+        name: {"parameters": defaults(ProbMixupRegressor()) | own} for name, own in OURS.items()
+    }
+    for own in made.values():
+        # Of other kinds, and the law's.
+        for name in ("auto", "race", "family"):
+            del own["parameters"][name]
+    if PEER in models:
+        made[PEER] = {"version": version(PEER)}
     return [
-        {"law": law, "share": share, "n_rows": n, "seed": seed, "model": model}
-        | ({"parameters": parameters} if model == "linear" else {})
+        {"law": law, "share": share, "n_rows": n, "seed": seed, "model": model} | made[model]
         for seed in range(seeds)
         for n in n_rows
         for share in shares
@@ -194,7 +215,9 @@ def report(results):
     rows = []
     for (law, share, n_rows, model), scores in sorted(cells.items()):
         mean = {name: np.mean([score[name] for score in scores]) for name in scores[0]}
-        away = abs(np.array([[score[f"from_truth_{k}"] for k in range(5)] for score in scores]))
+        away = abs(
+            np.array([[score[f"from_truth_{k}"] for k in range(len(TRUTH))] for score in scores])
+        )
         rows.append(
             {
                 "law": law,
