@@ -88,9 +88,10 @@ def defaults(est: BaseEstimator) -> dict[str, Any]:
     race = {
         "first_rung": 200,
         "least_share": 0.02,
-        "within": 0.3,
+        "share_to_go_on": 0.1,
         "still_to_come": 1.5,
-        "far_behind": 1.5,
+        "far_behind": 0.7,
+        "share_of_context": 0.5,
         "prior": 1.0,
         "cells": True,
         "components": [64, 36],

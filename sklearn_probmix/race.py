@@ -23,11 +23,13 @@ Array = NDArray[np.float64]
 _FIRST_RUNG = 200
 #: Weight in the mixture below which a kind adds nothing.
 LEAST_SHARE = 0.02
-# A kind that has no weight goes on where its score will be within so many nats of the best, if
-# what is still to come is so many times the gain of its last rung: each gains about .6 of the last.
-_WITHIN, _STILL_TO_COME = 0.3, 1.5
-# Nats behind the best kind after the first rung, without a weight, from where none catches up.
-_FAR_BEHIND = 1.5
+# Weight that earns more steps: less of it can gain little.
+_SHARE_TO_GO_ON = 0.1
+# A kind of less weight goes on where it will overtake the best, if what is still to come is so many
+# times the gain of its last rung: each gains about .6 of the last.
+_STILL_TO_COME = 1.5
+# Nats behind the best kind after the first rung, without such a weight, from where none catches up.
+_FAR_BEHIND = 0.7
 # Of a row that is impossible, so that gains are numbers.
 _LEAST_SCORE = -1e9
 
@@ -82,12 +84,12 @@ class _Runner:
             return False
         if len(self.scores) == 1:
             # Some that learn slowly end in front, but none from so far behind.
-            return weight >= LEAST_SHARE or self.scores[0].mean() >= best - _FAR_BEHIND
+            return weight >= _SHARE_TO_GO_ON or self.scores[0].mean() >= best - _FAR_BEHIND
         gain = self.scores[-1] - self.scores[-2]
         if gain.mean() <= gain.std() / math.sqrt(len(gain)):
             return False
         expected = self.scores[-1].mean() + _STILL_TO_COME * gain.mean()
-        return weight >= LEAST_SHARE or expected >= best - _WITHIN
+        return weight >= _SHARE_TO_GO_ON or expected >= best
 
 
 def race(
@@ -100,7 +102,7 @@ def race(
 
     At the end of a rung every kind is judged by the log scores of rows that its members did not
     train on, with their best epochs so far. It goes on if it has gained more than the standard
-    error of the gain, and either has a weight in the mixture or may yet come near the best. The
+    error of the gain, and either has a weight in the mixture or may yet overtake the best. The
     outcome depends on the seeds alone.
 
     Parameters

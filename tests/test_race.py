@@ -181,11 +181,11 @@ RUNGS = [20, 40, 80, 160]
 @pytest.mark.parametrize(
     ("score", "expected"),
     [
-        (lambda n: np.log(n), RUNGS),  # gains with every rung
-        (lambda n: 4 + min(n, 40) / 20, RUNGS[:3]),  # has learnt all at 40
-        (lambda n: 3 - n / 100, RUNGS[:2]),  # gets worse
-        (lambda n: 2.9 + 0.01 * np.log(n), RUNGS[:2]),  # gains, and is hopeless
-        (lambda n: 5 - 40 / n, RUNGS),  # behind at first, and gains quickly
+        (lambda n: 0.5 + np.log(n), RUNGS),  # gains with every rung
+        (lambda n: 3.8 + min(n, 40) / 100, RUNGS[:3]),  # has learnt all at 40
+        (lambda n: 3.6 - n / 100, RUNGS[:2]),  # gets worse
+        (lambda n: 3.5 + 0.01 * np.log(n), RUNGS[:2]),  # gains, and is hopeless
+        (lambda n: 4.6 - 24 / n, RUNGS),  # behind at first, and gains quickly
         (lambda n: -9 + n / 10, RUNGS[:1]),  # so far behind that no gain helps
     ],
 )
