@@ -84,10 +84,11 @@ RULES = {
         {"codec", "response", "regressor", "classifier"},
         {"numpy", "safetensors", "sklearn", "skorch", "torch"},
     ),
-    "demo": Rule(
-        {"regressor", "classifier", "displays"},
-        {"matplotlib", "numpy", "sklearn", "torch", "tqdm"},
+    "csv_table": Rule(set(), set()),
+    "showcase": Rule(
+        {"regressor", "classifier", "displays", "forecasts"}, {"matplotlib", "numpy", "sklearn"}
     ),
+    "demo": Rule({"csv_table", "showcase"}, {"numpy", "sklearn", "torch"}),
 }
 
 
