@@ -67,9 +67,10 @@ RULES = {
     "settings": Rule({"floats"}, {"sklearn", "torch"}),
     "columns": Rule({"warn"}, {"narwhals", "numpy"}),
     "encoding": Rule({"columns"}, {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
+    "options": Rule(set(), {"sklearn"}),
     "race": Rule({"training", "calibration"}, {"numpy", "skorch"}),
     "base": Rule(
-        {"race", "response", "calibration", "encoding", "settings"},
+        {"race", "response", "calibration", "encoding", "options", "settings"},
         {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule(
