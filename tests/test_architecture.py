@@ -13,7 +13,7 @@ import sklearn_probmix
 PACKAGE = Path(sklearn_probmix.__file__).parent
 FILES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # Big or optional: whoever does not use them must not wait for them, nor need them.
-ONLY_INSIDE_FUNCTIONS = {"matplotlib", "pynndescent"}
+ONLY_INSIDE_FUNCTIONS = {"matplotlib", "pynndescent", "skops"}
 
 
 class Rule(NamedTuple):
@@ -81,8 +81,9 @@ RULES = {
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
     "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
+    "pipelines": Rule({"codec"}, {"numpy", "skops", "sklearn"}),
     "persistence": Rule(
-        {"codec", "response", "regressor", "classifier"},
+        {"codec", "pipelines", "response", "regressor", "classifier"},
         {"numpy", "safetensors", "sklearn", "skorch", "torch"},
     ),
     "csv_table": Rule(set(), set()),

@@ -1,4 +1,4 @@
-"""Recipes of the README and of docs/, and our estimators inside MAPIE, skrub, Optuna and scikit-learn."""
+"""Recipes of README and docs, and our estimators inside MAPIE, skrub, Optuna and scikit-learn."""
 
 import ast
 import re
