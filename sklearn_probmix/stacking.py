@@ -55,7 +55,6 @@ from sklearn_probmix.classifier import ProbabilityClassifierMixin
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import rounding_step, to_groups, to_labels, to_numbers, to_response
 from sklearn_probmix.forecasts import ADAPTERS, Cells, complete, concatenate, forecast, log_scores
-from sklearn_probmix.options import readable_options
 from sklearn_probmix.regressor import DistributionRegressorMixin
 from sklearn_probmix.settings import neutral_settings
 
@@ -154,8 +153,7 @@ class _BaseDistributionStacking(_BaseComposition):
             estimator is then as it was before.
         """
         with unchanged_on_error(self):
-            with readable_options():
-                self._validate_params()
+            self._validate_params()
             members = self._members()
             rows = self._rows(members, X, y, sample_weight, groups)
             self.estimators_ = self._run(
