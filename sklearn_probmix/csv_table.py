@@ -86,7 +86,7 @@ def read_csv(
     A cell is missing if it is empty, ``?``, ``-``, NA, NaN, null or none. A column is
 
     * dropped, if it is empty or constant, an identifier (another value in every row, as text or as
-      numbers without a gap), or free text (more than 20 different values, and more than half as
+      integers with few gaps), or free text (more than 20 different values, and more than half as
       many as rows);
     * numbers, if all its cells are, with separated thousands or without;
     * a date, if all its cells are in one of the common notations: it becomes the days since 1970,
@@ -263,7 +263,7 @@ def _treat(name: str, cells: Cells, decimal: str) -> tuple[list[Column], str]:
     numbers = _to_numbers(cells, decimal)
     is_unique = len(levels) == len(cells) >= _ENOUGH_ROWS
     if numbers is not None:
-        if is_unique and max(numbers) - min(numbers) == len(numbers) - 1 and _are_whole(numbers):
+        if is_unique and _are_dense(numbers):
             return [], "dropped: looks like an identifier, another number in every row"
         return [Column(name, numbers, False)], f"number{missing}"
     dates = _to_dates(cells)
@@ -278,8 +278,11 @@ def _treat(name: str, cells: Cells, decimal: str) -> tuple[list[Column], str]:
     return [Column(name, cells, True)], f"category, {len(levels)} levels{missing}"
 
 
-def _are_whole(numbers: Sequence[float]) -> bool:
-    return all(number.is_integer() for number in numbers)
+def _are_dense(numbers: Sequence[float]) -> bool:
+    """Whether these are integers so close together that they would not all differ by chance."""
+    span = max(numbers) - min(numbers) + 1
+    is_dense = len(numbers) ** 2 >= _ENOUGH_ROWS * span
+    return is_dense and all(number.is_integer() for number in numbers)
 
 
 def _to_dates(cells: Cells) -> tuple[dict[str, list[float]], str] | None:
