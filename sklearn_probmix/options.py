@@ -11,6 +11,8 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 __all__ = ["readable_options"]
 
+_LONGEST = 10_000
+
 
 @contextmanager
 def readable_options() -> Iterator[None]:
@@ -35,6 +37,9 @@ def readable_options() -> Iterator[None]:
 
 
 def _mend(message):
+    # A value from a file may be as long as the file.
+    if len(message) > _LONGEST:
+        return message
     options: list[str] = []
 
     def in_order(found):

@@ -24,7 +24,7 @@ _LOADERS = {
 }
 # Beside what skops trusts: the estimators of scikit-learn, and functions of numpy and scipy.
 _TRUSTED = ["numpy.dtype"]
-_MOST_NODES = 20_000
+_MOST_NODES, _MOST_VALUES = 20_000, 300_000
 _HOW = "Save the last step by save_model(model[-1], path), and keep the transformers elsewhere."
 
 
@@ -88,8 +88,12 @@ def _check(content: bytes) -> None:
             elif entry.filename != "schema.json":
                 check(False, "pipeline", repr(entry.filename[:50]), "arrays and schema.json")
         text = archive.read("schema.json").decode()
-    n_nodes = text.count('"__loader__"')
-    check(n_nodes <= _MOST_NODES, "pipeline", f"{n_nodes} parts", f"at most {_MOST_NODES}")
+    for what, marks, most in (
+        ("parts", ['"__loader__"'], _MOST_NODES),
+        ("values", "{[,", _MOST_VALUES),
+    ):
+        n = sum(map(text.count, marks))
+        check(n <= most, "pipeline", f"{n} {what}", f"at most {most}")
     loaders = {str(node["__loader__"]) for node in _nodes(json.loads(text))}
     check(loaders <= _LOADERS, "pipeline", some(loaders - _LOADERS), "transformers and data")
     unknown = set(_skops().get_untrusted_types(data=content)) - {*_TRUSTED}

@@ -144,6 +144,14 @@ def of_loader(entry, part):
     return part.replace(b'"ObjectNode"', b'"MethodNode"') if entry == "schema.json" else part
 
 
+def of_many_values(entry, part):
+    return b"[" + b"0," * 400_000 + b"0]" if entry == "schema.json" else part
+
+
+def of_deep_lists(entry, part):
+    return b"[" * 100_000 + b"]" * 100_000 if entry == "schema.json" else part
+
+
 def of_long_arrays(entry, part):
     if not entry.endswith(".npy"):
         return part
@@ -159,6 +167,7 @@ def of_long_arrays(entry, part):
         (of_function("os", "system"), zipfile.ZIP_STORED, "os.system"),
         (of_function("builtins", "eval"), zipfile.ZIP_STORED, "eval"),
         (of_loader, zipfile.ZIP_STORED, "MethodNode"),
+        (of_many_values, zipfile.ZIP_STORED, "400001 values"),
         (of_long_arrays, zipfile.ZIP_STORED, "8796093022208 bytes"),
         (lambda name, part: part, zipfile.ZIP_DEFLATED, "no compression"),
     ],
@@ -166,6 +175,11 @@ def of_long_arrays(entry, part):
 def test_strange_archives_are_refused(content, change, compression, message):
     with pytest.raises(ValueError, match=message):
         from_bytes(rewritten(content, change, compression))
+
+
+def test_nesting_is_refused(content):
+    with pytest.raises(RecursionError):
+        from_bytes(rewritten(content, of_deep_lists))
 
 
 @pytest.mark.parametrize(
