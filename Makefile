@@ -10,6 +10,7 @@ AT_LEAST_3_11 := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
 	$$python $(AT_LEAST_3_11) 2>/dev/null && echo $$python && break; done)
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 # Two test processes on two cores: more threads in each would only wait for one another.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
@@ -18,17 +19,18 @@ SET_UP_TEST := .venv/.installed-test
 SET_UP_DEMO := $(or $(wildcard $(SET_UP_TEST)),.venv/.installed-plot)
 
 help:
-	@echo "make demo       set up .venv, train on a real table, print scores, draw a picture"
+	@echo "make demo       set up .venv, train on real tables, print scores, draw pictures"
+	@echo "                (DEMO_ARGS='--csv FILE --target COLUMN' for a table of your own)"
 	@echo "make test       set up .venv, run the tests (PYTEST_ARGS='-k name' for some)"
 	@echo "make lint       check the code style and the layout"
 	@echo "make types      check the annotations"
-	@echo "make doctest    run the examples of the docstrings and of README.md"
+	@echo "make doctest    run the examples of the docstrings, of README.md and of docs/"
 	@echo "make notebooks  run the notebooks"
 	@echo "make clean      remove .venv and all that the tools left behind"
 
 demo: $(SET_UP_DEMO)
-	@echo "Running the demo: python -m sklearn_probmix.demo"
-	@$(BIN)/python -m sklearn_probmix.demo
+	@echo "Running the demo: python -m sklearn_probmix.demo $(DEMO_ARGS)"
+	@$(BIN)/python -m sklearn_probmix.demo $(DEMO_ARGS)
 
 test: $(SET_UP_TEST)
 	@echo "Running the tests in two processes"
@@ -44,9 +46,9 @@ types: $(SET_UP_TEST)
 	@$(BIN)/mypy
 
 doctest: $(SET_UP_TEST)
-	@echo "Running the examples of the docstrings and of README.md"
-	@$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules --doctest-glob=README.md \
-		sklearn_probmix README.md
+	@echo "Running the examples of the docstrings, of README.md and of docs/"
+	@$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules --doctest-glob='*.md' \
+		sklearn_probmix README.md docs
 
 notebooks: $(SET_UP_TEST)
 	@echo "Running the notebooks"
@@ -58,8 +60,9 @@ clean:
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed-%: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing sklearn-probmix[$*] and what it needs into .venv (minutes the first time)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	@echo "Installing sklearn-probmix[$*] into .venv. The first time pip downloads torch (some 200 MB"
+	@echo "in its CPU build, several GB with CUDA), scipy, scikit-learn, matplotlib and what they need."
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$*]"
 	@touch $@
 
 $(BIN)/python:

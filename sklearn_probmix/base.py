@@ -42,6 +42,7 @@ from sklearn_probmix.encoding import (
 )
 from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.kinds import METHODS, Kind, as_kinds
+from sklearn_probmix.options import readable_options
 from sklearn_probmix.pooling import Mixture, pool
 from sklearn_probmix.race import Entrant, race
 from sklearn_probmix.response import Response
@@ -303,7 +304,8 @@ class BaseProbMixup(BaseEstimator):
         return tags
 
     def _check_parameters(self):
-        self._validate_params()
+        with readable_options():
+            self._validate_params()
         # A string has a method split too.
         if isinstance(self.validation, str) and self.validation not in ("auto", "holdout", "cv"):
             raise ValueError(
@@ -484,9 +486,23 @@ class BaseProbMixup(BaseEstimator):
         if self._is_auto():
             kinds = [kind.suited(self._family_of(kind)) for kind in kinds]
             kinds = [kind for kind in kinds if kind.fits(self._family_of(kind))]
-        for kind in kinds:
-            kind.check(self._family_of(kind))
+        with readable_options():
+            for kind in kinds:
+                kind.check(self._family_of(kind))
         return kinds
+
+    def _warn_of_unused(self, kinds):
+        """Say which parameters of mixing no kind heeds, as in a search over methods."""
+        methods = [METHODS[kind.method] for kind in kinds]
+        heeded = {
+            **dict.fromkeys(("alpha", "n_neighbors"), any(method.site for method in methods)),
+            "pooling": any(method.probabilistic for method in methods),
+        }
+        unused = [f"{name}={getattr(self, name)!r}" for name in heeded if not heeded[name]]
+        unused = [text for text in unused if not text.endswith("=None")]
+        if unused:
+            names = " and ".join(sorted({repr(kind.method) for kind in kinds}))
+            warn(f"{' and '.join(unused)} has no effect: method {names} does not use it.")
 
     def _family_of(self, kind):
         return self.family_ if kind.family is None else self._named_family(kind.family)
@@ -513,6 +529,7 @@ class BaseProbMixup(BaseEstimator):
         """Train every kind that earns it, or continue their nets."""
         if nets is None:
             kinds = self._kinds_for(table, division)
+            self._warn_of_unused(kinds)
             for kind in kinds:
                 if kind.family is not None and kind.family not in self.responses_:
                     response = Response.of(self._family_of(kind), table.y, table.row_weight())

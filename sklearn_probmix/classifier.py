@@ -56,142 +56,158 @@ class ProbabilityClassifierMixin(ClassifierMixin):
 
 
 class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
-    """Classifier trained with mixup of inputs, activations or predicted probabilities.
+    """Neural networks that predict probabilities of classes, for every row of a table.
 
-    Use it where probabilities are to be trusted, not only the most probable class. X is
-    standardised inside. A network maps x to the logits of p(y given x), on which log-linear pooling
-    is linear: ProbMix mixes logits (Theorem 4.3 of the paper).
+    Use it where probabilities are to be trusted, not only the most likely class: where a decision
+    depends on a risk of 3 or of 30 percent. `predict_proba` gives an array with a column for each
+    class of `classes_`; `predict` is the most likely class. There may be any number of classes, and
+    labels of any type. X may be an array or a data frame, with categories, text of few values and
+    missing values in it; it is scaled inside.
 
-    Every parameter that is None by default stands for what the kinds of network say of it; any
-    other value holds for all kinds. What is not listed here, such as `dropout` or `beta`, is a
-    parameter of :class:`Kind`.
+    How it works: several *kinds* of network, which are recipes such as "linear" or "wide" or "looks
+    at similar rows", are trained, each as five *members*. A member leaves out a fifth of the rows.
+    What the networks predict for the rows that they left out decides when training ends, how much
+    each kind weighs in the average, and whether probabilities have to be made bolder or more
+    careful. Some kinds are trained with *mixup*: they see blends of two rows, which keeps them from
+    learning noise by heart.
+
+    The defaults are meant to be left alone, but for `random_state`. What most users come to change
+    is `validation` (rows that belong together, or follow each other in time) and `method` (a faster
+    fit). A parameter that is None leaves the choice to each kind; any other value holds for all
+    kinds. What is not listed here, such as `dropout`, is a parameter of :class:`Kind`.
 
     Parameters
     ----------
     method : str, Kind or list of these, default="auto"
-        Which kinds of network are trained. "auto" lets four run a race, so that you need not know
-        which suits the table: after 200, 400, 800, ... steps each is judged by rows that it did not
-        train on, goes on for as long as it gains and may help the mixture, and is delivered if it
-        has a weight of .02 there. They are an ERM network of smooth units, a wide ProbMix network,
-        a linear one, and a kernel network, which looks at training rows that are near. It keeps
-        training rows, in model files too: "parametric" is "auto" without it. Where `max_epochs` or
-        `net` is given, `weighting` is "uniform" or no rows are held out, there is no race, and all
-        are trained to their end; with `net=` they are ``["erm", "probmix"]``. Name one method for a
-        quick fit or to compare methods: "erm" mixes nothing (empirical risk minimisation), "mixup"
-        mixes inputs, "manifold-mixup" activations of the embedding, "probmix" the predicted
-        probabilities, "m-probmix" densities of a random embedding. A Kind says more than a name. A
-        list trains several kinds, one after another, and takes the time of all; "probmix" takes 1.3
-        times as long as "erm", "m-probmix" twice as long. Eq. 7 (mixup), 30 (manifold mixup), 16
-        (ProbMix) and 22 (M-ProbMix) of the paper.
+        Which kinds of network are trained. "auto", the default, lets four kinds run a race, so that
+        you need not know what suits your table: a smooth network, a wide one trained with mixup, a
+        linear one, and one that looks at similar training rows. After 200, 400, 800, ... steps each
+        is judged by rows that it did not train on. It goes on for as long as it gains and may help
+        the average, and is kept if it weighs at least 2 %. Takes some 20 seconds for a few hundred
+        rows, minutes for ten thousand.
+
+        "parametric" is "auto" without the kinds that keep training rows: choose it where a model
+        must not hold data of persons, or to predict faster.
+
+        One name trains one kind, for a quick fit: "erm" is plain training; "probmix" blends the
+        predicted probabilities of two rows, for noisy tables; "mixup" blends their inputs;
+        "manifold-mixup" what a hidden layer makes of them; "m-probmix" random versions of that.
+        "probmix" takes 1.3 times as long as "erm", "m-probmix" twice as long. A :class:`Kind` says
+        more than a name; a list trains all that it names and takes the time of all.
+
+        There is no race, and all kinds are trained to their end, where `max_epochs` or `net` is
+        given, `weighting` is "uniform", or no rows are held out.
     alpha : float or None, default=None
-        Strength of mixing, at least 0, of the kinds that mix; .2 in every kind behind "auto". Raise
-        it towards 1 for labels that are often wrong, lower it where mixing hurts; 0 mixes nothing,
-        and .05 to .4 suit most tables. The time of a fit does not depend on it. The share of a row
-        in its pair is lam ~ Beta(alpha, alpha).
+        How strongly rows are blended, at least 0; .2 in the kinds behind "auto". 0 is no blending,
+        1 makes every share equally likely. Raise it towards 1 for labels that are often wrong,
+        lower it to .05 where a table has little noise. "erm" ignores it, and says so if it is set.
+        Costs nothing.
     n_neighbors : int or None, default=None
-        Mix a row with one of its K nearest rows only, by standardised X, instead of any row. Try 5
-        to 20 for classes that lie in curved shapes, with others between two random rows. Costs one
-        search of neighbours in a fit, on 10,000 rows of 20 columns a twentieth of it. The Loc^K
-        methods of the paper.
+        Blend a row only with one of its so many nearest rows, instead of with any. Try 5 to 20
+        where classes lie in curved shapes, with others between two random rows. Costs one search of
+        neighbours: on 10,000 rows of 20 columns a twentieth of the fit.
     pooling : {"log-linear", "linear"} or None, default=None
-        How the probabilistic methods fuse two predictions: by the product of their powers, in every
-        kind behind "auto", or by their mixture. Try "linear" where rows may lie far from the
-        training rows. A mixture takes a twentieth longer. Eq. 18 and 17 of the paper.
+        How "probmix" and "m-probmix" blend two predictions. "log-linear", in all kinds behind
+        "auto", averages log-probabilities; "linear" averages probabilities, and is less sure of
+        rows unlike those of the training; try it where such rows will come. Takes a twentieth
+        longer.
     family : {"categorical", "bernoulli"} or Family, default="categorical"
-        "bernoulli" has one logit in the place of two, and needs two classes; there is seldom a
-        reason to change it. Both take the same time.
+        How networks express probabilities. "categorical" has a number for each class; "bernoulli"
+        has one for two classes. There is seldom a reason to change it. Both take the same time.
     n_members : int, default=5
-        Networks of each kind, trained in one pass; they differ in initialisation and noise, and
-        with validation="cv" in the rows that they hold out. One member for a quick fit or for a
-        comparison of methods, 10 for a steadier mixture. Eight take about twice the time of one.
+        Networks of each kind. They are trained in one pass, differ in their random start and in the
+        rows that they leave out, and are averaged. 1 for a quick fit or to compare methods, 10 for
+        a steadier average. Eight take about twice the time of one.
     weighting : {"stacked", "uniform"}, default="stacked"
-        Weights of the kinds in the mixture: chosen by the log score of rows that the networks did
-        not train on, with one row in advance for each kind; or uniform, as they are where no rows
-        were held out. Choose "uniform" where held-out rows are too few to tell kinds apart.
-        Members share the weight of their kind evenly. Costs a moment.
+        How kinds are weighed in the average: by what they predict for rows that they left out, or
+        all alike. Choose "uniform" where there are too few rows to tell kinds apart; there is then
+        no race. Costs a moment.
     calibration : {"auto", "on", "off"}, default="auto"
-        Raise probabilities to the power 1 / T and normalise them, with the temperature T fitted on
-        rows that the networks did not train on, if there are any. "auto" does so where nested folds
-        say that it lowers the log loss; "off" shows what training alone achieves, "on" does it in
-        any case. Costs little beside a fit.
+        Make probabilities bolder or more careful, by what was found in rows that the networks left
+        out: they are raised to the power 1 / T and normalised. "auto" does so where it helps in
+        rows that did not choose T; "off" shows what training alone achieves; "on" does it in any
+        case. Costs little.
     hidden_layer_sizes : sequence of int or None, default=None
-        Units of the hidden layers; (128, 64) is a Kind's, the kinds behind "auto" have two or three
-        layers of 64 to 256. Fewer units for fewer than 100 rows, () for a linear network. Two
-        layers of 256 take a third longer than those of a Kind.
+        Units of the hidden layers. The kinds behind "auto" have two or three layers of 64 to 256; a
+        kind by name has (128, 64). Fewer, such as (32,), for less than 100 rows; () is a linear
+        network. Two layers of 256 take a third longer than (128, 64).
     activation : {"relu", "silu", "gelu", "elu", "tanh"} or None, default=None
-        "relu" is a Kind's; "silu" suits smooth borders between classes. All take about the same
-        time.
+        What the units compute. "silu" suits smooth borders between classes; "relu", that of a kind
+        by name, the others. All take about the same time.
     n_knots : int or None, default=None
-        Give the network each column's piecewise-linear encoding too, with so many knots at
-        quantiles of the training rows: it then learns steps and bends, as trees do. Try 9 to 65 for
-        borders along the columns; smooth small tables suffer from many. Nine take no more time, 65
-        a third more; tables of many columns get fewer for each, about 1,040 in all, but at least 2.
+        Show the networks each column also as so many steps, placed at its quantiles: they then
+        learn jumps and bends, as trees do. Try 9 to 65 where the class changes at certain values of
+        a column; small smooth tables suffer from many. 9 take no more time, 65 a third more. Tables
+        of many columns get fewer for each, about 1,040 in all.
     lr, weight_decay : float or None, default=None
-        Step size and decay of the AdamW optimiser; .003 and .1 are a Kind's. Lower lr when training
-        diverges, which a warning says; .0003 to .03 are sensible. More decay, up to 1, for noisy
-        small tables. Neither changes the time of a step; a lower lr may need more epochs.
+        Step size of the training, and how strongly it shrinks weights; .003 and .1 in a kind by
+        name. Lower `lr` where a warning says that training diverged; .0003 to .03 are sensible.
+        Raise `weight_decay` towards 1 for small noisy tables. A step costs the same; a lower `lr`
+        may need more epochs.
     batch_size : int, "auto", "full" or None, default=None
-        Rows of a step. "auto", a Kind's, is 64 below 4,000 rows and 256 from there; "full" takes
-        all rows at once. An epoch in batches of 256 takes a third of the time of one in batches of
-        64, and learns less.
+        Rows of a step. "auto", that of all kinds, is 64 below 4,000 rows and 256 from there; "full"
+        takes all rows at once. An epoch of 256 takes a third of the time of one of 64, and learns
+        less.
     max_epochs : int, "auto" or None, default=None
-        Passes over the rows; the time of a fit is in proportion. "auto", a Kind's, makes about
-        3,000 steps, but no fewer than 100 epochs and no more than 600. 20 to 100 for a first look.
-        Where rows are held out each network keeps its best epoch, so that more do little harm.
+        Passes over the rows; the time of a fit is in proportion. None or "auto" makes about 3,000
+        steps, 100 to 600 epochs. 20 to 100 give a first look, and end the race of "auto". The best
+        epoch of each member is kept, so that too many do little harm but for time.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
-        Which rows are held out, and so choose the best epochs, the weights of kinds and the
-        calibration. "cv" gives each of the `n_members` members a fold of its own to hold out, so
-        that together they train on every row; an int is the number of folds, of which `n_members`
-        is a multiple. "holdout" lets all members hold out the same fifth of the rows, a float in
-        (0, 1) another share. A scikit-learn splitter, or a list of pairs of train and test rows,
-        gives its first split: for rows in time, or in groups. None holds out nothing and keeps the
-        last epoch: only where you know `max_epochs`. "auto" is "cv", or "holdout" for a single
-        member. The hold-out and the folds are stratified by class, where every class has rows
+        Which rows the networks leave out, to end training, to weigh kinds and to calibrate.
+
+        * "cv", and so "auto" with several members: each member leaves out a part of its own, so
+          that together they learn from all rows. An int is the number of parts, of which
+          `n_members` is a multiple.
+        * "holdout", and so "auto" with one member: all leave out the same fifth; a float in (0, 1)
+          another share.
+        * A splitter of scikit-learn, or a list of pairs of training and test rows: its first split.
+          For rows that follow each other in time, ``[(earlier_rows, later_rows)]``.
+        * None: nothing is left out, and the last epoch is kept. Only where you know `max_epochs`.
+
+        Rows that belong together, as those of one person: pass ``groups=`` to `fit`, and they are
+        left out together. Parts have the classes in the same shares, where each class has rows
         enough. Fewer than 10 rows are not divided, with a warning. Folds take about the time of a
         hold-out with as many members.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, multiplied with `sample_weight`; `X_val` has none. A dict holds a
-        weight, at least 0, for each label, 1 where it has none; "balanced" makes all classes count
-        alike. Leave it out where probabilities shall be right: weights distort them. Costs nothing.
+        Weights of the classes: a dict of label and weight, 1 for those not named; "balanced" makes
+        all classes count alike. It is multiplied with `sample_weight`, and not used for `X_val`.
+        Leave it out where probabilities shall be right: weights distort them, and rare classes are
+        better served by a lower threshold. Costs nothing.
     categorical_features : "from_dtype", array-like of bool, int or str, or None, \
             default="from_dtype"
-        Which columns hold categories. "from_dtype": those of a data frame of pandas, polars or
-        Arrow whose type is a category, and those of text of few values, at most 20 or half as many
-        as rows; an array is all numbers. A mask, positions or names where codes are written as
-        numbers, or for text in an array. None: no column. Each level becomes a column, the most
-        frequent 64 if there are more, and the others share 16; a level that the fit has not seen is
-        0 in all of them. What is missing in a column of numbers becomes its mean, and a column
-        beside it says so if the fit had missing values there. Only the first `fit` reads it where
-        later calls continue.
+        Which columns hold categories. "from_dtype": of a data frame (pandas, polars, Arrow) those
+        whose type is a category, and text of few values, at most 20 or half as many as rows; of an
+        array none. A mask, positions or names, where categories are written as numbers, or for text
+        in an array. None: no column. Each category becomes a column of 0 and 1, the most frequent
+        64 if there are more, and the others share 16. One that `fit` has not seen is 0 in all. A
+        missing number becomes the mean of its column, and a column beside it says so. Only the
+        first `fit` reads it where later calls continue.
     net : skorch.NeuralNet or None, default=None
-        Unfitted net with a module of one's own, for sequences, images, or an architecture that
-        :class:`Kind` lacks. The module returns natural parameters (rows, n_outputs, n_params);
-        methods that mix an embedding need its submodule `embedding`. Its arguments `family`,
-        `n_features` and `n_outputs` are filled in where it has them. Network, optimiser, batches,
-        epochs and device are then the net's own affair: `hidden_layer_sizes` to `max_epochs` above
-        and `device` are ignored. A module given as an instance, not as a class, needs
-        ``n_members=1``. "auto" takes twice the time of one kind.
+        An unfitted net around a module of your own, for sequences, images, or another architecture.
+        The module returns what the family needs, shape (rows, n_outputs, n_params), as
+        ``family.natural(raw)`` makes it. Its arguments `family`, `n_features` and `n_outputs` are
+        filled in where it has them; methods that mix hidden layers need its submodule `embedding`.
+        Optimiser, batches, epochs and device are then the net's own: `hidden_layer_sizes` to
+        `max_epochs` above and `device` are ignored. "auto" trains ``["erm", "probmix"]``. A module
+        given as an instance, not as a class, needs ``n_members=1``.
     callbacks : list of skorch callbacks or None, default=None
-        For what happens in training, such as logs. Used as they are, not copied: all kinds of
-        network share them. They cost what they do.
+        What is to happen in training, such as logs. They are used as they are, not copied: all
+        kinds share them. They cost what they do.
     warm_start : bool, default=False
-        Continue from the weights and the scaling of the previous fit, with a learning-rate schedule
-        of its own; for rows that arrive in parts. Held-out rows are drawn anew: the same rows in
-        the same order and an integer `random_state` keep them held out, otherwise scores of them
-        are optimistic. What describes the networks may not change, such as `family`, `n_members` or
-        `hidden_layer_sizes`.
+        Let `fit` continue from the networks and the scaling of the previous one, for rows that
+        arrive in parts. Rows are left out anew: only the same rows in the same order with an
+        integer `random_state` are the same ones, otherwise their scores are too good. `family`,
+        `n_members`, `hidden_layer_sizes` and what else describes the networks may not change.
     device : str, default="cpu"
-        Where networks train and predict, torch's name of it, such as "cuda". A GPU is for wide
-        networks, large batches and many members.
+        Where networks train and predict, such as "cuda". A GPU pays for wide networks, large
+        batches and many members; small tables are quicker on a CPU.
     random_state : int, RandomState or None, default=None
-        Source of every draw: initialisation, held-out rows, batches, partners, lam and noise; set
-        an int to have the same bits again. Estimators may be fitted in several threads at once:
-        networks of this package draw from generators of their own, and fits run side by side. Only
-        a module of your own (`net=`) draws from torch's global generator: under a lock, so that
-        such fits take turns, and inside a fork of its state, which is afterwards as it was; what
-        another thread draws from it meanwhile changes their numbers.
+        Set an int to get the same bits again: it is the source of every draw (start, rows left out,
+        batches, blends). Estimators may be fitted in several threads at once. Only a module of your
+        own (`net=`) draws from torch's global generator: such fits take turns, leave its state as
+        it was, and get other numbers where another thread draws from it meanwhile.
     verbose : int, default=0
-        1 shows a bar of epochs, 2 prints skorch's table of them.
+        1 shows how training goes on, 2 prints skorch's table of epochs.
 
     Attributes
     ----------

@@ -532,13 +532,15 @@ class PITDisplay(_PredictionDisplay):
             self.density,
             widths,
             color=colors[0],
-            alpha=0.7,
             label="observed",
             **style,
         )
+        # Below the bars, which would have two tones, with its ends above them.
         self.band_ = ax.axhspan(
-            self.lower, self.upper, color=ink, alpha=0.25, lw=0, label="95 % by chance", zorder=2
+            self.lower, self.upper, color=ink, alpha=0.2, lw=0, label="95 % by chance", zorder=0
         )
+        for end in (self.lower, self.upper):
+            ax.axhline(end, color=ink, lw=1, ls=":", zorder=2)
         ax.axhline(1, color=ink, lw=1, ls="--", label="perfect", zorder=2)
         ax.set(xlim=(0, 1), xlabel="probability integral transform", ylabel="relative frequency")
         self._legend_on_top(3)

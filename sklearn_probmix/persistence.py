@@ -27,6 +27,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from sklearn import config_context
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
@@ -41,6 +42,7 @@ from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.ensemble import Ensemble, template_of
 from sklearn_probmix.families import FAMILIES, Family, get_family
 from sklearn_probmix.kinds import METHODS, Kind
+from sklearn_probmix.pipelines import from_bytes, to_bytes
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.response import Response
@@ -50,6 +52,7 @@ from sklearn_probmix.training import as_mixture, fit_context, new_net, own_gener
 __all__ = ["load_model", "save_model"]
 
 _KEY = "sklearn_probmix"
+_TRANSFORMERS = "transformers"
 _DIGITS = 64
 _VERSION = 2
 _LIBRARIES = ("sklearn-probmix", "torch", "scikit-learn", "numpy")
@@ -104,14 +107,16 @@ _RESPONSE = ("family", "shift", "scale", "calibration")
 
 
 @neutral_settings
-def save_model(est: BaseProbMixup, path: str | os.PathLike[str]) -> None:
-    """Write a fitted estimator to one file, without pickle.
+def save_model(est: BaseProbMixup | Pipeline, path: str | os.PathLike[str]) -> None:
+    """Write a fitted estimator, or a Pipeline that ends in one, to one file, without pickle.
 
     Weights, scaling, calibration, labels, history and out-of-fold predictions are written, and
     every parameter that is made of numbers, strings, None, lists, tuples, dicts, arrays and the
     package's own families. What is not data is left to whoever loads the file: `net`,
     `callbacks`, a splitter in `validation`, a family of one's own, a RandomState. The state of
-    the optimiser is not kept.
+    the optimiser is not kept. The transformers of a Pipeline go into the file by skops
+    (``pip install skops``), if they are scikit-learn's and hold no functions but numpy's and
+    scipy's; a cache (`memory`) is left out.
 
     A file that exists is replaced at once, by one written beside it: a save that fails leaves it
     as it was. Links and permissions stay. Only a file of several hard links is written in place,
@@ -120,7 +125,7 @@ def save_model(est: BaseProbMixup, path: str | os.PathLike[str]) -> None:
 
     Parameters
     ----------
-    est : ProbMixupRegressor or ProbMixupClassifier
+    est : ProbMixupRegressor, ProbMixupClassifier, or Pipeline with one as its last step
         Fitted, if need be interrupted.
     path : str or path-like
         Of a file, new or old, customarily with the suffix ``.safetensors``, as it is one.
@@ -130,7 +135,10 @@ def save_model(est: BaseProbMixup, path: str | os.PathLike[str]) -> None:
     NotFittedError
         If `est` is not fitted.
     TypeError
-        If `est` is not exactly one of the two estimators, or a fitted attribute is not data.
+        If `est` is not exactly one of the two estimators, or a fitted attribute is not data, or
+        a transformer is not one of scikit-learn; the message says how to save the rest.
+    ImportError
+        If `est` is a Pipeline and skops is not installed.
     ValueError
         If parameters were changed since `fit` so that they no longer describe the networks, if
         weights are not finite, if the model is larger than `load_model` would accept (more than
@@ -158,15 +166,25 @@ def save_model(est: BaseProbMixup, path: str | os.PathLike[str]) -> None:
     >>> bool((loaded.predict_proba(X) == est.predict_proba(X)).all())
     True
     """
+    tensors: dict[str, torch.Tensor] = {}
+    step = None
+    if type(est) is Pipeline and type(est[-1]) in _FITTED:
+        step = est.steps[-1][0]
+        before = Pipeline(est.steps[:-1]) if len(est) > 1 else None
+        est = est[-1]
     if type(est) not in _FITTED:
         raise TypeError(
-            f"est is a {type(est).__name__}; expected a fitted {' or '.join(_ESTIMATORS)}. Of a "
-            "Pipeline save the last step, model[-1]; of a search, best_estimator_; of stacked "
+            f"est is a {type(est).__name__}; expected a fitted {' or '.join(_ESTIMATORS)}, or a "
+            "Pipeline with one as its last step. Of a search save best_estimator_; of stacked "
             "distributions those of estimators_ that are of this package."
         )
     check_is_fitted(est)
-    tensors: dict[str, torch.Tensor] = {}
     document = _describe(est, tensors)
+    if step is not None:
+        document["step"] = step
+        if before is not None:
+            as_bytes = np.frombuffer(to_bytes(before), dtype=np.uint8)
+            tensors[_TRANSFORMERS] = torch.from_numpy(as_bytes.copy())
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))
     content = to_safetensors(tensors, {_KEY: _checksum(text, tensors) + text})
     header = content[8 : 8 + int.from_bytes(content[:8], "little")]
@@ -175,8 +193,8 @@ def save_model(est: BaseProbMixup, path: str | os.PathLike[str]) -> None:
 
 
 @neutral_settings
-def load_model(path: str | os.PathLike[str], **parameters: Any) -> BaseProbMixup:
-    """Read an estimator that :func:`save_model` wrote.
+def load_model(path: str | os.PathLike[str], **parameters: Any) -> BaseProbMixup | Pipeline:
+    """Read an estimator, or a Pipeline that ends in one, that :func:`save_model` wrote.
 
     Its predictions are those of the saved one, bit for bit on the same machine and library
     versions. `partial_fit` and `warm_start` go on from the weights with a new optimiser.
@@ -196,10 +214,13 @@ def load_model(path: str | os.PathLike[str], **parameters: Any) -> BaseProbMixup
 
     Returns
     -------
-    ProbMixupRegressor or ProbMixupClassifier
+    ProbMixupRegressor, ProbMixupClassifier or Pipeline
+        `parameters` are those of the last step.
 
     Raises
     ------
+    ImportError
+        If the file holds transformers and skops is not installed.
     ValueError
         If this is no file of `save_model`, is damaged or of a later version, holds anything
         unknown or unfitting, leaves a parameter to the caller that is not given, or names a
@@ -216,12 +237,26 @@ def load_model(path: str | os.PathLike[str], **parameters: Any) -> BaseProbMixup
         raise ValueError(f"{path!r} is no ordinary file; expected one of save_model.")
     try:
         document, tensors = _read(path)
+        step = document.pop("step", None)
+        content = tensors.pop(_TRANSFORMERS, None)
         # An outline that is not ours does not fit the signature.
         est = _restore(tensors, parameters, **document)
         check(not tensors, "tensors", some(tensors), "those of the model only")
+        if step is not None or content is not None:
+            return _pipeline(step, content, est)
     except _REFUSALS as error:
         raise ValueError(f"{path!r} cannot be loaded: {str(error)[:1000]}") from error
     return est
+
+
+def _pipeline(step, content, est):
+    """Put an estimator of this name behind transformers, of which there may be none."""
+    check_type("step", step, str)
+    before = []
+    if content is not None:
+        check(content.dtype == torch.uint8, "transformers", content.dtype, "bytes")
+        before = from_bytes(content.numpy().tobytes()).steps
+    return Pipeline([*before, (step, est)])
 
 
 def _describe(est, tensors):

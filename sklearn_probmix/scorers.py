@@ -6,6 +6,7 @@ The scorers are "greater is better": minus a score of :mod:`sklearn_probmix.metr
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,13 +109,16 @@ def _no_score(estimator, X, y):
     return 0.0
 
 
-def _scorer(score):
-    return make_scorer(score, response_method="predict_proba", greater_is_better=False)
+def _scorer(score, *shown):
+    # Named, so that a scorer prints which level or quantiles it is of.
+    defaults = inspect.signature(score).parameters
+    given = {name: defaults[name].default for name in shown}
+    return make_scorer(score, response_method="predict_proba", greater_is_better=False, **given)
 
 
 neg_nll_scorer = _scorer(nll)
 neg_crps_scorer = _scorer(crps)
-neg_pinball_scorer = _scorer(pinball_loss)
-neg_interval_score_scorer = _scorer(interval_score)
-neg_coverage_error_scorer = _scorer(coverage_error)
+neg_pinball_scorer = _scorer(pinball_loss, "quantiles")
+neg_interval_score_scorer = _scorer(interval_score, "level")
+neg_coverage_error_scorer = _scorer(coverage_error, "level")
 neg_calibration_error_scorer = _scorer(calibration_error)

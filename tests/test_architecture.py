@@ -13,7 +13,7 @@ import sklearn_probmix
 PACKAGE = Path(sklearn_probmix.__file__).parent
 FILES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # Big or optional: whoever does not use them must not wait for them, nor need them.
-ONLY_INSIDE_FUNCTIONS = {"matplotlib", "pynndescent"}
+ONLY_INSIDE_FUNCTIONS = {"matplotlib", "pynndescent", "skops"}
 
 
 class Rule(NamedTuple):
@@ -70,9 +70,10 @@ RULES = {
     "settings": Rule({"floats"}, {"sklearn", "torch"}),
     "columns": Rule({"warn"}, {"narwhals", "numpy"}),
     "encoding": Rule({"columns"}, {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
+    "options": Rule(set(), {"sklearn"}),
     "race": Rule({"training", "calibration"}, {"numpy", "skorch"}),
     "base": Rule(
-        {"race", "response", "calibration", "encoding", "settings"},
+        {"race", "response", "calibration", "encoding", "options", "settings"},
         {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule(
@@ -83,14 +84,16 @@ RULES = {
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
     "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
+    "pipelines": Rule({"codec"}, {"numpy", "skops", "sklearn"}),
     "persistence": Rule(
-        {"codec", "response", "regressor", "classifier"},
+        {"codec", "pipelines", "response", "regressor", "classifier"},
         {"numpy", "safetensors", "sklearn", "skorch", "torch"},
     ),
-    "demo": Rule(
-        {"regressor", "classifier", "displays"},
-        {"matplotlib", "numpy", "sklearn", "torch", "tqdm"},
+    "csv_table": Rule(set(), set()),
+    "showcase": Rule(
+        {"regressor", "classifier", "displays", "forecasts"}, {"matplotlib", "numpy", "sklearn"}
     ),
+    "demo": Rule({"csv_table", "showcase"}, {"numpy", "sklearn", "torch"}),
 }
 
 

@@ -1,41 +1,34 @@
 import numpy as np
 import pytest
 
-from sklearn_probmix import demo
+from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor, demo, showcase
+from sklearn_probmix.showcase import Rival, Table
 
-METHODS = ["ERM", "mixup", "ProbMix", "M-ProbMix"]
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Return a function that writes lines to a file and returns its path."""
-
-    def write(*lines, name="table.csv"):
-        path = tmp_path / name
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return path
-
-    return write
+MODELS = {
+    "regression": ["one Normal for all rows", "gradient boosting + Normal", "ProbMixupRegressor()"],
+    "classification": ["class frequencies", "gradient boosting", "ProbMixupClassifier()"],
+}
 
 
 @pytest.fixture
-def houses(write):
-    """Return a table of numbers, text, missing cells of both kinds, and missing targets."""
+def houses(tmp_path):
+    """Return a table of numbers, text, missing cells, and responses that are missing or rare."""
     rng = np.random.default_rng(0)
-    lines = ["area,district,empty,price,sold"]
-    for i in range(40):
+    lines = ["area;district;empty;price;sold"]
+    for i in range(60):
         area, district = rng.uniform(20, 100), "NS"[i % 2]
         price = 3 * area + 50 * (district == "N") + rng.normal(0, 5)
-        lines.append(
-            f"{'' if i % 9 == 0 else round(area, 2)},{'?' if i % 7 == 0 else district},NA,"
-            f"{'' if i < 3 else round(price, 2)},{['yes', 'no', 'rare'][2 if i == 5 else i % 2]}"
+        cells = (
+            "" if i % 9 == 0 else f"{area:.2f}",
+            "?" if i % 7 == 0 else district,
+            "NA",
+            "" if i < 3 else f"{price:.2f}",
+            "rare" if i == 5 else ["yes", "no", "no"][i % 3],
         )
-    return write(*lines, name="my houses.csv")
-
-
-def rows_of_table(printed):
-    lines = [line.split() for line in printed.splitlines()]
-    return {line[0]: line[1:] for line in lines if line and line[0] in METHODS}
+        lines.append(";".join(cells).replace(".", ","))
+    path = tmp_path / "my houses.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
 
 
 def run(capsys, tmp_path, *arguments):
@@ -43,132 +36,154 @@ def run(capsys, tmp_path, *arguments):
     return capsys.readouterr().out
 
 
+def scores_of(printed, task):
+    lines = printed.splitlines()
+    return {
+        model: line.removeprefix(model).split()
+        for model in MODELS[task]
+        for line in lines
+        if line.startswith(model)
+    }
+
+
 def error_of(capsys, *arguments):
     with pytest.raises(SystemExit) as caught:
         demo.main([*map(str, arguments)])
     assert caught.value.code == 2
-    return capsys.readouterr().err
+    captured = capsys.readouterr()
+    # Before anything slow is loaded.
+    assert "Loading" not in captured.out
+    return captured.err
 
 
 def test_bundled_tables(capsys, tmp_path):
-    printed = run(capsys, tmp_path)
-    diabetes, cancer = printed.split("breast cancer: ")
-    for part, headings in [(diabetes, "NLL CRPS RMSE"), (cancer, "log loss Brier accuracy")]:
-        rows = rows_of_table(part)
-        assert list(rows) == METHODS
-        assert all(np.isfinite(float(cells[0])) for cells in rows.values())
-        assert headings in " ".join(part.split())
-        assert "90% coverage" in part
-    assert "On 442 test rows" in diabetes
-    assert "On 569 test rows" in cancer
+    diabetes, cancer = run(capsys, tmp_path).split("breast cancer: ")
+    for part, task in [(diabetes, "regression"), (cancer, "classification")]:
+        scores = scores_of(part, task)
+        assert list(scores) == MODELS[task]
+        assert all(np.isfinite(float(cells[0])) for cells in scores.values())
+    assert "111 rows" not in diabetes.split("Fitting")[0]
     assert {path.name for path in tmp_path.glob("*.png")} == {
         "probmix_diabetes.png",
         "probmix_breast_cancer.png",
     }
 
 
-def test_table_is_aligned(capsys, tmp_path, houses):
-    printed = run(capsys, tmp_path / "new", "--csv", houses, "--target", "price").splitlines()
-    start = next(i for i, line in enumerate(printed) if line.startswith("method"))
-    table = printed[start : start + 1 + len(METHODS)]
-    assert len({len(line) for line in table}) == 1
-    assert all(len(line) <= 80 for line in printed if not line.startswith("Picture"))
-
-
 def test_own_table_regression(capsys, tmp_path, houses):
     printed = run(capsys, tmp_path / "new", "--csv", houses, "--target", "price")
-    assert "Left out 3 rows" in printed
-    assert "regression of price from 4 columns, 37 rows" in printed
-    assert list(rows_of_table(printed)) == METHODS
+    assert "semicolons between cells, decimal commas, UTF-8" in printed
+    assert "empty     dropped: empty" in printed
+    assert "district  category, 2 levels" in printed
+    assert "my houses: price (numbers) from 3 columns of 57 rows" in printed
+    assert list(scores_of(printed, "regression")) == MODELS["regression"]
     assert (tmp_path / "new" / "probmix_my_houses.png").stat().st_size > 10_000
+    start = printed.index("CRPS")
+    lines = printed[printed.rindex("\n", 0, start) + 1 :].splitlines()[:4]
+    assert len({len(line) for line in lines}) == 1
+    assert [line for line in printed.splitlines() if len(line) > 100 and "/" not in line] == []
 
 
 def test_own_table_classification(capsys, tmp_path, houses):
     printed = run(capsys, tmp_path, "--csv", houses, "--target", "sold")
-    assert "Left out 1 rows" in printed
-    assert "classification of sold from 4 columns, 39 rows" in printed
+    assert "Left out 1 rows of classes with few: ['rare']" in printed
+    assert "my houses: sold (classes) from 4 columns of 59 rows" not in printed
+    assert "my houses: sold (classes) from 3 columns of 59 rows" in printed
     assert (tmp_path / "probmix_my_houses.png").exists()
+
+
+def test_rows_are_drawn_from_a_large_table(capsys, tmp_path, houses):
+    arguments = ("--csv", houses, "--target", "price", "--rows", 50)
+    assert "3 columns of 50 rows" in run(capsys, tmp_path, *arguments)
 
 
 def test_several_classes_are_drawn(tmp_path):
     rng = np.random.default_rng(0)
     y = np.repeat(["a", "b", "c"], 20)
     X = rng.normal(size=(60, 2)) + np.repeat([[0, 0], [3, 0], [0, 3]], 20, axis=0)
-    table = demo.Table("three", "kind", X, y, [0, 1], [])
-    demo.draw(table, demo.evaluate(table, max_epochs=2), tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").exists()
+    table = Table("three", "kind", X, y, [])
+    steps = showcase.fit_all(table, max_epochs=2, n_members=2)
+    showcase.draw(table, [step for step in steps if isinstance(step, Rival)], tmp_path / "p.png")
+    assert (tmp_path / "p.png").exists()
 
 
-def test_scores_are_those_of_all_test_rows():
+def test_rarer_class_is_the_event():
+    table = Table("t", "sold", np.zeros((5, 1)), np.array(["no", "yes", "no", "no", "yes"]), [])
+    proba = np.array([[0.9, 0.1], [0.4, 0.6]])
+    rival = Rival("r", None, np.array([0, 1]), table.y[:2], proba, np.zeros(2), {})
+    p, happened, event = showcase._events(table, rival)
+    assert p.tolist() == [0.1, 0.6]
+    assert happened.tolist() == [False, True]
+    assert event == "sold = yes"
+
+
+def test_scores_by_hand():
     y = np.array([0.0, 1.0, 2.0, 3.0])
-    dist = demo.PredictiveDistribution("norm", {"loc": [[1.0]] * 4, "scale": [[1.0]] * 4})
-    found = demo.scores(demo.Forecast(y, dist, 0.5))
-    # By hand: errors -1, 0, 1, 2, of which the last is outside of 1 ± 1.645.
+    dist = PredictiveDistribution("norm", {"loc": [[1.0]] * 4, "scale": [[1.0]] * 4})
+    losses, found = showcase._score(y, dist, 1e-4)
+    # Errors -1, 0, 1, 2, of which the last is outside of 1 ± 1.645.
     assert found["RMSE"] == pytest.approx(1.5**0.5)
-    assert found["NLL"] == pytest.approx(0.5 * np.log(2 * np.pi) + 0.75)
-    assert (found["90% coverage"], found["fit time"]) == (0.75, 0.5)
+    assert found["NLL"] == pytest.approx(0.5 * np.log(2 * np.pi) + 0.75, rel=1e-6)
+    assert found["90 % hold"] == 0.75
+    assert found["width"] == pytest.approx(2 * 1.6448536, rel=1e-6)
+    # CRPS of a standard Normal at its mean: (sqrt(2) - 1) / sqrt(pi).
+    assert losses[1] == pytest.approx((2**0.5 - 1) / np.pi**0.5)
 
 
-def test_large_table_is_tested_on_one_fold(monkeypatch):
-    monkeypatch.setattr(demo, "MAX_ROWS_FOR_ALL_FOLDS", 100)
-    forecasts = demo.evaluate(demo.bundled_tables()[0], max_epochs=1)
-    assert [len(forecast.y) for forecast in forecasts.values()] == [148] * len(METHODS)
+def test_density_and_masses_have_the_same_score():
+    y = np.array([100.0, 107.0])
+    masses = PredictiveDistribution("poisson", {"mu": [[100.0]] * 2})
+    normal = PredictiveDistribution("norm", {"loc": [[100.0]] * 2, "scale": [[10.0]] * 2})
+    nll = [showcase._score(y, dist, 1.0)[1]["NLL"] for dist in (masses, normal)]
+    assert nll[0] == pytest.approx(nll[1], abs=0.02)
 
 
-def test_cells_become_numbers_text_and_missing(houses):
-    table = demo.read_table(houses, "price")
-    assert (table.numeric, table.text) == ([0, 2], [1, 3])
-    assert table.task == "regression"
-    assert table.X.shape == (37, 4)
-    # Rows 3 to 39 are left: the district is missing in 7, 14, ..., the area in 9, 18, ...
-    assert [i + 3 for i, value in enumerate(table.X[:, 1]) if value is None] == [7, 14, 21, 28, 35]
-    assert (np.flatnonzero(np.isnan(table.X[:, 0].astype(float))) + 3).tolist() == [9, 18, 27, 36]
-    assert np.isnan(table.X[:, 2].astype(float)).all()
+def test_verdict_knows_chance():
+    rng = np.random.default_rng(0)
+
+    def rival(losses):
+        return Rival("m", None, np.arange(100), np.zeros(100), None, losses, {"CRPS": 0.0})
+
+    losses = 1 + 0.1 * rng.random(100)
+    assert "better here: its CRPS is 10% lower" in showcase.verdict(
+        rival(0.9 * losses), rival(losses)
+    )
+    assert "worse here: its CRPS is 10% higher" in showcase.verdict(
+        rival(1.1 * losses), rival(losses)
+    )
+    shuffled = rival(rng.permutation(losses))
+    assert "within what chance does on 100 test rows" in showcase.verdict(rival(losses), shuffled)
 
 
-@pytest.mark.parametrize(
-    ("values", "task"),
-    [
-        (["yes", "no"], "classification"),
-        (["0", "1", "2"], "classification"),
-        (["0.5", "1"], "regression"),
-        ([str(i) for i in range(11)], "regression"),
-    ],
-)
-def test_task_is_inferred(write, values, task):
-    path = write("x;y", *(f"{i};{value}" for i in range(12) for value in values))
-    assert demo.read_table(path, "y").task == task
+def test_what_auto_chose_is_the_kinds_alone():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    table = Table("t", "y", X, X[:, 0] + rng.normal(size=60), [])
+    *_, default = showcase.fit_all(table, method=["erm", "probmix"], n_members=2, max_epochs=3)
+    (_, first, alone), (_, second, _) = showcase.chosen(table, default)
+    assert first >= second
+    assert first + second == pytest.approx(1)
+    place = int(default.model.weights_.argmax())
+    kind = default.model.kinds_[place]
+    # A fit of the other weights: all on the one kind.
+    model = ProbMixupRegressor(method=[kind], calibration="off")
+    assert type(model) is type(default.model)
+    default.model.weights_ = np.eye(2)[place] * (1 - 1e-12) + 1e-12
+    default.model.weights_ /= default.model.weights_.sum()
+    mixture = default.model.predict_proba(X[default.test])
+    assert mixture.crps(default.y).mean() == pytest.approx(alone, rel=1e-6)
 
 
-def test_task_can_be_given(write):
-    path = write("x\ty", *(f"{i}\t{i % 3}" for i in range(30)))
-    assert demo.read_table(path, "y", "regression").y[:3].tolist() == [0.0, 1.0, 2.0]
-    assert demo.read_table(path, "y").y[:3].tolist() == ["0", "1", "2"]
-
-
-def test_quotes_and_byte_order_mark(write):
-    path = write('\ufeff"x, in m",y', *(f'"{i}",{i / 7}' for i in range(20)))
-    assert demo.read_table(path, "y").X[:3].tolist() == [[0.0], [1.0], [2.0]]
-
-
-def test_set_coverage_by_hand():
-    classes = np.array(["a", "b", "c"])
-    proba = np.array([[0.6, 0.3, 0.1], [0.6, 0.3, 0.1], [0.92, 0.05, 0.03], [0.2, 0.2, 0.6]])
-    # The sets of 90 %: {a, b}, {a, b}, {a}, all three.
-    y = np.array(["b", "c", "b", "b"])
-    assert demo.set_coverage(y, proba, classes, level=0.89) == 0.5
-
-
-def test_missing_file(capsys, tmp_path):
-    message = error_of(capsys, "--csv", tmp_path / "absent.csv", "--target", "y")
-    assert "absent.csv" in message
-    assert "No such file" in message
-
-
-def test_unknown_column(capsys, houses):
-    message = error_of(capsys, "--csv", houses, "--target", "cost")
-    assert "no column 'cost'" in message
-    assert "'district'" in message
+def test_constant_and_boosting_hold_what_they_promise():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 1))
+    table = Table("t", "y", X, 3 * X[:, 0] + rng.normal(size=400), [])
+    models = dict(showcase.models(table))
+    constant = models["one Normal for all rows"].fit(X, table.y).predict_proba(X)
+    assert constant.mean()[0] == pytest.approx(table.y.mean())
+    assert constant.std()[0] == pytest.approx(table.y.std())
+    trees = models["gradient boosting + Normal"].fit(X, table.y).predict_proba(X)
+    # The noise has a standard deviation of 1, and trees err on top of it.
+    assert 0.9 < trees.std()[0] < 1.5
 
 
 @pytest.mark.parametrize(
@@ -178,47 +193,35 @@ def test_unknown_column(capsys, houses):
         (["--target", "y"], "belong together"),
         (["--task", "regression"], "--task needs --csv"),
         (["--epochs", "0"], "expected at least 1"),
+        (["--csv", "absent.csv", "--target", "y"], "No such file"),
     ],
 )
 def test_arguments_that_do_not_go_together(capsys, arguments, expected):
     assert expected in error_of(capsys, *arguments)
 
 
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        ([""], "is empty"),
-        (["x,y"], "no rows"),
-        (["x,x,y", "1,2,3"], "several columns of the names"),
-        (["x,y", "1,2", "1"], "table.csv: the number of columns changed from 2 to 1 at row 3"),
-        (["y", *["1.5"] * 20], "no column besides"),
-        (["x,y", "inf,1.5", *["1,2.5"] * 20], "'inf' in row 1"),
-        (["x,y", "1,1.5", "2,2.5"], "known in 2 rows; expected 20"),
-        (["x,y", *["1,a"] * 20], "1 classes, expected at least two"),
-    ],
-)
-def test_files_that_hold_no_table(write, lines, expected):
-    with pytest.raises(ValueError, match=expected):
-        demo.read_table(write(*lines), "y")
+def test_unknown_column(capsys, houses):
+    message = error_of(capsys, "--csv", houses, "--target", "prise")
+    assert "no column 'prise'" in message
+    assert "Did you mean 'price'?" in message
 
 
-def test_text_is_no_target_of_regression(houses):
-    with pytest.raises(ValueError, match="holds text"):
-        demo.read_table(houses, "sold", "regression")
+def test_too_few_rows(capsys, tmp_path):
+    path = tmp_path / "few.csv"
+    path.write_text("x,y\n" + "".join(f"{i * i},{i / 3}\n" for i in range(30)))
+    assert "known in 30 rows; expected 40" in error_of(capsys, "--csv", path, "--target", "y")
 
 
-def test_file_in_another_encoding(tmp_path):
-    path = tmp_path / "latin.csv"
-    path.write_bytes("größe,y\n1,2\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="UTF-8"):
-        demo.read_table(path, "y")
+def test_classes_of_few_rows(capsys, houses):
+    message = error_of(capsys, "--csv", houses, "--target", "area", "--task", "classification")
+    assert "expected at least two with 8 rows" in message
 
 
 def test_no_picture_without_matplotlib(capsys, tmp_path, houses, monkeypatch):
     def draw(*args):
         raise ImportError("no matplotlib")
 
-    monkeypatch.setattr(demo, "draw", draw)
+    monkeypatch.setattr(showcase, "draw", draw)
     printed = run(capsys, tmp_path, "--csv", houses, "--target", "price")
     assert "No picture" in printed
     assert "pip install matplotlib" in printed

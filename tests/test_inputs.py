@@ -190,8 +190,9 @@ CASES = {
         with_column([b"a"] * N),
         pl.DataFrame({"a": X[:, 0], "b": [[1, 2]] * N}),
     ),
-    "a frame in which a column is unique in every row: categories, or integers without a gap": of_X(
+    "a frame in which a column is unique in every row: categories, or integers with few gaps": of_X(
         with_column(np.arange(N)[::-1]),
+        with_column(3 * np.arange(N)),
         with_column(pd.Categorical([f"row {row}" for row in range(N)])),
         pl.DataFrame({"a": X[:, 0], "b": range(100, 100 + N)}),
     ),

@@ -452,6 +452,12 @@ def test_scorers_are_greater_is_better_and_pickle(name, diabetes):
     assert scorer(wide, X, y) < scorer(good, X, y) <= (np.inf if name == "nll" else 0)
 
 
+def test_scorers_print_their_levels():
+    assert "level=0.9" in repr(scorers.neg_interval_score_scorer)
+    assert "level=0.9" in repr(scorers.neg_coverage_error_scorer)
+    assert "quantiles=(0.05, 0.25, 0.5, 0.75, 0.95)" in repr(scorers.neg_pinball_scorer)
+
+
 def test_scorers_are_minus_the_scores(diabetes):
     X, y = diabetes
     model = LinearNormal().fit(X, y)

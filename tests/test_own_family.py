@@ -14,7 +14,8 @@ from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.metrics import crps
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Those that are no doctests.
+BLOCK = re.compile(r"^```python\n((?!>>>).*?)^```", re.MULTILINE | re.DOTALL)
 FAMILY, USE = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
 NAMES = {"__name__": __name__}
 exec(FAMILY, NAMES)

@@ -1,4 +1,4 @@
-"""Recipes of the README, and our estimators inside MAPIE, skrub, Optuna and scikit-learn."""
+"""Recipes of README and docs, and our estimators inside MAPIE, skrub, Optuna and scikit-learn."""
 
 import ast
 import re
@@ -310,13 +310,13 @@ class TestSearches:
         assert search.best_score_ > -0.35
 
 
-class TestReadme:
-    blocks = re.findall(
-        r"^```python\n(.*?)^```",
-        Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8"),
-        re.MULTILINE | re.DOTALL,
-    )
+def blocks(page):
+    """Return the blocks of Python in a page."""
+    text = Path(__file__).parents[1].joinpath(page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
+
+class TestPages:
     @pytest.fixture
     def write(self, tmp_path, monkeypatch):
         """Write known and new rows, whose prices it returns, to the files of the recipes."""
@@ -331,7 +331,7 @@ class TestReadme:
         return write
 
     def test_own_csv_in_five_statements(self, write):
-        plain, _ = [code for code in self.blocks if "read_csv" in code]
+        (plain,) = [code for code in blocks("README.md") if "read_csv" in code]
         prices = write(load_diabetes(as_frame=True).frame.rename(columns={"target": "price"}))
         names = {}
         exec(plain, names)
@@ -340,7 +340,7 @@ class TestReadme:
         assert 0.6 < inside.mean() <= 1
 
     def test_own_csv_with_missing_values_and_text_in_six_statements(self, write, mixed_table):
-        _, mixed = [code for code in self.blocks if "read_csv" in code]
+        (mixed,) = [code for code in blocks("docs/inputs.md") if "read_csv" in code]
         prices = write(mixed_table.rename(columns={"progression": "price"}))
         names = {}
         exec(mixed, names)
@@ -350,5 +350,5 @@ class TestReadme:
         assert 0.6 < ((low <= prices) & (prices <= high)).mean() <= 1
 
     def test_own_network_in_25_lines(self):
-        (code,) = [code for code in self.blocks if "class ResNet" in code]
+        (code,) = [code for code in blocks("docs/methods.md") if "class ResNet" in code]
         assert len([line for line in code.splitlines() if line]) <= 25

@@ -1,0 +1,312 @@
+"""From a CSV file to columns of numbers, categories and dates, with a word on each.
+
+It needs the standard library only, so that a file with a typo in it is refused at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["Column", "CsvTable", "read_csv"]
+
+Cells = list[str | None]
+
+_MISSING = {"", "?", "-", "na", "n/a", "#n/a", "nan", "null", "none"}
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# Lines by which the delimiter is found.
+_SAMPLE = 100
+# As the estimators have it: text of more different values, and of more than this share of the
+# rows, is no category.
+_FEW, _SHARE = 20, 0.5
+# In fewer rows values may be unique by chance.
+_ENOUGH_ROWS = 20
+_DATES = {
+    "%Y-%m-%d": "year-month-day",
+    "%Y/%m/%d": "year/month/day",
+    "%d.%m.%Y": "day.month.year",
+    "%m/%d/%Y": "month/day/year",
+    "%d/%m/%Y": "day/month/year",
+    "%d-%m-%Y": "day-month-year",
+    "%d-%b-%Y": "day-month-year",
+}
+_TIMES = "", " %H:%M", " %H:%M:%S", "T%H:%M", "T%H:%M:%S", "T%H:%M:%SZ"
+_EPOCH = datetime(1970, 1, 1)
+_PARTS = "days since 1970", "month", "weekday", "hour"
+# By the sign of the decimals: the numbers that may be meant, with or without separated thousands.
+_NUMBERS = {
+    ".": re.compile(r"[-+]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE),
+    ",": re.compile(r"[-+]?(\d+|\d{1,3}(\.\d{3})+)?(,\d*)?(e[-+]?\d+)?", re.IGNORECASE),
+}
+_WITH_DECIMALS = {sign: re.compile(rf"[-+]?\d+\{sign}\d+") for sign in _NUMBERS}
+
+
+class Column(NamedTuple):
+    """A column that is learned from."""
+
+    name: str
+    values: Sequence[float | str | None]
+    """Numbers, NaN where they are missing, or levels, None where they are."""
+    is_category: bool
+
+
+class CsvTable(NamedTuple):
+    """What a file holds."""
+
+    name: str
+    layout: str
+    """How it was read, in words."""
+    columns: list[Column]
+    treatments: dict[str, str]
+    """What became of each column of the file but the target, in words."""
+    target: str
+    y: Sequence[Any]
+    """Known responses: numbers for regression, labels for classification."""
+    rows: list[int]
+    """Rows of the file, from 0 below the header, whose response is known."""
+
+
+def read_csv(
+    path: str | Path,
+    target: str,
+    *,
+    task: str | None = None,
+    delimiter: str | None = None,
+    decimal: str | None = None,
+) -> CsvTable:
+    r"""Read a table with a header line, and say what became of each column.
+
+    A cell is missing if it is empty, ``?``, ``-``, NA, NaN, null or none. A column is
+
+    * dropped, if it is empty or constant, an identifier (another value in every row, as text or as
+      integers with few gaps), or free text (more than 20 different values, and more than half as
+      many as rows);
+    * numbers, if all its cells are, with separated thousands or without;
+    * a date, if all its cells are in one of the common notations: it becomes the days since 1970,
+      the month, the day of the week and, with times, the hour;
+    * otherwise a category.
+
+    Parameters
+    ----------
+    path : str or Path
+        UTF-8, or else latin-1.
+    target : str
+        Name of the column to predict.
+    task : {"regression", "classification"} or None, default=None
+        None means classification if the target is text or has two different values.
+    delimiter, decimal : str or None, default=None
+        What stands between cells, and before decimals; None detects it.
+
+    Returns
+    -------
+    CsvTable
+
+    Raises
+    ------
+    OSError, ValueError
+        If there is no such file or column, or what the file holds is no table that can be learned
+        from; the message says what was found and what is expected.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from sklearn_probmix.csv_table import read_csv
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "flats.csv")
+    ...     lines = "area;town;rent", "50,5;Bern;1.200,00", "61;Basel;1.430,50", "70;Bern;999"
+    ...     _ = path.write_text("\n".join(lines))
+    ...     table = read_csv(path, "rent")
+    >>> table.layout, table.y
+    ('semicolons between cells, decimal commas, UTF-8', [1200.0, 1430.5, 999.0])
+    >>> table.treatments
+    {'area': 'number', 'town': 'category, 2 levels'}
+    """
+    path = Path(path)
+    text, encoding = _decode(path)
+    delimiter = delimiter or _find_delimiter(text)
+    header, columns = _split(path, text, delimiter)
+    if target not in header:
+        alike = difflib.get_close_matches(target, header, n=1)
+        hint = f" Did you mean {alike[0]!r}?" if alike else ""
+        if all(_NUMBERS["."].fullmatch(name) for name in header):
+            hint = " The first line holds numbers; expected the names of the columns."
+        raise ValueError(f"{path} has no column {target!r}; expected one of {header}.{hint}")
+    if len(header) == 1:
+        raise ValueError(f"{path} has no column besides {target!r}; expected at least one.")
+    decimal = decimal or _find_decimal(columns, delimiter)
+    y, rows = _response(target, columns.pop(target), task, decimal)
+    kept: list[Column] = []
+    treatments = {}
+    for name, cells in columns.items():
+        made, treatments[name] = _treat(name, [cells[row] for row in rows], decimal)
+        kept += made
+    if not kept:
+        raise ValueError(f"{path}: no column is left to learn from: {treatments}.")
+    between = _DELIMITERS.get(delimiter, repr(delimiter))
+    points = {".": "points", ",": "commas"}[decimal]
+    layout = f"{between} between cells, decimal {points}, {encoding}"
+    return CsvTable(path.stem, layout, kept, treatments, target, y, rows)
+
+
+def _decode(path: Path) -> tuple[str, str]:
+    content = path.read_bytes()
+    try:
+        text, encoding = content.decode("utf-8-sig"), "UTF-8"
+    except UnicodeDecodeError:
+        text, encoding = content.decode("latin-1"), "latin-1"
+    if not text.strip("\0 \t\r\n"):
+        raise ValueError(f"{path} is empty; expected a line of column names, and rows.")
+    if "\0" in text:
+        raise ValueError(f"{path} is no text, or in UTF-16; expected a CSV file in UTF-8.")
+    return text, encoding
+
+
+def _find_delimiter(text: str) -> str:
+    """Find what cuts the first lines into equally many cells, and into the most of them."""
+    lines = text.splitlines()[:_SAMPLE]
+
+    def quality(delimiter: str) -> tuple[float, int]:
+        counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter) if row)
+        n_cells, n_lines = counts.most_common(1)[0]
+        return (n_lines / counts.total() if n_cells > 1 else 0.0), n_cells
+
+    return max(_DELIMITERS, key=quality)
+
+
+def _split(path: Path, text: str, delimiter: str) -> tuple[list[str], dict[str, Cells]]:
+    """Return the names of the columns, and the cells of each."""
+    reader = csv.reader(text.splitlines(), delimiter=delimiter)
+    header = [name.strip() for name in next(reader)]
+    repeated = sorted(name for name, n in Counter(header).items() if n > 1)
+    if repeated:
+        raise ValueError(f"{path} has several columns of the names {repeated}.")
+    rows = []
+    for cells in reader:
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            raise ValueError(
+                f"{path}, line {reader.line_num}, has {len(cells)} cells; expected {len(header)}, "
+                f"one for each column, between {delimiter!r} (--delimiter names another)."
+            )
+        stripped = [cell.strip() for cell in cells]
+        rows.append([None if cell.lower() in _MISSING else cell for cell in stripped])
+    if not rows:
+        raise ValueError(f"{path} has a header but no rows.")
+    return header, dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _find_decimal(columns: dict[str, Cells], delimiter: str) -> str:
+    """Find the sign before decimals; a comma between cells leaves none for decimals."""
+    if delimiter == ",":
+        return "."
+    cells = [cell for column in columns.values() for cell in column[:_SAMPLE] if cell]
+    counts = {
+        sign: sum(bool(pattern.fullmatch(cell)) for cell in cells)
+        for sign, pattern in _WITH_DECIMALS.items()
+    }
+    return "," if counts[","] > counts["."] else "."
+
+
+def _given(cells: Sequence[str | None]) -> list[str]:
+    return [cell for cell in cells if cell is not None]
+
+
+def _to_numbers(cells: Sequence[str | None], decimal: str) -> list[float] | None:
+    """Return floats, NaN where a cell is missing, or None if some are no numbers."""
+    if not all(_NUMBERS[decimal].fullmatch(cell) for cell in _given(cells)):
+        return None
+    thousands = {".": ",", ",": "."}[decimal]
+    plain = [
+        None if cell is None else cell.replace(thousands, "").replace(decimal, ".")
+        for cell in cells
+    ]
+    try:
+        return [math.nan if cell is None else float(cell) for cell in plain]
+    except ValueError:  # a sign or a point alone
+        return None
+
+
+def _response(
+    name: str, cells: Cells, task: str | None, decimal: str
+) -> tuple[Sequence[Any], list[int]]:
+    """Return the known responses, and their rows."""
+    rows = [row for row, cell in enumerate(cells) if cell is not None]
+    labels = _given(cells)
+    numbers = _to_numbers(labels, decimal)
+    if task is None:
+        is_class = numbers is None or len(set(labels)) <= 2
+        task = "classification" if is_class else "regression"
+    if task == "classification":
+        return labels, rows
+    if numbers is None:
+        raise ValueError(f"Column {name!r} holds text; expected numbers for regression.")
+    return numbers, rows
+
+
+def _treat(name: str, cells: Cells, decimal: str) -> tuple[list[Column], str]:
+    """Return what is learned of a column, and what became of it in words."""
+    given = _given(cells)
+    levels = set(given)
+    n_missing = len(cells) - len(given)
+    missing = f", {n_missing} missing" if n_missing else ""
+    if len(levels) < 2 and not (levels and n_missing):
+        return [], f"dropped: {'the same value in every row' if given else 'empty'}"
+    numbers = _to_numbers(cells, decimal)
+    is_unique = len(levels) == len(cells) >= _ENOUGH_ROWS
+    if numbers is not None:
+        if is_unique and _are_dense(numbers):
+            return [], "dropped: looks like an identifier, another number in every row"
+        return [Column(name, numbers, False)], f"number{missing}"
+    dates = _to_dates(cells)
+    if dates is not None:
+        parts, notation = dates
+        made = [Column(f"{name}, {part}", values, False) for part, values in parts.items()]
+        return made, f"date ({notation}) -> {', '.join(parts)}{missing}"
+    if is_unique:
+        return [], "dropped: looks like an identifier or free text, another text in every row"
+    if len(levels) > max(_FEW, _SHARE * len(given)):
+        return [], f"dropped: free text of {len(levels)} values (skrub's StringEncoder encodes it)"
+    return [Column(name, cells, True)], f"category, {len(levels)} levels{missing}"
+
+
+def _are_dense(numbers: Sequence[float]) -> bool:
+    """Whether these are integers so close together that they would not all differ by chance."""
+    span = max(numbers) - min(numbers) + 1
+    is_dense = len(numbers) ** 2 >= _ENOUGH_ROWS * span
+    return is_dense and all(number.is_integer() for number in numbers)
+
+
+def _to_dates(cells: Cells) -> tuple[dict[str, list[float]], str] | None:
+    """Return the parts of dates that vary, and their notation; None if these are no dates."""
+    for day, notation in _DATES.items():
+        for time in _TIMES:
+            try:
+                rows = [None if cell is None else _parts(cell, day + time) for cell in cells]
+            except ValueError:
+                continue
+            parts = {
+                part: [math.nan if row is None else row[place] for row in rows]
+                for place, part in enumerate(_PARTS)
+            }
+            varying = {
+                part: values
+                for part, values in parts.items()
+                if len({value for value in values if value == value}) > 1
+            }
+            return varying, notation
+    return None
+
+
+def _parts(cell: str, notation: str) -> tuple[float, ...]:
+    date = datetime.strptime(cell, notation)
+    days = (date - _EPOCH).total_seconds() / 86400
+    return days, float(date.month), float(date.weekday()), date.hour + date.minute / 60

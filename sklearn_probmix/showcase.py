@@ -1,0 +1,430 @@
+"""The default beside two baselines on one table: scores, a verdict, and pictures."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.compose import make_column_transformer
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.metrics import accuracy_score, brier_score_loss, root_mean_squared_error
+from sklearn.model_selection import cross_val_predict, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+from sklearn_probmix.classifier import ProbMixupClassifier
+from sklearn_probmix.displays import COLORS, PredictiveIntervalDisplay, ReliabilityDisplay
+from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.encoding import cell_width, likely_families
+from sklearn_probmix.forecasts import normals
+from sklearn_probmix.kinds import Kind
+from sklearn_probmix.metrics import coverage, interval_width
+from sklearn_probmix.regressor import ProbMixupRegressor
+
+__all__ = [
+    "Rival",
+    "Table",
+    "draw",
+    "fit_all",
+    "format_scores",
+    "readable",
+    "reasons",
+    "verdict",
+]
+
+Array = NDArray[np.float64]
+
+_METHODS = {
+    "erm": "plain",
+    "mixup": "mixup",
+    "manifold-mixup": "manifold mixup",
+    "probmix": "ProbMix",
+    "m-probmix": "M-ProbMix",
+}
+TEST_SHARE = 0.25
+N_BINS = 5
+_MOST_LEVELS = 250
+_WHY = {
+    "histogram": "densities of any shape",
+    "lattice": "y takes few values",
+    "transformed": "y is skewed",
+    "poisson": "y counts",
+    "negative-binomial": "y counts",
+    "hurdle": "y has a heap of zeros",
+    "beta": "y lies between 0 and 1",
+}
+
+
+class Table(NamedTuple):
+    """What is to be learned, and from what."""
+
+    name: str
+    target: str
+    X: NDArray[Any]
+    """Shape (n, n_features); of objects if there are categories."""
+    y: NDArray[Any]
+    """Shape (n,); floats for regression, labels for classification."""
+    categories: list[int]
+    """Positions of the columns of X that are categories."""
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the response is a number."""
+        return self.y.dtype.kind == "f"
+
+
+class Rival(NamedTuple):
+    """What one model predicts for the test rows."""
+
+    name: str
+    model: Any
+    test: NDArray[np.intp]
+    """Positions of the test rows in the table."""
+    y: NDArray[Any]
+    prediction: Any
+    """A PredictiveDistribution, or probabilities of classes."""
+    losses: Array
+    """Of each test row: CRPS in the units of y, or log loss; shape (n,)."""
+    scores: dict[str, float]
+
+
+class NormalAround(RegressorMixin, BaseEstimator):
+    """A Normal around the predictions of any regressor, as wide as its out-of-fold errors.
+
+    Parameters
+    ----------
+    regressor : regressor
+    """
+
+    def __init__(self, regressor: Any):
+        self.regressor = regressor
+
+    def fit(self, X: Any, y: Any) -> NormalAround:
+        """Fit the regressor, and learn the one width from five folds."""
+        errors = y - cross_val_predict(self.regressor, X, y)
+        self.sd_ = np.sqrt(np.mean(errors**2))
+        self.regressor.fit(X, y)
+        return self
+
+    def predict_proba(self, X: Any) -> PredictiveDistribution:
+        """Return a Normal for each row."""
+        mean = self.regressor.predict(X)
+        return normals(mean, np.full(len(mean), self.sd_))
+
+
+class ConstantNormal(RegressorMixin, BaseEstimator):
+    """The Normal of all training responses, whatever x is."""
+
+    def fit(self, X: Any, y: Any) -> ConstantNormal:
+        """Take mean and standard deviation."""
+        self.moments_ = np.mean(y), np.std(y)
+        return self
+
+    def predict_proba(self, X: Any) -> PredictiveDistribution:
+        """Return the same Normal for each row."""
+        mean, sd = self.moments_
+        return normals(np.full(len(X), mean), np.full(len(X), sd))
+
+
+def models(table: Table, **settings: Any) -> list[tuple[str, Any]]:
+    """Make the models that are compared, with their names; the default is the last.
+
+    Parameters
+    ----------
+    table : Table
+    **settings
+        Of the default.
+    """
+    levels = OrdinalEncoder(
+        handle_unknown="use_encoded_value",
+        unknown_value=np.nan,
+        encoded_missing_value=np.nan,
+        max_categories=_MOST_LEVELS,
+    )
+    codes = make_column_transformer((levels, table.categories), remainder="passthrough")
+    of_trees: dict[str, Any] = {
+        "categorical_features": range(len(table.categories)),
+        "random_state": 0,
+    }
+    own: dict[str, Any] = {"categorical_features": table.categories, "random_state": 0} | settings
+    if table.is_regression:
+        trees = make_pipeline(codes, HistGradientBoostingRegressor(**of_trees))
+        return [
+            ("one Normal for all rows", ConstantNormal()),
+            ("gradient boosting + Normal", NormalAround(trees)),
+            ("ProbMixupRegressor()", ProbMixupRegressor(**own)),
+        ]
+    trees = make_pipeline(codes, HistGradientBoostingClassifier(**of_trees))
+    return [
+        ("class frequencies", DummyClassifier()),
+        ("gradient boosting", trees),
+        ("ProbMixupClassifier()", ProbMixupClassifier(**own)),
+    ]
+
+
+def fit_all(table: Table, **settings: Any) -> Iterator[str | Rival]:
+    """Fit the models to three quarters of the rows, and predict the others.
+
+    Parameters
+    ----------
+    table : Table
+    **settings
+        Of the default.
+
+    Yields
+    ------
+    str or Rival
+        Before a fit the name of the model, after it what it predicts. The default is the last.
+    """
+    stratify = None if table.is_regression else table.y
+    train, test = train_test_split(
+        np.arange(len(table.y)), test_size=TEST_SHARE, random_state=0, stratify=stratify
+    )
+    width = cell_width(table.y[train]) if table.is_regression else 1.0
+    for name, model in models(table, **settings):
+        yield name
+        start = time.perf_counter()
+        model.fit(table.X[train], table.y[train])
+        seconds = time.perf_counter() - start
+        prediction = model.predict_proba(table.X[test])
+        losses, scores = _score(table.y[test], prediction, width)
+        scores["seconds"] = seconds
+        yield Rival(name, model, test, table.y[test], prediction, losses, scores)
+
+
+def _score(y, prediction, width):
+    """Loss of each row, and scores by the heading under which they are printed."""
+    if isinstance(prediction, PredictiveDistribution):
+        losses = prediction.crps(y)
+        # Of the cell around y, so that densities and masses can be compared.
+        log_density = prediction.log_probability(y, width) - np.log(width)
+        return losses, {
+            "CRPS": losses.mean(),
+            "NLL": -log_density.mean(),
+            "RMSE": root_mean_squared_error(y, prediction.mean()),
+            "90 % hold": coverage(y, prediction, level=0.9),
+            "width": interval_width(prediction, level=0.9),
+        }
+    labels = np.unique(y)
+    own = prediction[np.arange(len(y)), np.searchsorted(labels, y)]
+    losses = -np.log(np.maximum(own, np.finfo(float).tiny))
+    return losses, {
+        "log loss": losses.mean(),
+        "Brier": brier_score_loss(y, prediction, labels=labels),
+        "accuracy": accuracy_score(y, labels[prediction.argmax(axis=1)]),
+    }
+
+
+def readable(value: float) -> str:
+    """Write a number with four digits, and without a power of ten.
+
+    Parameters
+    ----------
+    value : float
+
+    Examples
+    --------
+    >>> [readable(value) for value in (73650.0, 12.3456, 0.00012346, 0.0)]
+    ['73,650', '12.35', '0.0001235', '0']
+    """
+    if value == 0 or not math.isfinite(value):
+        return f"{value:.0f}"
+    return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
+
+
+def format_scores(rivals: Sequence[Rival]) -> str:
+    """Lay out the scores of all models as an aligned table.
+
+    Parameters
+    ----------
+    rivals : sequence of Rival
+    """
+    percent = {"90 % hold", "accuracy"}
+    lines = [["", *rivals[0].scores]]
+    for rival in rivals:
+        cells = [
+            f"{100 * value:.1f} %" if name in percent else readable(value)
+            for name, value in rival.scores.items()
+            if name != "seconds"
+        ]
+        lines.append([rival.name, *cells, f"{rival.scores['seconds']:.1f}"])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        f"{line[0]:<{widths[0]}}"
+        + "".join(f"  {cell:>{n}}" for cell, n in zip(line[1:], widths[1:], strict=True))
+        for line in lines
+    )
+
+
+def verdict(default: Rival, other: Rival) -> str:
+    """Say in a sentence which of two models is better, if that is more than chance.
+
+    Parameters
+    ----------
+    default, other : Rival
+        Of the same test rows.
+    """
+    gain = other.losses - default.losses
+    error = gain.std() / math.sqrt(len(gain))
+    name = next(iter(default.scores))
+    change = gain.mean() / other.losses.mean() if other.losses.mean() else 0.0
+    differ = (
+        f"its {name} is {abs(change):.0%} {'lower' if change > 0 else 'higher'} than that of "
+        f"{other.name}"
+    )
+    if abs(gain.mean()) < 2 * error:
+        return f"No clear winner: {differ}, within what chance does on {len(gain)} test rows."
+    return f"The default is {'better' if change > 0 else 'worse'} here: {differ}."
+
+
+def chosen(table: Table, default: Rival) -> list[tuple[str, float, float]]:
+    """List what "auto" delivers: kinds of network, their weights, and their mean loss alone.
+
+    Parameters
+    ----------
+    table : Table
+    default : Rival
+
+    Returns
+    -------
+    list of tuple of str, float and float
+        The heaviest first.
+    """
+    found = []
+    model = default.model
+    for net, kind, weight in zip(model.nets_, model.kinds_, model.weights_, strict=True):
+        alone = copy.copy(model)
+        alone.nets_, alone.kinds_, alone.weights_ = [net], [kind], np.ones(1)
+        losses, _ = _score(default.y, alone.predict_proba(table.X[default.test]), 1.0)
+        found.append((describe(kind), float(weight), float(losses.mean())))
+    return sorted(found, key=lambda each: -each[1])
+
+
+def describe(kind: Kind) -> str:
+    """Say in a few words what a kind of network is.
+
+    Parameters
+    ----------
+    kind : Kind
+
+    Examples
+    --------
+    >>> from sklearn_probmix import Kind
+    >>> describe(Kind("probmix", family="histogram", n_knots=9))
+    'ProbMix, 128-64 units, 9 knots, histogram'
+    >>> describe(Kind(network="kernel", hidden_layer_sizes=(), n_knots=9, dropout=0.1))
+    'neighbours along a line, 9 knots, dropout'
+    """
+    units = "-".join(map(str, kind.hidden_layer_sizes))
+    if kind.network == "kernel":
+        words = ["neighbours along a line" if kind.local == "linear" else "neighbours as they are"]
+    elif not units:
+        words = ["linear"]
+    else:
+        words = [_METHODS[kind.method], f"{units} units"]
+    words += [f"{kind.n_knots} knots"] if kind.n_knots else []
+    words += ["dropout"] if kind.dropout else []
+    words += [str(kind.family)] if kind.family else []
+    return ", ".join(words)
+
+
+def reasons(table: Table) -> str:
+    """Say which families "auto" tries beside the Normal, and why.
+
+    Parameters
+    ----------
+    table : Table
+    """
+    if not table.is_regression:
+        return "several kinds of network raced"
+    named = sorted(likely_families(table.y))
+    tried = "".join(f",\n    {name} ({_WHY[name]})" for name in named)
+    return f"Normal kinds of network raced{tried}"
+
+
+def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
+    """Draw what the default predicts, how far all keep their promises, and what "auto" chose.
+
+    Parameters
+    ----------
+    table : Table
+    rivals : sequence of Rival
+        The default last.
+    path : Path
+        Where the picture is written.
+    """
+    # The object, not pyplot: whatever backend the caller uses is left alone.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(16, 5), dpi=100, layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
+    default = rivals[-1]
+    if table.is_regression:
+        PredictiveIntervalDisplay.from_predictions(
+            default.y, default.prediction, kind="bars", max_rows=120, ax=left
+        )
+        left.set_ylabel(table.target)
+    else:
+        _draw_probabilities(left, table, default)
+    # The band of classes depends on the probabilities, so that one model has the axes.
+    for rival in rivals if table.is_regression else [default]:
+        options: dict[str, Any] = {}
+        y, prediction = rival.y, rival.prediction
+        if not table.is_regression:
+            p, y, _ = _events(table, rival)
+            prediction, options = np.column_stack([1 - p, p]), {"n_bins": N_BINS, "labels": [0, 1]}
+        ReliabilityDisplay.from_predictions(y, prediction, name=rival.name, ax=middle, **options)
+    _draw_chosen(right, table, default)
+    left.set_title(f"{default.name}: {len(default.y)} rows of {table.name} that it has not seen")
+    middle.set_title("Does it keep its promises?")
+    figure.savefig(path)
+
+
+def _draw_chosen(axes, table, default):
+    """Bars of the weights, each with the loss of the kind alone."""
+    kinds = chosen(table, default)
+    loss = next(iter(default.scores))
+    places = np.arange(len(kinds))
+    axes.barh(places, [weight for _, weight, _ in kinds], color=COLORS[0], alpha=0.35)
+    for place, (name, _, alone) in enumerate(kinds):
+        axes.text(0, place, f"  {name}: {readable(alone)}", va="center", fontsize="small")
+    axes.set(yticks=[], xlabel="weight in the mixture", xlim=(0, None))
+    axes.invert_yaxis()
+    axes.set_title(
+        f'What "auto" chose\n{loss} of each kind alone; {readable(default.scores[loss])} together'
+    )
+
+
+def _events(table, rival):
+    """Probabilities of one event, whether it happened, and what it is called."""
+    classes, counts = np.unique(table.y, return_counts=True)
+    if len(classes) == 2:
+        # Of the rarer class, as it is the one that people look for.
+        event = counts.argmin()
+        return (
+            rival.prediction[:, event],
+            rival.y == classes[event],
+            f"{table.target} = {classes[event]}",
+        )
+    best = rival.prediction.argmax(axis=1)
+    return rival.prediction.max(axis=1), rival.y == classes[best], "the class predicted"
+
+
+def _draw_probabilities(axes, table, rival):
+    """Predicted probabilities of all test rows in order, and whether it happened."""
+    p, happened, event = _events(table, rival)
+    order = np.argsort(p, kind="stable")
+    axes.plot(p[order], color=COLORS[0], lw=2, label="predicted probability")
+    for value, color, label in [(1, COLORS[1], "it is"), (0, "black", "it is not")]:
+        rows = np.flatnonzero(happened[order] == value)
+        axes.plot(rows, np.full(len(rows), value), "|", color=color, label=f"{label} ({len(rows)})")
+    axes.set(xlabel="test row, in order of the prediction", ylabel=f"probability: {event}")
+    axes.legend(loc="center left")

@@ -1,0 +1,168 @@
+import math
+import subprocess
+import sys
+
+import pytest
+
+from sklearn_probmix.csv_table import read_csv
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a function that writes lines to a file and returns its path."""
+
+    def write(*lines, name="table.csv", encoding="utf-8"):
+        path = tmp_path / name
+        path.write_bytes(("\n".join(lines) + "\n").encode(encoding))
+        return path
+
+    return write
+
+
+def column(table, name):
+    (found,) = [column for column in table.columns if column.name == name]
+    return found
+
+
+def test_every_column_is_treated_and_said_so(write):
+    lines = [
+        f"{i + 5},{i * i},{'NS'[i % 2]},,1,a text {i},{'' if i % 9 == 0 else i % 4},"
+        f"2021-0{1 + i % 3}-11,{i / 7}"
+        for i in range(40)
+    ]
+    table = read_csv(write("id,n,side,empty,one,words,gaps,day,y", *lines), "y")
+    assert table.treatments == {
+        "id": "dropped: looks like an identifier, another number in every row",
+        "n": "number",
+        "side": "category, 2 levels",
+        "empty": "dropped: empty",
+        "one": "dropped: the same value in every row",
+        "words": "dropped: looks like an identifier or free text, another text in every row",
+        "gaps": "number, 5 missing",
+        "day": "date (year-month-day) -> days since 1970, month, weekday",
+    }
+    assert column(table, "side").is_category
+    assert column(table, "n").values[:4] == [0.0, 1.0, 4.0, 9.0]
+    assert [math.isnan(value) for value in column(table, "gaps").values[:3]] == [True, False, False]
+    # The 11th of January 2021 was a Monday, 18,638 days after 1970 began.
+    assert column(table, "day, days since 1970").values[0] == 18638
+    assert column(table, "day, weekday").values[0] == 0
+    assert column(table, "day, month").values[:4] == [1, 2, 3, 1]
+
+
+def test_free_text_is_dropped(write):
+    # 60 values in 100 rows: more than half as many.
+    table = read_csv(write("t,x,y", *(f"w {min(i, 59)},{i * i},{i / 3}" for i in range(100))), "y")
+    assert table.treatments["t"].startswith("dropped: free text of 60 values")
+
+
+@pytest.mark.parametrize(
+    ("cells", "number"),
+    [("1.200,50", 1200.5), ("0,25", 0.25), ("-3", -3.0), ("1.234.567,0", 1234567.0)],
+)
+def test_decimal_commas_are_found(write, cells, number):
+    table = read_csv(write("größe;y", f"{cells};1,5", "7,1;2,5", "2;3,5", encoding="latin-1"), "y")
+    assert column(table, "größe").values == [number, 7.1, 2.0]
+    assert table.y == [1.5, 2.5, 3.5]
+    assert table.layout == "semicolons between cells, decimal commas, latin-1"
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiters_are_found(write, delimiter):
+    lines = (delimiter.join([f'"a, {i}; b"', str(i / 4), str(i)]) for i in range(1, 30, 3))
+    table = read_csv(write(delimiter.join("axy"), *lines), "y")
+    assert column(table, "x").values[:2] == [0.25, 1.0]
+
+
+def test_layout_can_be_named(write):
+    path = write("x y,z", "1,5 2", "2,5 3")
+    table = read_csv(path, "y,z", delimiter=" ", decimal=",")
+    assert column(table, "x").values == [1.5, 2.5]
+
+
+def test_thousands_between_commas(write):
+    table = read_csv(write("x,y", '"1,200",1.5', '"1,430.5",2'), "y")
+    assert column(table, "x").values == [1200.0, 1430.5]
+
+
+@pytest.mark.parametrize(
+    ("cells", "notation", "hour"),
+    [
+        (["31.12.1970", "01.01.1971"], "day.month.year", None),
+        (["12/31/1970", "01/01/1971"], "month/day/year", None),
+        (["31/12/1970", "01/01/1971"], "day/month/year", None),
+        (["1970-12-31 06:30", "1971-01-01 18:00"], "year-month-day", [6.5, 18.0]),
+        (["1970-12-31T06:30:00Z", ""], "year-month-day", None),
+    ],
+)
+def test_dates_are_expanded(write, cells, notation, hour):
+    table = read_csv(write("d,x,y", *(f"{cell},{i},{i / 2}" for i, cell in enumerate(cells))), "y")
+    assert notation in table.treatments["d"]
+    if cells[-1]:
+        days = column(table, "d, days since 1970").values
+        assert math.floor(days[0]) == 364
+        assert math.floor(days[1]) == 365
+    if hour:
+        assert column(table, "d, hour").values == hour
+
+
+def test_rows_without_a_response_are_left_out(write):
+    table = read_csv(write("x,y", "1,1.5", "2,?", "4,3.5", "5,9"), "y")
+    assert (table.y, table.rows) == ([1.5, 3.5, 9.0], [0, 2, 3])
+    assert column(table, "x").values == [1.0, 4.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "first"),
+    [(["yes", "no", "no"], "yes"), (["0", "1", "0"], "0"), (["0", "1", "2"], 0.0)],
+)
+def test_task_is_inferred(write, values, first):
+    path = write("x,y", *(f"{i},{value}" for i, value in enumerate(values)))
+    assert read_csv(path, "y").y[0] == first
+
+
+def test_task_can_be_given(write):
+    path = write("x,y", *(f"{i},{i % 3}" for i in range(9)))
+    assert read_csv(path, "y", task="classification").y[:3] == ["0", "1", "2"]
+    with pytest.raises(ValueError, match="'x' holds text; expected numbers for regression"):
+        read_csv(write("x,y", "a,1", "b,2"), "x", task="regression")
+
+
+def test_quotes_and_byte_order_mark(write):
+    table = read_csv(write('\ufeff"x, in m",y', '"1",2', '"3",2.5'), "y")
+    assert column(table, "x, in m").values == [1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([""], "is empty"),
+        (["x,y"], "no rows"),
+        (["x,x,y", "1,2,3"], "several columns of the names \\['x'\\]"),
+        (["x,y", "1,2", "1"], "line 3, has 1 cells; expected 2"),
+        (["y", "1.5", "2.5"], "no column besides"),
+        (["x,y", "1,2.5", "1,3.5"], "no column is left"),
+        (["x,z", "1,2"], "no column 'y'; expected one of"),
+        (["x,yy", "1,2"], "Did you mean 'yy'"),
+        (["1,2", "3,4"], "The first line holds numbers"),
+    ],
+)
+def test_files_that_hold_no_table(write, lines, expected):
+    with pytest.raises(ValueError, match=expected):
+        read_csv(write(*lines), "y")
+
+
+def test_no_text_is_refused(write):
+    with pytest.raises(ValueError, match="UTF-16"):
+        read_csv(write("x,y", "1,2", encoding="utf-16"), "y")
+
+
+def test_reading_needs_the_standard_library_only():
+    code = (
+        "import importlib.util as u, sys; s = u.find_spec('sklearn_probmix').submodule_search_"
+        "locations[0]; t = u.spec_from_file_location('csv_table', s + '/csv_table.py');"
+        "m = u.module_from_spec(t); t.loader.exec_module(m);"
+        "print({'numpy', 'torch', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,62 @@
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils._param_validation import InvalidParameterError
+
+from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor
+from tests.model_files import X, Y
+
+
+@pytest.mark.parametrize(
+    ("make", "guess"),
+    [
+        (lambda: ProbMixupRegressor(method="prob-mix"), "'probmix'"),
+        (lambda: ProbMixupRegressor(family="negativ-binomial"), "'negative-binomial'"),
+        (lambda: ProbMixupRegressor(calibration="of"), "'off'"),
+        (lambda: ProbMixupRegressor(method=Kind("erm", activation="relo")), "'relu'"),
+    ],
+)
+def test_typos_are_recognised(make, guess):
+    with pytest.raises(InvalidParameterError) as caught:
+        make().fit(X, Y)
+    assert str(caught.value).endswith(f"Did you mean {guess}?")
+
+
+def test_options_come_in_order():
+    order = r"\{'elu', 'gelu', 'relu', 'silu', 'tanh'\}.*Got 'x' instead\.$"
+    with pytest.raises(InvalidParameterError, match=order):
+        ProbMixupRegressor(activation="x").fit(X, Y)
+
+
+def test_what_no_method_uses_is_said():
+    small = {"n_members": 2, "max_epochs": 1, "random_state": 0}
+    labels = np.where(Y > 0, "a", "b")
+    with pytest.warns(UserWarning, match=r"alpha=0.3 has no effect: method 'erm' does not use it"):
+        ProbMixupClassifier(method="erm", alpha=0.3, **small).fit(X, labels)
+    with pytest.warns(
+        UserWarning, match="pooling='linear' has no effect: method 'erm' and 'mixup'"
+    ):
+        ProbMixupRegressor(method=["erm", "mixup"], pooling="linear", **small).fit(X, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ProbMixupRegressor(method=["erm", "probmix"], alpha=0.3, **small).fit(X, Y)
+        ProbMixupRegressor(method="erm", **small).fit(X, Y)
+
+
+def test_a_search_says_which_fits_are_the_same():
+    est = ProbMixupRegressor(n_members=2, max_epochs=1, random_state=0)
+    grid = {"method": ["erm", "probmix"], "alpha": [0.1, 0.4]}
+    with pytest.warns(UserWarning, match="'erm' does not use it"):
+        search = GridSearchCV(est, grid, cv=2).fit(X, Y)
+    scores = dict(
+        zip(
+            [tuple(sorted(params.items())) for params in search.cv_results_["params"]],
+            search.cv_results_["mean_test_score"],
+            strict=True,
+        )
+    )
+    of = {(params[1][1], params[0][1]): score for params, score in scores.items()}
+    assert of["erm", 0.1] == of["erm", 0.4]
+    assert of["probmix", 0.1] != of["probmix", 0.4]
