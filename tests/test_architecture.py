@@ -67,7 +67,14 @@ RULES = {
     "settings": Rule({"floats"}, {"sklearn", "torch"}),
     "columns": Rule({"warn"}, {"narwhals", "numpy"}),
     "encoding": Rule({"columns"}, {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
-    "race": Rule({"training", "calibration"}, {"numpy", "skorch"}),
+    "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
+    "files": Rule(set(), set()),
+    "checkpoint": Rule({"codec", "files"}, {"safetensors", "torch"}),
+    "workers": Rule({"settings"}, {"joblib", "threadpoolctl", "torch"}),
+    "progress": Rule(set(), {"numpy", "tqdm"}),
+    "race": Rule(
+        {"training", "calibration", "checkpoint", "workers", "progress"}, {"numpy", "skorch"}
+    ),
     "base": Rule(
         {"race", "response", "calibration", "encoding", "settings"},
         {"numpy", "sklearn", "skorch", "torch"},
@@ -79,9 +86,8 @@ RULES = {
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
-    "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
     "persistence": Rule(
-        {"codec", "response", "regressor", "classifier"},
+        {"codec", "files", "response", "regressor", "classifier"},
         {"numpy", "safetensors", "sklearn", "skorch", "torch"},
     ),
     "demo": Rule(
