@@ -558,13 +558,18 @@ class BaseProbMixup(BaseEstimator):
             kinds = kinds[: len(nets)]
 
             def train_alone(place):
-                if checkpoint is not None:
-                    return resume(place, entrants[place], division, checkpoint)
                 kind, common, own, seed, _ = entrants[place]
-                is_pass = max_epochs is not None
-                kind = kind.updated(max_epochs=max_epochs) if is_pass else kind
-                net = nets[place]
-                return train(kind, common, own, division, seed=seed, net=net, keeps_context=is_pass)
+                if checkpoint is not None:
+                    new = resume(place, entrants[place], division, checkpoint)
+                else:
+                    is_pass, net = max_epochs is not None, nets[place]
+                    kind = kind.updated(max_epochs=max_epochs) if is_pass else kind
+                    new = train(
+                        kind, common, own, division, seed=seed, net=net, keeps_context=is_pass
+                    )
+                if new.stop_reason == "interruption":
+                    workers.stop()
+                return new
 
             outcomes: Iterator[Trained | None] = (
                 iter(self._race(entrants, table, division, workers, checkpoint))
@@ -577,8 +582,6 @@ class BaseProbMixup(BaseEstimator):
                 new = next(outcomes, _NOT_BEGUN)
                 if new is None:
                     continue
-                if new.stop_reason == "interruption":
-                    workers.stop()
                 if self._is_kept(new, kind):
                     trained.append(new)
                     own.append(kind)

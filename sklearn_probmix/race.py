@@ -84,7 +84,7 @@ class _Runner:
         """
         return self._epochs_until(n_steps) * self.steps_of_an_epoch
 
-    def run(self, n_steps: int) -> _Runner:
+    def run(self, n_steps: int) -> None:
         """Train on, until so many steps are made in all; Ctrl-C leaves what there was.
 
         Parameters
@@ -103,7 +103,6 @@ class _Runner:
             self.is_interrupted = training.stop_reason == "interruption"
         except KeyboardInterrupt:
             self.is_interrupted = True
-        return self
 
     def _epochs_until(self, n_steps):
         """Epochs that are to be made until there are so many steps, at most those of the kind."""
@@ -219,9 +218,7 @@ def race(
             order = running
             if workers.n_threads > 1:
                 order = sorted(running, key=lambda runner: runner.entrant.kind.network != "kernel")
-            for runner in workers.map(partial(_Runner.run, n_steps=n_steps), order):
-                if runner.is_interrupted:
-                    workers.stop()
+            for _ in workers.map(partial(_run, workers, n_steps), order):
                 if bar is not None:
                     bar.show(*_mixture(runners, row_weight))
             if workers.is_stopped:
@@ -264,6 +261,12 @@ def resume(place: int, entrant: Entrant, division: Division, checkpoint: Checkpo
     if runner.training is None:
         raise KeyboardInterrupt
     return runner.training.end()
+
+
+def _run(workers, n_steps, runner):
+    runner.run(n_steps)
+    if runner.is_interrupted:
+        workers.stop()
 
 
 def _watched(entrant, bar, workers):

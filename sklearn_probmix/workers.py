@@ -47,11 +47,13 @@ class Workers:
     """
 
     def __init__(self, n_jobs: int | None, n_items: int):
-        backend, default = get_active_backend(require="sharedmem")
+        backend, default = get_active_backend()
         wanted = default if n_jobs is None else n_jobs
-        n_threads = 1 if wanted is None else backend.effective_n_jobs(wanted)
-        if wanted is not None and wanted < 0:
-            n_threads = min(n_threads, joblib.cpu_count())
+        if wanted == 0:
+            raise ValueError("n_jobs=0; expected a positive number, -1 for all cores, or None.")
+        n_threads = wanted or 1
+        if n_threads < 0:
+            n_threads += 1 + joblib.cpu_count()
         if backend.nesting_level:
             n_threads = min(n_threads, torch.get_num_threads())
         self.n_threads = max(1, min(n_threads, n_items))
@@ -98,8 +100,14 @@ class Workers:
                 yield function(item)
             return
         share = max(1, torch.get_num_threads() // self.n_threads)
+
+        @neutral_settings
+        def call(item: T) -> R:
+            if self.is_stopped:
+                raise CancelledError
+            return function(item)
+
         with ThreadPoolExecutor(self.n_threads, "kind", _limit_threads, (share,)) as pool:
-            call = neutral_settings(function)
             futures = [pool.submit(call, item) for item in items]
             try:
                 for future in futures:
@@ -109,13 +117,10 @@ class Workers:
                         self.stop()
                         result = future.result()
                     yield result
-                    if self.is_stopped:
-                        pool.shutdown(wait=False, cancel_futures=True)
             except CancelledError:
                 return
             except BaseException:
                 self.stop()
-                pool.shutdown(cancel_futures=True)
                 raise
 
 

@@ -26,12 +26,13 @@ from sklearn_probmix import (
 )
 from sklearn_probmix.checkpoint import Checkpoint
 from sklearn_probmix.workers import Workers
-from tests.long_fit import RACERS, rows
+from tests.long_fit import FIRST_RUNG, RACERS, rows
 
 
 @pytest.fixture(autouse=True)
 def racers(monkeypatch):
-    """Let "auto" be four small kinds of all sorts."""
+    """Let "auto" be four small kinds of all sorts, in short rungs."""
+    monkeypatch.setattr("sklearn_probmix.race._FIRST_RUNG", FIRST_RUNG)
     for make in (ProbMixupRegressor, ProbMixupClassifier):
         monkeypatch.setattr(make, "_auto_kinds", RACERS)
 
@@ -173,7 +174,7 @@ class TestCtrlC:
         assert est.history_[0]["valid_loss"] == whole.history_[0]["valid_loss"]
 
     def test_in_a_later_rung_keeps_all_kinds(self, table, interrupt):
-        first_rung = 200 // 4
+        first_rung = 5
         with pytest.warns(UserWarning, match="Training was interrupted") as caught:
             est = racer(callbacks=[interrupt(0, first_rung + 2)]).fit(*table)
         assert "missing" not in str(caught[0].message)
@@ -218,9 +219,9 @@ class TestCheckpoint:
         [
             {},
             {"validation": 0.3},
-            {"method": [kind.updated(max_epochs=130) for kind in RACERS]},
-            {"method": ["probmix", "m-probmix"], "validation": None, "max_epochs": 130},
-            {"method": [Kind("mixup", dropout=0.1, n_neighbors=3)], "max_epochs": 130},
+            {"method": [kind.updated(max_epochs=12) for kind in RACERS]},
+            {"method": ["probmix", "m-probmix"], "validation": None, "max_epochs": 12},
+            {"method": [Kind("mixup", dropout=0.1, n_neighbors=3)], "max_epochs": 12},
         ],
     )
     @pytest.mark.parametrize("make", [ProbMixupRegressor, ProbMixupClassifier])
@@ -229,7 +230,7 @@ class TestCheckpoint:
         y = y if make is ProbMixupRegressor else y > 0
         whole = racer(make, **parameters).fit(X, y)
         est = racer(make, checkpoint=tmp_path, n_jobs=n_jobs, **parameters)
-        for n_before, epoch in [(1, 3), (0, 60), (0, 110)]:
+        for n_before, epoch in [(1, 3)]:
             with pytest.warns(UserWarning, match="Training was interrupted"):
                 clone(est).set_params(callbacks=[Interrupt(n_before, epoch)]).fit(X, y)
             if n_before:
@@ -350,7 +351,7 @@ def test_one_bar_for_the_whole_race(table, capfd):
     assert bar.count("\n") == 1
     assert "rung 1, kind 1 of 4" in bar
     assert "rung 2, kind 1 of" in bar
-    n_steps = sum(-(-len(table[0]) // 2 // 64) for epoch in est.history_)
+    n_steps = 4 * len(est.history_)
     made, total = last.split("|")[2].split("[")[0].split("/")
     assert int(made) == int(total) >= n_steps
     shown = last.split("weights ")[1].rstrip("]").split()
