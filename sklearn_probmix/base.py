@@ -530,7 +530,7 @@ class BaseProbMixup(BaseEstimator):
         )
 
     def _train(self, table, division, rng, nets=None, max_epochs=None):
-        """Train every kind that earns it, or continue their nets."""
+        """Train every kind that earns it, or continue their nets; return what is done with."""
         if nets is None:
             kinds = self._kinds_for(table, division)
             for kind in kinds:
@@ -589,6 +589,8 @@ class BaseProbMixup(BaseEstimator):
                     missing.append(kind)
             if workers.is_stopped:
                 self._warn_of_interruption(trained, missing)
+                # It is not over.
+                checkpoint = None
         self._keep(trained, own)
         return checkpoint
 
