@@ -215,6 +215,11 @@ class BaseProbMixup(BaseEstimator):
         ------
         ValueError, TypeError
             If data or parameters are not as described; the estimator is then as it was before.
+
+        Notes
+        -----
+        Ctrl-C ends training: the mixture so far is kept, and a warning says which kinds of network
+        are missing from it. Before there is one, the interruption reaches the caller.
         """
         with unchanged_on_error(self):
             if (X_val is None) != (y_val is None):
@@ -844,8 +849,11 @@ def _fit_of(entrants, table, division, is_race):
 def _digest(values):
     digest = hashlib.sha256()
     for value in values:
-        is_tensor = isinstance(value, torch.Tensor)
-        digest.update(value.numpy().tobytes() if is_tensor else repr(value).encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(repr((value.dtype, value.shape)).encode())
+            digest.update(np.ascontiguousarray(value.numpy()))
+        else:
+            digest.update(repr(value).encode())
     return digest.hexdigest()
 
 
