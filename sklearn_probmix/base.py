@@ -851,7 +851,7 @@ def _digest(values):
     for value in values:
         if isinstance(value, torch.Tensor):
             digest.update(repr((value.dtype, value.shape)).encode())
-            digest.update(np.ascontiguousarray(value.numpy()))
+            digest.update(np.ascontiguousarray(value.numpy()).data)
         else:
             digest.update(repr(value).encode())
     return digest.hexdigest()
