@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from importlib.metadata import version
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -29,6 +32,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from skorch import NeuralNet
 
 from sklearn_probmix.calibration import Spread, Temperature, stacking_weights
+from sklearn_probmix.checkpoint import Checkpoint
 from sklearn_probmix.columns import ColumnEncoder
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import (
@@ -44,7 +48,8 @@ from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.kinds import METHODS, Kind, as_kinds
 from sklearn_probmix.options import readable_options
 from sklearn_probmix.pooling import Mixture, pool
-from sklearn_probmix.race import Entrant, race
+from sklearn_probmix.progress import RaceBar
+from sklearn_probmix.race import Entrant, race, resume
 from sklearn_probmix.response import Response
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.table import Division, Table
@@ -58,6 +63,7 @@ from sklearn_probmix.training import (
     train,
 )
 from sklearn_probmix.warn import warn
+from sklearn_probmix.workers import Workers
 
 __all__ = ["BaseProbMixup", "unchanged_on_error"]
 
@@ -161,6 +167,8 @@ class BaseProbMixup(BaseEstimator):
         "callbacks": [list, None],
         "warm_start": ["boolean"],
         "device": [str],
+        "n_jobs": [Integral, None],
+        "checkpoint": [str, os.PathLike, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -208,6 +216,11 @@ class BaseProbMixup(BaseEstimator):
         ------
         ValueError, TypeError
             If data or parameters are not as described; the estimator is then as it was before.
+
+        Notes
+        -----
+        Ctrl-C ends training: the mixture so far is kept, and a warning says which kinds of network
+        are missing from it. Before there is one, the interruption reaches the caller.
         """
         with unchanged_on_error(self):
             if (X_val is None) != (y_val is None):
@@ -224,8 +237,10 @@ class BaseProbMixup(BaseEstimator):
                 table = Table.concatenate([rows.table, valid])
                 places = np.arange(len(table.y))
                 division = Division.holdout(*np.split(places, [len(rows.y)]))
-            self._train(table, division, rng, nets)
+            checkpoint = self._train(table, division, rng, nets)
             self._judge(table, division, rows.y)
+            if checkpoint is not None:
+                checkpoint.clear()
         return self
 
     @neutral_settings
@@ -312,6 +327,16 @@ class BaseProbMixup(BaseEstimator):
                 f"validation={self.validation!r}; expected 'auto', 'holdout', 'cv', a share, a "
                 "number of folds, a splitter, a list of pairs, or None."
             )
+        if self.checkpoint is not None:
+            what = {"net": self.net is not None, "warm_start=True": self.warm_start}
+            what["random_state=None"] = self.random_state is None
+            if any(what.values()):
+                wrong = ", ".join(name for name, holds in what.items() if holds)
+                raise ValueError(
+                    f"checkpoint={self.checkpoint!r} with {wrong}; expected networks of this "
+                    "package, a new fit, and an int in random_state, so that a fit that starts "
+                    "again can go on."
+                )
         for callback in self.callbacks or []:
             named = callback[-1] if isinstance(callback, tuple) else callback
             if not hasattr(named, "on_epoch_end"):
@@ -526,7 +551,7 @@ class BaseProbMixup(BaseEstimator):
         )
 
     def _train(self, table, division, rng, nets=None, max_epochs=None):
-        """Train every kind that earns it, or continue their nets."""
+        """Train every kind that earns it, or continue their nets; return what is done with."""
         if nets is None:
             kinds = self._kinds_for(table, division)
             self._warn_of_unused(kinds)
@@ -542,42 +567,60 @@ class BaseProbMixup(BaseEstimator):
         if self._is_auto() and nets is None:
             # Some differ on small tables only.
             kinds = [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]
-        entrants = self._entrants(kinds, table, rng)
-        if nets is None and self._is_race(division):
-            outcomes: Iterable[Trained | None] = self._race(entrants, table, division)
-        else:
+        # Modules of a user take turns, as they draw from torch's global generator.
+        with Workers(1 if self.net is not None else self.n_jobs, len(kinds)) as workers:
+            entrants = self._entrants(kinds, table, rng, workers.watch)
+            is_race = nets is None and self._is_race(division)
+            checkpoint = None
+            if self.checkpoint is not None and max_epochs is None:
+                fit = _fit_of(entrants, table, division, is_race)
+                checkpoint = Checkpoint(self.checkpoint, fit)
             # Shorter than the kinds where an earlier fit was interrupted.
             nets = nets or [None] * len(kinds)
-            outcomes = (
-                train(
-                    kind if max_epochs is None else kind.updated(max_epochs=max_epochs),
-                    common,
-                    own,
-                    division,
-                    seed=seed,
-                    net=net,
-                    keeps_context=max_epochs is not None,
-                )
-                for (kind, common, own, seed, _), net in zip(entrants, nets, strict=False)
+            kinds = kinds[: len(nets)]
+
+            def train_alone(place):
+                kind, common, own, seed, _ = entrants[place]
+                if checkpoint is not None:
+                    new = resume(place, entrants[place], division, checkpoint)
+                else:
+                    is_pass, net = max_epochs is not None, nets[place]
+                    kind = kind.updated(max_epochs=max_epochs) if is_pass else kind
+                    new = train(
+                        kind, common, own, division, seed=seed, net=net, keeps_context=is_pass
+                    )
+                if new.stop_reason == "interruption":
+                    workers.stop()
+                return new
+
+            outcomes: Iterator[Trained | None] = (
+                iter(self._race(entrants, table, division, workers, checkpoint))
+                if is_race
+                else workers.map(train_alone, range(len(kinds)))
             )
-        trained: list[Trained] = []
-        own = []
-        for kind, new in zip(kinds, outcomes, strict=False):
-            if new is None:
-                continue
-            if not self._check_outcome(new, kind, is_first=not trained):
-                break
-            trained.append(new)
-            own.append(kind)
-            if new.stop_reason == "interruption":
-                break
+            trained: list[Trained] = []
+            own, missing = [], []
+            for kind in kinds:
+                new = next(outcomes, _NOT_BEGUN)
+                if new is None:
+                    continue
+                if self._is_kept(new, kind):
+                    trained.append(new)
+                    own.append(kind)
+                else:
+                    missing.append(kind)
+            if workers.is_stopped:
+                self._warn_of_interruption(trained, missing)
+                # It is not over.
+                checkpoint = None
         self._keep(trained, own)
+        return checkpoint
 
     def _kinds_for(self, table, division):
         """Every kind that is to be trained on a table, whole."""
         return self._kinds()
 
-    def _entrants(self, kinds, table, rng):
+    def _entrants(self, kinds, table, rng, watch=None):
         """Kinds with what they are trained with; those of one family share its table."""
         seeds = rng.randint(2**31, size=len(kinds)).tolist()
         tables = {
@@ -585,7 +628,13 @@ class BaseProbMixup(BaseEstimator):
             for kind in kinds
         }
         return [
-            Entrant(kind, self._common(kind), tables[kind.family], seed, self._has_masses(kind))
+            Entrant(
+                kind,
+                self._common(kind)._replace(watch=watch),
+                tables[kind.family],
+                seed,
+                self._has_masses(kind),
+            )
             for kind, seed in zip(kinds, seeds, strict=True)
         ]
 
@@ -609,7 +658,7 @@ class BaseProbMixup(BaseEstimator):
         """Whether a kind predicts masses that cannot share a mixture with densities."""
         return False
 
-    def _race(self, entrants, table, division):
+    def _race(self, entrants, table, division, workers, checkpoint):
         """Train kinds for as long as they help the mixture; None for those that do not."""
         held_out, weight = self._held_out(table, division)
 
@@ -622,7 +671,11 @@ class BaseProbMixup(BaseEstimator):
 
             return log_scores
 
-        return race(entrants, division, [judge_of(entrant) for entrant in entrants], weight)
+        judges = [judge_of(entrant) for entrant in entrants]
+        if self.verbose != 1:
+            return race(entrants, division, judges, weight, workers, checkpoint)
+        with closing(RaceBar()) as bar:
+            return race(entrants, division, judges, weight, workers, checkpoint, bar)
 
     def _check_unchanged(self) -> list[Kind]:
         """Refuse parameters that ask for other networks than the trained ones."""
@@ -665,9 +718,8 @@ class BaseProbMixup(BaseEstimator):
             for epoch in net.history
         ]
 
-    def _check_outcome(self, new: Trained, kind: Kind, is_first: bool) -> bool:
-        """Say how training ended where it did not end well; whether there are weights to keep."""
-        kept = f"Kept the weights of epoch {max(new.best_epoch)}."
+    def _is_kept(self, new: Trained, kind: Kind) -> bool:
+        """Whether there are weights to keep; say so where they are of before a divergence."""
         if new.stop_reason == "divergence":
             lr = kind.lr if self.net is None else self.net.lr
             cause = f"the loss is not finite in epoch {new.n_epochs}; lower lr (now {lr})"
@@ -677,13 +729,20 @@ class BaseProbMixup(BaseEstimator):
                     remedy += ", and see that the module returns natural parameters, as those "
                     remedy += "of family.natural(raw) are"
                 raise ValueError(f"Training diverged: {cause}{remedy}.")
+            kept = f"Kept the weights of epoch {max(new.best_epoch)}."
             warn(f"Training diverged: {cause}. {kept}", ConvergenceWarning)
-        elif new.stop_reason == "interruption":
-            if not new.is_kept and is_first:
-                raise KeyboardInterrupt
-            done = kept if new.is_kept else "Kept the kinds of network that were trained before."
-            warn(f"Training was interrupted in epoch {new.n_epochs + 1}. {done}")
         return new.is_kept
+
+    def _warn_of_interruption(self, trained: Sequence[Trained], missing: Sequence[Kind]) -> None:
+        """Say what an interruption leaves; where it leaves nothing, it reaches the user."""
+        if not trained:
+            raise KeyboardInterrupt
+        where, kept = "", f"the mixture of {len(trained)} kinds of network"
+        if len(trained) == 1:
+            where = f" in epoch {trained[0].n_epochs + 1}" if not missing else ""
+            kept = f"the weights of epoch {max(trained[0].best_epoch)}"
+        lost = f"; missing: {', '.join(map(repr, missing))}" if missing else ""
+        warn(f"Training was interrupted{where}. Kept {kept}{lost}.")
 
     def _weigh_evenly(self):
         self.weights_ = np.full(len(self.nets_), 1 / len(self.nets_))
@@ -783,6 +842,36 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
+
+
+# Of a kind that an interruption kept from beginning.
+_NOT_BEGUN = Trained(cast(Any, None), 0, np.zeros(1, dtype=int), "interruption")
+
+
+def _fit_of(entrants, table, division, is_race):
+    """Digests of all that the training of these kinds depends on."""
+    parts = {
+        "data": [table.X, table.y, table.weight],
+        "random_state or validation": [*division, *(entrant.seed for entrant in entrants)],
+        "parameters": [
+            is_race,
+            *((each.kind, each.common.family, each.common.n_members) for each in entrants),
+            entrants[0].common.device,
+        ],
+        "versions of libraries": [torch.__version__, np.__version__, version("sklearn-probmix")],
+    }
+    return {name: _digest(values) for name, values in parts.items()}
+
+
+def _digest(values):
+    digest = hashlib.sha256()
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            digest.update(repr((value.dtype, value.shape)).encode())
+            digest.update(np.ascontiguousarray(value.numpy()).data)
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()
 
 
 def _entered(kinds, fitted):

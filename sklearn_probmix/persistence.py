@@ -15,11 +15,9 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import stat
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +39,7 @@ from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.ensemble import Ensemble, template_of
 from sklearn_probmix.families import FAMILIES, Family, get_family
+from sklearn_probmix.files import write_whole
 from sklearn_probmix.kinds import METHODS, Kind
 from sklearn_probmix.pipelines import from_bytes, to_bytes
 from sklearn_probmix.pooling import Mixture
@@ -154,8 +153,7 @@ def save_model(est: BaseProbMixup | Pipeline, path: str | os.PathLike[str]) -> N
     Examples
     --------
     >>> import tempfile
-    >>> from pathlib import Path
-    >>> from sklearn.datasets import load_iris
+    >>>     >>> from sklearn.datasets import load_iris
     >>> from sklearn_probmix import ProbMixupClassifier
     >>> from sklearn_probmix.persistence import load_model, save_model
     >>> X, y = load_iris(return_X_y=True)
@@ -189,7 +187,7 @@ def save_model(est: BaseProbMixup | Pipeline, path: str | os.PathLike[str]) -> N
     content = to_safetensors(tensors, {_KEY: _checksum(text, tensors) + text})
     header = content[8 : 8 + int.from_bytes(content[:8], "little")]
     _check_sizes(len(content), header.decode("latin-1"), len(tensors))
-    _write(Path(path), content)
+    write_whole(path, content)
 
 
 @neutral_settings
@@ -265,7 +263,8 @@ def _describe(est, tensors):
     if est.family_ == est._make_family():
         # It is made of the parameters alone.
         del state["family_"]
-    given = est.get_params(deep=False)
+    # Of a fit, not of the model.
+    given = est.get_params(deep=False) | {"checkpoint": None}
     unknown = set(state) - set(given) - set(allowed) - _REBUILT
     if unknown:
         raise TypeError(
@@ -327,34 +326,6 @@ def _requests(est):
         return {}
     routing = est.get_metadata_routing()
     return {method: dict(getattr(routing, method).requests) for method in _REQUESTING}
-
-
-def _write(path, content):
-    # Through a link, to the file itself.
-    path = path.resolve()
-    old = path.stat() if path.exists() else None
-    if old is not None and not stat.S_ISREG(old.st_mode):
-        raise ValueError(f"{str(path)!r} is a folder, a pipe or a device; expected a file.")
-    if old is not None and old.st_nlink > 1:
-        _write_through(path, "wb", content)
-        return
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        # Nobody reads a private model while it is written.
-        _write_through(temporary, "xb", content, mode=0o666 if old is None else 0o600)
-        if old is not None:
-            os.chmod(temporary, stat.S_IMODE(old.st_mode))
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _write_through(path, how, content, mode=0o666):
-    with open(path, how, opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _checksum(text, tensors):

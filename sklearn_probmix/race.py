@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from skorch import NeuralNet
 
 from sklearn_probmix.calibration import stacking_weights
+from sklearn_probmix.checkpoint import Checkpoint
 from sklearn_probmix.kinds import Kind
+from sklearn_probmix.progress import RaceBar
 from sklearn_probmix.table import Division, Table
 from sklearn_probmix.training import Common, Trained, Training
+from sklearn_probmix.workers import Workers
 
-__all__ = ["Entrant", "race"]
+__all__ = ["Entrant", "race", "resume"]
 
 Array = NDArray[np.float64]
 
@@ -47,29 +51,99 @@ class Entrant(NamedTuple):
 
 
 class _Runner:
-    """A kind in the race: its training, and its log scores at the end of the rungs."""
+    """A kind in the race: its training, and its log scores at the end of the rungs.
 
-    def __init__(self, entrant: Entrant, division: Division, judge: Callable[[NeuralNet], Array]):
-        kind, common, table, seed, _ = entrant
-        self.training = Training(kind, common, table, division, seed=seed)
-        self.judge = judge
-        batch_size = len(division.train) if kind.batch_size == "full" else int(kind.batch_size)
-        self.steps_of_an_epoch = math.ceil(len(division.train) / batch_size)
+    Training begins with the first rung, or goes on from what a checkpoint has.
+    """
+
+    training: Training | None = None
+    is_over = is_interrupted = False
+
+    def __init__(
+        self,
+        place: int,
+        entrant: Entrant,
+        division: Division,
+        judge: Callable[[NeuralNet], Array] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ):
+        self.place, self.entrant, self.division = place, entrant, division
+        self.judge, self.checkpoint = judge, checkpoint
+        kind, n_rows = entrant.kind, len(division.train)
+        batch_size = n_rows if kind.batch_size == "full" else int(kind.batch_size)
+        self.steps_of_an_epoch = math.ceil(n_rows / batch_size)
         self.max_epochs = int(kind.max_epochs)
         self.scores: list[Array] = []
+        self._rungs: list[dict[str, Any]] = []
+        self._n_rungs = 0
+
+    def steps_until(self, n_steps: int) -> int:
+        """Return the steps that are to be made until there are so many in all.
+
+        Parameters
+        ----------
+        n_steps : int
+        """
+        return self._epochs_until(n_steps) * self.steps_of_an_epoch
 
     def run(self, n_steps: int) -> None:
-        """Train on, until so many steps are made in all."""
+        """Train on, until so many steps are made in all; Ctrl-C leaves what there was.
+
+        Parameters
+        ----------
+        n_steps : int
+        """
+        try:
+            training = self.training = self.training or self._begin()
+            self._n_rungs += 1
+            if len(self._rungs) < self._n_rungs:
+                self._train(training, n_steps)
+            rung = self._rungs[self._n_rungs - 1]
+            self.is_over = rung["is_over"]
+            if rung["scores"] is not None:
+                self.scores.append(rung["scores"])
+            self.is_interrupted = training.stop_reason == "interruption"
+        except KeyboardInterrupt:
+            self.is_interrupted = True
+
+    def _epochs_until(self, n_steps):
+        """Epochs that are to be made until there are so many steps, at most those of the kind."""
         until = min(math.ceil(n_steps / self.steps_of_an_epoch), self.max_epochs)
-        self.training.advance(until - self.training.n_epochs)
-        if self.training.is_kept:
-            with self.training.at_best() as net:
-                self.scores.append(np.maximum(self.judge(net), _LEAST_SCORE))
+        return until - (0 if self.training is None else self.training.n_epochs)
+
+    def _begin(self):
+        kind, common, table, seed, _ = self.entrant
+        training = Training(kind, common, table, self.division, seed=seed)
+        kept = None if self.checkpoint is None else self.checkpoint.load(self.place)
+        if kept is not None:
+            self._rungs = kept["rungs"]
+            training.restore(kept["training"])
+        return training
+
+    def _train(self, training, n_steps):
+        training.advance(self._epochs_until(n_steps))
+        scores = None
+        if training.is_kept and self.judge is not None:
+            with training.at_best() as net:
+                scores = np.maximum(self.judge(net), _LEAST_SCORE)
+        is_over = training.stop_reason is not None or training.n_epochs >= self.max_epochs
+        self._rungs.append({"scores": scores, "is_over": is_over})
+        if self.checkpoint is not None and training.stop_reason != "interruption":
+            state = {"rungs": self._rungs, "training": training.state()}
+            self.checkpoint.save(self.place, state)
 
     @property
-    def is_over(self) -> bool:
-        training = self.training
-        return training.stop_reason is not None or training.n_epochs >= self.max_epochs
+    def is_missing(self) -> bool:
+        """Whether an interruption kept this kind from being judged."""
+        return not self.scores and (self.is_interrupted or self.training is None)
+
+    def end(self) -> Trained:
+        """Return the net, and nothing of a kind that is missing."""
+        if self.training is None or self.is_missing:
+            nothing: Any = None
+            n_members = self.entrant.common.n_members
+            return Trained(nothing, 0, np.zeros(n_members, dtype=int), "interruption")
+        return self.training.end()
 
     def deserves_more(self, weight: float, best: float) -> bool:
         """Whether another rung may help a mixture in which this kind has a weight.
@@ -97,13 +171,16 @@ def race(
     division: Division,
     judges: Sequence[Callable[[NeuralNet], Array]],
     row_weight: Array,
+    workers: Workers | None = None,
+    checkpoint: Checkpoint | None = None,
+    bar: RaceBar | None = None,
 ) -> list[Trained | None]:
     """Train kinds side by side, in rungs that double, for as long as they help their mixture.
 
     At the end of a rung every kind is judged by the log scores of rows that its members did not
     train on, with their best epochs so far. It goes on if it has gained more than the standard
     error of the gain, and either has a weight in the mixture or may yet overtake the best. The
-    outcome depends on the seeds alone.
+    outcome depends on the seeds alone. Ctrl-C ends the race where it is, and stops the workers.
 
     Parameters
     ----------
@@ -114,58 +191,104 @@ def race(
         Of each entrant: maps its net to the log scores of the held-out rows, shape (n,).
     row_weight : array of shape (n,)
         Weights of these rows.
+    workers : Workers or None, default=None
+        Who trains; None trains one kind after the other.
+    checkpoint : Checkpoint or None, default=None
+        Has what there was after the last rung of a race that was killed, and keeps this one.
+    bar : RaceBar or None, default=None
+        Shows how far the race is.
 
     Returns
     -------
     list of Trained or None
-        Of each entrant; None for those that the mixture does not need, or that an interruption
-        kept from beginning.
+        Of each entrant; None for those that the mixture does not need. Those that an interruption
+        kept from being judged have no weights to keep.
     """
-    runners: list[_Runner] = []
-    n_steps = _FIRST_RUNG
-    for entrant, judge in zip(entrants, judges, strict=True):
-        runners.append(_Runner(entrant, division, judge))
-        runners[-1].run(n_steps)
-        if runners[-1].training.stop_reason == "interruption":
-            break
-    running = runners
-    while True:
-        weights = _weights(runners, row_weight)
-        best = max((runner.scores[-1].mean() for runner in runners if runner.scores), default=0.0)
-        running = [
-            runner
-            for runner, weight in zip(runners, weights, strict=True)
-            if runner in running and runner.deserves_more(weight, best)
-        ]
-        if not running or _is_interrupted(runners):
-            break
-        n_steps *= 2
-        for runner in running:
-            runner.run(n_steps)
-            if _is_interrupted(runners):
+    workers = workers or Workers(1, len(entrants))
+    if bar is not None:
+        entrants = [_watched(entrant, bar, workers) for entrant in entrants]
+    runners = [
+        _Runner(place, entrant, division, judge, checkpoint)
+        for place, (entrant, judge) in enumerate(zip(entrants, judges, strict=True))
+    ]
+    running, n_steps = runners, _FIRST_RUNG
+    try:
+        while running:
+            if bar is not None:
+                bar.begin_rung(runner.steps_until(n_steps) for runner in running)
+            # The dearest first, so that no worker waits long for the last.
+            order = running
+            if workers.n_threads > 1:
+                order = sorted(running, key=lambda runner: runner.entrant.kind.network != "kernel")
+            for _ in workers.map(partial(_run, workers, n_steps), order):
+                if bar is not None:
+                    bar.show(*_mixture(runners, row_weight))
+            if workers.is_stopped:
                 break
-    trained: list[Trained | None] = [runner.training.end() for runner in runners]
-    if not _is_interrupted(runners):
-        masses = np.array([entrant.has_masses for entrant in entrants])
-        rules = masses if weights[masses].sum() > 0.5 else ~masses
-        needed = (weights >= LEAST_SHARE) & rules
-        # Where nothing can be kept, the caller says why.
-        if needed.any():
-            trained = [
-                new if is_needed else None for new, is_needed in zip(trained, needed, strict=True)
+            _, weights = _mixture(runners, row_weight)
+            best = max((runner.scores[-1].mean() for runner in runners if runner.scores), default=0)
+            running = [
+                runner for runner in running if runner.deserves_more(weights[runner.place], best)
             ]
-    return trained + [None] * (len(entrants) - len(runners))
+            n_steps *= 2
+    except KeyboardInterrupt:
+        workers.stop()
+    _, weights = _mixture(runners, row_weight)
+    masses = np.array([entrant.has_masses for entrant in entrants])
+    rules = masses if weights[masses].sum() > 0.5 else ~masses
+    needed = (weights >= LEAST_SHARE) & rules
+    # Where nothing can be kept, the caller says why.
+    needed |= ~needed.any() | np.array([runner.is_missing for runner in runners])
+    return [
+        runner.end() if is_needed else None
+        for runner, is_needed in zip(runners, needed, strict=True)
+    ]
 
 
-def _is_interrupted(runners):
-    return any(runner.training.stop_reason == "interruption" for runner in runners)
+def resume(place: int, entrant: Entrant, division: Division, checkpoint: Checkpoint) -> Trained:
+    """Train a kind to its end, from where a checkpoint is; it is kept whenever steps have doubled.
+
+    Parameters
+    ----------
+    place : int
+        Of the kind in the checkpoint.
+    entrant : Entrant
+    division : Division
+    checkpoint : Checkpoint
+    """
+    runner, n_steps = _Runner(place, entrant, division, checkpoint=checkpoint), _FIRST_RUNG
+    while not (runner.is_over or runner.is_interrupted):
+        runner.run(n_steps)
+        n_steps *= 2
+    if runner.training is None:
+        raise KeyboardInterrupt
+    return runner.training.end()
 
 
-def _weights(runners, row_weight):
-    """Weights of the kinds in their mixture, 0 for what has nothing to be judged."""
+def _run(workers, n_steps, runner):
+    runner.run(n_steps)
+    if runner.is_interrupted:
+        workers.stop()
+
+
+def _watched(entrant, bar, workers):
+    """Let every step move the bar, which takes the place of a kind's own."""
+
+    def watch():
+        bar.step()
+        workers.watch()
+
+    return entrant._replace(common=entrant.common._replace(watch=watch, verbose=0))
+
+
+def _mixture(runners, row_weight):
+    """Mean negative log score of the mixture so far, and the weights of the kinds in it."""
     weights = np.zeros(len(runners))
     judged = [position for position, runner in enumerate(runners) if runner.scores]
-    if judged:
-        scores = np.stack([runners[position].scores[-1] for position in judged], axis=1)
-        weights[judged] = stacking_weights(scores, row_weight)
-    return weights
+    if not judged:
+        return math.nan, weights
+    scores = np.stack([runners[position].scores[-1] for position in judged], axis=1)
+    weights[judged] = stacking_weights(scores, row_weight)
+    has_weight = weights[judged] > 0
+    joint = scores[:, has_weight] + np.log(weights[judged][has_weight])
+    return -np.average(np.logaddexp.reduce(joint, axis=1), weights=row_weight), weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -238,13 +239,29 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     device : str, default="cpu"
         Where networks train and predict, such as "cuda". A GPU pays for wide networks, large
         batches and many members; small tables are quicker on a CPU.
+    n_jobs : int or None, default=None
+        Kinds of network that train side by side, in threads, with the bits that they have one after
+        the other; -1 takes all cores, None is 1 unless a `joblib.parallel_config` says otherwise.
+        Torch's threads are shared out among them. In a search with jobs of its own leave it None.
+        With `net` kinds take turns. Callbacks of your own are called from several threads.
+    checkpoint : str, path-like or None, default=None
+        Folder where a long fit keeps the state of every kind whenever it has trained for 200, 400,
+        800, ... steps. A fit that was killed or interrupted, and is called again with the same data
+        and parameters, goes on from there, and ends with the bits of one that was not; it needs an
+        int in `random_state`. Where the folder has a fit of other data or parameters, that is an
+        error. A fit that ends deletes its files, and the folder if it is empty then. Like a model
+        file they hold no code, but training rows where there are kernel networks; each fit needs a
+        folder of its own. What `callbacks` of your own remember is not kept. Writing costs a
+        fraction of a second each time.
     random_state : int, RandomState or None, default=None
         Set an int to get the same bits again: it is the source of every draw (start, rows left out,
         batches, blends). Estimators may be fitted in several threads at once. Only a module of your
         own (`net=`) draws from torch's global generator: such fits take turns, leave its state as
         it was, and get other numbers where another thread draws from it meanwhile.
     verbose : int, default=0
-        1 shows how training goes on, 2 prints skorch's table of epochs.
+        1 shows a bar: of the race of kinds its rung, the steps, and the mixture so far with its
+        out-of-fold NLL and weights; without a race the epochs of every kind. 2 prints skorch's
+        table of epochs.
 
     Attributes
     ----------
@@ -342,6 +359,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         callbacks: list[Callback] | None = None,
         warm_start: bool = False,
         device: str = "cpu",
+        n_jobs: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ):
@@ -366,6 +385,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         self.callbacks = callbacks
         self.warm_start = warm_start
         self.device = device
+        self.n_jobs = n_jobs
+        self.checkpoint = checkpoint
         self.random_state = random_state
         self.verbose = verbose
 

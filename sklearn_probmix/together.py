@@ -133,14 +133,13 @@ def _fit(prepared):
         seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
         trained = train(kind, together, Table.concatenate(tables), joint, seed=seed)
         news = apart(trained, kind, common, joint)
-        kept = [
-            each.est._check_outcome(new, kind, is_first=not outcomes)
-            for each, new in zip(prepared, news, strict=True)
-        ]
-        if not all(kept):
-            break
-        outcomes.append(news)
+        kept = [each.est._is_kept(new, kind) for each, new in zip(prepared, news, strict=True)]
+        if all(kept):
+            outcomes.append(news)
         if trained.stop_reason == "interruption":
+            for place, each in enumerate(prepared):
+                done = [news[place] for news in outcomes]
+                each.est._warn_of_interruption(done, kinds[len(outcomes) :])
             break
     for each, news in zip(prepared, zip(*outcomes, strict=True), strict=True):
         each.est._keep(list(news), kinds)
@@ -154,8 +153,11 @@ def _check_alike(estimators, tables):
     first = estimators[0]
     if len({id(est) for est in estimators}) < len(estimators):
         raise ValueError("an estimator is listed twice; expected one for each table.")
-    if first.warm_start:
-        raise ValueError("warm_start=True; expected new fits of estimators fitted together.")
+    if first.warm_start or first.checkpoint is not None:
+        raise ValueError(
+            f"warm_start={first.warm_start!r}, checkpoint={first.checkpoint!r}; expected new fits "
+            "of estimators fitted together, without a checkpoint."
+        )
     expected = first.get_params(deep=False) | {"random_state": None}
     for position, est in enumerate(estimators):
         found = est.get_params(deep=False) | {"random_state": None}

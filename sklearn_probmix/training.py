@@ -6,7 +6,7 @@ import copy
 import inspect
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, NoReturn
 
@@ -55,6 +55,8 @@ class Common(NamedTuple):
     device: str = "cpu"
     callbacks: Sequence[Callback] = ()
     verbose: int = 0
+    watch: Callable[[], None] | None = None
+    """Called after every step of our own networks."""
 
 
 class Trained(NamedTuple):
@@ -82,10 +84,13 @@ class TabularNet(NeuralNet):
         What a new module draws from.
     loader : iterable or None
         Of a training that goes on: it has found the neighbours, and draws on.
+    watch : callable or None
+        Called after every step.
     """
 
     generator: torch.Generator | None = None
     loader: Any = None
+    watch: Callable[[], None] | None = None
 
     def initialize_module(self) -> TabularNet:
         """Make the module; its source of draws is no parameter, since it is used up."""
@@ -102,7 +107,7 @@ class TabularNet(NeuralNet):
         return self.loader
 
     def __getstate__(self):
-        return super().__getstate__() | {"generator": None, "loader": None}
+        return super().__getstate__() | {"generator": None, "loader": None, "watch": None}
 
     def get_default_callbacks(self) -> list[tuple[str, Callback]]:
         """Leave out the log that is not printed and the loss that another callback records."""
@@ -129,6 +134,8 @@ class TabularNet(NeuralNet):
             parameters = TeeGenerator(self.get_all_learnable_params())
             self.notify("on_grad_computed", named_parameters=parameters, batch=batch, training=True)
         self._step_optimizer(None)
+        if self.watch is not None:
+            self.watch()
         return step
 
     def _set_training(self, training=True):
@@ -245,6 +252,9 @@ class Training:
             else:
                 _give_context(module, table, division.train, seeds[0])
         use_generator(net.module_, generator)
+        self._generator = generator
+        if isinstance(net, TabularNet):
+            net.watch = common.watch
         self.net = net
         net.notify("on_train_begin", X=self._rows, y=None)
 
@@ -271,8 +281,59 @@ class Training:
         try:
             self.net.fit_loop(self._rows, epochs=n_epochs)
         except KeyboardInterrupt:
-            if self._best.in_epoch_:
-                self._best.stop_reason_ = "interruption"
+            # What ends training for another reason names it before.
+            self._best.stop_reason_ = self._best.stop_reason_ or "interruption"
+
+    def state(self) -> dict[str, Any]:
+        """Return what training has changed of one of our own networks, between two epochs.
+
+        Callbacks of a user are not part of it.
+
+        Returns
+        -------
+        dict
+            Of numbers, strings, lists, arrays and tensors.
+        """
+        net, callbacks = self.net, dict(self.net.callbacks_)
+        generator: Any = self._generator
+        state = {
+            "module": dict(net.module_.state_dict()),
+            "optimizer": net.optimizer_.state_dict(),
+            "history": [dict(epoch) | {"batches": []} for epoch in net.history],
+            "generator": generator.get_state(),
+            "order": net.loader.rng.bit_generator.state,
+        }
+        for name in _CHANGED.keys() & callbacks.keys():
+            state[name] = {key: getattr(callbacks[name], key) for key in _CHANGED[name]}
+        if "prob_mixup" in callbacks:
+            state["prob_mixup"] = callbacks["prob_mixup"].rng_.bit_generator.state
+        if "cosine" in callbacks:
+            state["cosine"] = callbacks["cosine"].lr_scheduler_.state_dict()
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned of a training with the same arguments.
+
+        Parameters
+        ----------
+        state : dict
+        """
+        net, callbacks = self.net, dict(self.net.callbacks_)
+        # In evaluation, as it was: a kernel network does not embed its context anew.
+        net.module_.eval()
+        net.module_.load_state_dict(state["module"])
+        net.optimizer_.load_state_dict(state["optimizer"])
+        net.history_ = History(state["history"])
+        generator: Any = self._generator
+        generator.set_state(state["generator"])
+        net.get_iterator(self._rows, training=True).rng.bit_generator.state = state["order"]
+        for name in _CHANGED.keys() & callbacks.keys():
+            for key, value in _on(net.device, state[name]).items():
+                setattr(callbacks[name], key, value)
+        if "prob_mixup" in callbacks:
+            callbacks["prob_mixup"].rng_.bit_generator.state = state["prob_mixup"]
+        if "cosine" in callbacks:
+            callbacks["cosine"].lr_scheduler_.load_state_dict(state["cosine"])
 
     @contextmanager
     def at_best(self) -> Iterator[NeuralNet]:
@@ -296,7 +357,7 @@ class Training:
         net.module_.eval()
         best.table = best.valid = None
         if isinstance(net, TabularNet):
-            net.loader = None
+            net.loader = net.watch = None
         for name, callback in net.callbacks_:
             if name == "cosine":
                 # It holds the optimiser, which a pickle would then have twice.
@@ -326,6 +387,25 @@ def train(
         )
         training.advance(int(kind.max_epochs))
         return training.end()
+
+
+# What training changes of our own callbacks.
+_CHANGED = {
+    "averaged_weights": ("n_steps_", "average_", "latest_"),
+    "best_epoch": (
+        *("best_epoch_", "best_score_", "n_epochs_", "in_epoch_", "losses_", "stop_reason_"),
+        *("weights_", "unproven_"),
+    ),
+}
+
+
+def _on(device, value):
+    """Put tensors in lists, tuples and dicts on a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: _on(device, item) for name, item in value.items()}
+    return type(value)(_on(device, v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def _seeds(seed, net):

@@ -71,7 +71,14 @@ RULES = {
     "columns": Rule({"warn"}, {"narwhals", "numpy"}),
     "encoding": Rule({"columns"}, {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
     "options": Rule(set(), {"sklearn"}),
-    "race": Rule({"training", "calibration"}, {"numpy", "skorch"}),
+    "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
+    "files": Rule(set(), set()),
+    "checkpoint": Rule({"codec", "files"}, {"safetensors", "torch"}),
+    "workers": Rule({"settings"}, {"joblib", "threadpoolctl", "torch"}),
+    "progress": Rule(set(), {"numpy", "tqdm"}),
+    "race": Rule(
+        {"training", "calibration", "checkpoint", "workers", "progress"}, {"numpy", "skorch"}
+    ),
     "base": Rule(
         {"race", "response", "calibration", "encoding", "options", "settings"},
         {"numpy", "sklearn", "skorch", "torch"},
@@ -83,10 +90,9 @@ RULES = {
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
-    "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
     "pipelines": Rule({"codec"}, {"numpy", "skops", "sklearn"}),
     "persistence": Rule(
-        {"codec", "pipelines", "response", "regressor", "classifier"},
+        {"codec", "files", "pipelines", "response", "regressor", "classifier"},
         {"numpy", "safetensors", "sklearn", "skorch", "torch"},
     ),
     "csv_table": Rule(set(), set()),

@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback
 
 from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor, load_model, save_model
 from sklearn_probmix.families import Normal
@@ -99,29 +98,6 @@ def test_training_goes_on_with_the_kinds_that_entered(racers, many_rows, tmp_pat
         for changed in ({"method": [*RACERS]}, {"method": "erm"}, {"hidden_layer_sizes": (5,)}):
             with pytest.raises(ValueError, match="the parameters were changed since fit"):
                 getattr(copy.deepcopy(entered).set_params(**changed), go_on)(*many_rows)
-
-
-class Interrupt(Callback):
-    """Interrupt the training of a kind of so many networks before, in an epoch."""
-
-    def __init__(self, n_before, epoch):
-        self.n_before, self.epoch, self.nets = n_before, epoch, []
-
-    def on_batch_end(self, net, training=False, **kwargs):
-        self.nets += [] if net in self.nets else [net]
-        if training and len(self.nets) > self.n_before and len(net.history) == self.epoch:
-            raise KeyboardInterrupt
-
-
-def test_what_an_interrupted_race_has_is_kept(racers, table):
-    with pytest.warns(UserWarning, match="interrupted in epoch 3. Kept the weights of epoch"):
-        est = racer(callbacks=[Interrupt(1, 3)]).fit(*table)
-    assert est.kinds_ == [kind.sized(30) for kind in RACERS[:2]]
-    assert np.isfinite(est.predict(table[0])).all()
-    est = racer(callbacks=[Interrupt(0, 1)])
-    with pytest.raises(KeyboardInterrupt):
-        est.fit(*table)
-    assert not hasattr(est, "nets_")
 
 
 def division_of(n_rows, n_members=2):
