@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
-from sklearn_probmix.base import BaseProbMixup
+from sklearn_probmix.base import BaseProbMixup, PredictsInChunks
 from sklearn_probmix.calibration import calibrate
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import to_labels
@@ -28,7 +28,7 @@ from sklearn_probmix.warn import warn
 __all__ = ["ProbMixupClassifier", "ProbabilityClassifierMixin"]
 
 
-class ProbabilityClassifierMixin(ClassifierMixin):
+class ProbabilityClassifierMixin(PredictsInChunks, ClassifierMixin):
     """What follows from `predict_proba`."""
 
     classes_: np.ndarray
@@ -319,6 +319,10 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
     ) -> Self:
         """Make one pass over the rows, without validation, from the current weights.
 
+        X is standardised by all rows that were seen so far. Where rows are kept (the kernel
+        network, which "parametric" does without) or a calibration was fitted, and for the levels of
+        categories, the first call settles it.
+
         Parameters
         ----------
         X : array-like of shape (n, n_features)
@@ -359,7 +363,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         >>> est.fit(X, np.where(X[:, 0] > 0.5, "high", "low")).predict_proba(X[:3]).shape
         (3, 2)
         """
-        return self._predictive(self._mixtures(X))
+        return np.concatenate(self._in_blocks(X, self._predictive))
 
     @neutral_settings
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
@@ -373,7 +377,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         -------
         ndarray of shape (n, n_classes)
         """
-        return self._log_predictive(self._mixtures(X))
+        return np.concatenate(self._in_blocks(X, self._log_predictive))
 
     def _validate_rows(self, X, y, reset, classes=None, suffix=""):
         name = f"y{suffix}"

@@ -58,6 +58,9 @@ class TensorLoader:
         Draw a new order of the rows for every epoch.
     random_state : int, numpy.random.Generator or None, default=None
         Source of the order; None takes fresh entropy.
+    n_batches : int or None, default=None
+        Batches that one iteration makes at most: the next one goes on through the rows where it
+        ended, and a new order begins when all were seen. None makes a pass over the rows.
 
     Yields
     ------
@@ -80,6 +83,7 @@ class TensorLoader:
         batch_size: int = 256,
         shuffle: bool = False,
         random_state: int | np.random.Generator | None = None,
+        n_batches: int | None = None,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}; expected at least 1.")
@@ -87,15 +91,23 @@ class TensorLoader:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.rng = np.random.default_rng(random_state)
+        self.n_batches = n_batches
+        self._rest: Iterator[torch.Tensor] = iter(())
 
     def __len__(self) -> int:
-        return math.ceil(len(self.data.rows) / self.batch_size)
+        n_batches = math.ceil(len(self.data.rows) / self.batch_size)
+        return n_batches if self.n_batches is None else min(n_batches, self.n_batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        rows = self.data.rows
-        if self.shuffle:
-            rows = _shuffled(rows, self.rng)
-        for own in rows.split(self.batch_size):
+        if self.n_batches is None:
+            self._rest = iter(())
+        for _ in range(len(self)):
+            own = next(self._rest, None)
+            if own is None:
+                rows = self.data.rows
+                rows = _shuffled(rows, self.rng) if self.shuffle else rows
+                self._rest = iter(rows.split(self.batch_size))
+                own = next(self._rest)
             yield Batch(self.data.batch(own), own)
 
 
@@ -121,6 +133,8 @@ class NeighborLoader(TensorLoader):
     n_neighbors : int, default=5
         K, less than the number of rows. Neighbours are found once, by Euclidean distance between
         standardised, flattened rows of X.
+    n_batches : int or None, default=None
+        Batches that one iteration makes at most; None makes as many as a pass over the rows.
 
     Yields
     ------
@@ -145,8 +159,9 @@ class NeighborLoader(TensorLoader):
         shuffle: bool = True,
         random_state: int | np.random.Generator | None = None,
         n_neighbors: int = 5,
+        n_batches: int | None = None,
     ):
-        super().__init__(dataset, batch_size, True, random_state)
+        super().__init__(dataset, batch_size, True, random_state, n_batches)
         X = self.data.X
         if not isinstance(X, torch.Tensor):
             raise TypeError(

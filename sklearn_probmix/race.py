@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skorch import NeuralNet
 
 from sklearn_probmix.calibration import stacking_weights
-from sklearn_probmix.kinds import Kind
+from sklearn_probmix.kinds import LARGE_TABLE, Kind
 from sklearn_probmix.table import Division, Table
 from sklearn_probmix.training import Common, Trained, Training
 
@@ -28,6 +28,8 @@ LEAST_SHARE = 0.02
 _WITHIN, _STILL_TO_COME = 0.3, 1.5
 # Nats behind the best kind after the first rung, without a weight, from where none catches up.
 _FAR_BEHIND = 1.5
+# Of a large table: kinds that go on after the second rung.
+_MOST_RUNNERS = 3
 # Of a row that is impossible, so that gains are numbers.
 _LEAST_SCORE = -1e9
 
@@ -49,11 +51,18 @@ class _Runner:
 
     def __init__(self, entrant: Entrant, division: Division, judge: Callable[[NeuralNet], Array]):
         kind, common, table, seed, _ = entrant
-        self.training = Training(kind, common, table, division, seed=seed)
+        n_rows = len(division.train)
+        batch_size = n_rows if kind.batch_size == "full" else int(kind.batch_size)
+        n_steps = math.ceil(n_rows / batch_size)
+        most_steps = min(n_steps, _FIRST_RUNG) if n_rows >= LARGE_TABLE else None
+        self.training = Training(kind, common, table, division, seed=seed, most_steps=most_steps)
         self.judge = judge
-        batch_size = len(division.train) if kind.batch_size == "full" else int(kind.batch_size)
-        self.steps_of_an_epoch = math.ceil(len(division.train) / batch_size)
+        self.steps_of_an_epoch = n_steps if most_steps is None else most_steps
         self.max_epochs = int(kind.max_epochs)
+        if most_steps is not None:
+            # Of passes; a kernel network has learnt before it has seen all rows.
+            wanted = kind.n_steps if kind.network == "kernel" else self.max_epochs * n_steps
+            self.max_epochs = math.ceil(wanted / most_steps)
         self.scores: list[Array] = []
 
     def run(self, n_steps: int) -> None:
@@ -100,8 +109,9 @@ def race(
 
     At the end of a rung every kind is judged by the log scores of rows that its members did not
     train on, with their best epochs so far. It goes on if it has gained more than the standard
-    error of the gain, and either has a weight in the mixture or may yet come near the best. The
-    outcome depends on the seeds alone.
+    error of the gain, and either has a weight in the mixture or may yet come near the best. Of a
+    large table no more than three go on after the second rung, those of the largest weights, and an
+    epoch is a rung's steps, not a pass. The outcome depends on the seeds alone.
 
     Parameters
     ----------
@@ -135,6 +145,9 @@ def race(
             for runner, weight in zip(runners, weights, strict=True)
             if runner in running and runner.deserves_more(weight, best)
         ]
+        if len(division.train) >= LARGE_TABLE and n_steps > _FIRST_RUNG:
+            order = np.argsort([-weights[runners.index(runner)] for runner in running])
+            running = [running[place] for place in sorted(order[:_MOST_RUNNERS])]
         if not running or _is_interrupted(runners):
             break
         n_steps *= 2

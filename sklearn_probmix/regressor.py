@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import StrOptions
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
-from sklearn_probmix.base import BaseProbMixup
+from sklearn_probmix.base import BaseProbMixup, PredictsInChunks
 from sklearn_probmix.calibration import Spread, calibrate
 from sklearn_probmix.compound import Hurdle
 from sklearn_probmix.distributions import PredictiveDistribution
@@ -29,11 +29,13 @@ __all__ = ["DistributionRegressorMixin", "ProbMixupRegressor"]
 
 # Normals of one row that are delivered: the heaviest, and groups of the others.
 _COMPONENTS = 64, 36
+# Whose distributions are held at once where only their moments are wanted.
+_MANY_ROWS = 65_536
 # Smallest variance of a component, in units of the transformed y.
 _FLOOR = 1e-4
 
 
-class DistributionRegressorMixin(RegressorMixin):
+class DistributionRegressorMixin(PredictsInChunks, RegressorMixin):
     """What follows from `predict_proba`, which gives a `PredictiveDistribution`."""
 
     predict_proba: Callable[..., PredictiveDistribution]
@@ -56,12 +58,16 @@ class DistributionRegressorMixin(RegressorMixin):
         -------
         ndarray of shape (n,) or (n, n_outputs), or tuple of two such
         """
-        dist = self.predict_proba(X)
+        if quantiles is not None and return_std:
+            raise ValueError("return_std and quantiles exclude each other; found both.")
+        dists = self.iter_predict_proba(X, _MANY_ROWS)
         if quantiles is not None:
-            if return_std:
-                raise ValueError("return_std and quantiles exclude each other; found both.")
-            return dist.ppf(quantiles)
-        return (dist.mean(), dist.std()) if return_std else dist.mean()
+            levels = np.asarray(quantiles)
+            return np.concatenate([dist.ppf(levels) for dist in dists], axis=levels.ndim)
+        if return_std:
+            mean, std = zip(*((dist.mean(), dist.std()) for dist in dists), strict=True)
+            return np.concatenate(mean), np.concatenate(std)
+        return np.concatenate([dist.mean() for dist in dists])
 
     def _score_predictive(self, dist, y, sample_weight, censored=None):
         if censored is not None:
@@ -355,11 +361,14 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Make one pass over the rows, without validation, from the current weights.
 
+        X, and y with a Normal family, are standardised by all rows that were seen so far. Where
+        rows are kept (kernel networks, which "parametric" does without) or a calibration was
+        fitted, and for the levels of categories, the first call settles it.
+
         Parameters
         ----------
         X : array-like of shape (n, n_features)
         y : array-like of shape (n,) or (n, n_outputs)
-            Standardised as in the first call.
         sample_weight : array-like of shape (n,), default=None
 
         Returns
@@ -394,7 +403,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         >>> dist, dist.ppf([0.05, 0.5, 0.95]).shape
         (PredictiveDistribution('norm', shape=(3,), n_components=5), (3, 3))
         """
-        return self._predictive(self._mixtures(X))
+        parts = self._in_blocks(X, self._predictive)
+        return parts[0] if len(parts) == 1 else PredictiveDistribution.concatenate(parts)
 
     def _validate_rows(self, X, y, reset, suffix=""):
         name = f"y{suffix}"
