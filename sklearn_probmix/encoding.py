@@ -78,8 +78,8 @@ _LEAST_VARIANCE = 1e-290
 _WILD, _NORMAL_RANGE = 30.0, 3.2897
 # In deviations from the mean, of columns without and with outliers.
 _REACH, _REACH_OF_WILD = 20.0, 4.0
-# Rows by which outliers are told, and numbers that are looked at in float64 at once: 32 MB.
-_ENOUGH_ROWS, _CHUNK = 200_000, 4_000_000
+# Rows by which outliers are told, and numbers that are looked at in float64 at once: 8 MB.
+_ENOUGH_ROWS, _CHUNK = 200_000, 1_000_000
 
 
 def to_columns(
