@@ -131,14 +131,15 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         diverges, which a warning says; .0003 to .03 are sensible. More decay, up to 1, for noisy
         small tables. Neither changes the time of a step; a lower lr may need more epochs.
     batch_size : int, "auto", "full" or None, default=None
-        Rows of a step. "auto", a Kind's, is 64 below 4,000 rows and 256 from there, in a race
-        1,024 from 40,000; "full" takes all rows at once. An epoch in batches of 256 takes a third of the time of one in batches of
-        64, and learns less.
+        Rows of a step. "auto", a Kind's, is 64 below 4,000 rows and 256 from there, in a race 1,024
+        from 40,000; "full" takes all rows at once. An epoch in batches of 256 takes a third of the
+        time of one in batches of 64, and learns less.
     max_epochs : int, "auto" or None, default=None
         Passes over the rows; the time of a fit is in proportion. "auto", a Kind's, makes about
         3,000 steps, but no fewer than 100 epochs and no more than 600; in a race of n rows, from
-        40,000, ``3000 * (n / 40000) ** 0.6`` steps, of which an epoch has 200. 20 to 100 for a first look.
-        Where rows are held out each network keeps its best epoch, so that more do little harm.
+        40,000, ``3000 * (n / 40000) ** 0.6`` steps, of which an epoch has 200. 20 to 100 for a
+        first look. Where rows are held out each network keeps its best epoch, so that more do
+        little harm.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
         Which rows are held out, and so choose the best epochs, the weights of kinds and the
         calibration. "cv" gives each of the `n_members` members a fold of its own to hold out, so
@@ -146,10 +147,10 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         is a multiple. "holdout" lets all members hold out the same fifth of the rows, a float in
         (0, 1) another share. A scikit-learn splitter, or a list of pairs of train and test rows,
         gives its first split: for rows in time, or in groups. None holds out nothing and keeps the
-        last epoch: only where you know `max_epochs`. "auto" is "cv", from 50,000
-        rows a hold-out of 10,000, and "holdout" for a single member. The hold-out and the folds are stratified by class, where every class has rows
-        enough. Fewer than 10 rows are not divided, with a warning. Folds take about the time of a
-        hold-out with as many members.
+        last epoch: only where you know `max_epochs`. "auto" is "cv", from 50,000 rows a hold-out of
+        10,000, and "holdout" for a single member. The hold-out and the folds are stratified by
+        class, where every class has rows enough. Fewer than 10 rows are not divided, with a
+        warning. Folds take about the time of a hold-out with as many members.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, multiplied with `sample_weight`; `X_val` has none. A dict holds a
         weight, at least 0, for each label, 1 where it has none; "balanced" makes all classes count

@@ -93,6 +93,7 @@ class TensorLoader:
         self.rng = np.random.default_rng(random_state)
         self.n_batches = n_batches
         self._rest: Iterator[torch.Tensor] = iter(())
+        self._begun, self._n_made = self.rng.bit_generator.state, 0
 
     def __len__(self) -> int:
         n_batches = math.ceil(len(self.data.rows) / self.batch_size)
@@ -104,11 +105,43 @@ class TensorLoader:
         for _ in range(len(self)):
             own = next(self._rest, None)
             if own is None:
-                rows = self.data.rows
-                rows = _shuffled(rows, self.rng) if self.shuffle else rows
-                self._rest = iter(rows.split(self.batch_size))
+                self._begin_pass()
                 own = next(self._rest)
+            self._n_made += 1
             yield Batch(self.data.batch(own), own)
+
+    def _begin_pass(self):
+        self._begun, self._n_made = self.rng.bit_generator.state, 0
+        rows = self.data.rows
+        rows = _shuffled(rows, self.rng) if self.shuffle else rows
+        self._rest = iter(rows.split(self.batch_size))
+
+    def state(self) -> dict[str, Any]:
+        """Return where the loader is, between two iterations.
+
+        Returns
+        -------
+        dict
+            Of the states of generators, before the pass and now, and the batches made in between.
+        """
+        now = self.rng.bit_generator.state
+        return {"begun": self._begun, "n_made": self._n_made, "now": now}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where a loader of the same rows was.
+
+        Parameters
+        ----------
+        state : dict
+            What :meth:`state` returned.
+        """
+        if state["n_made"]:
+            self.rng.bit_generator.state = state["begun"]
+            self._begin_pass()
+            for _ in range(state["n_made"]):
+                next(self._rest)
+            self._n_made = state["n_made"]
+        self.rng.bit_generator.state = state["now"]
 
 
 class NeighborLoader(TensorLoader):

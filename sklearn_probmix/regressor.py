@@ -23,6 +23,7 @@ from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal, get_
 from sklearn_probmix.kinds import REGRESSION, Kind
 from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.metrics import coverage, crps, nll
+from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
 
 __all__ = ["DistributionRegressorMixin", "ProbMixupRegressor"]
@@ -31,6 +32,7 @@ __all__ = ["DistributionRegressorMixin", "ProbMixupRegressor"]
 _COMPONENTS = 64, 36
 # Whose distributions are held at once where only their moments are wanted.
 _MANY_ROWS = 65_536
+_JUDGED_AT_ONCE = 1024
 # Smallest variance of a component, in units of the transformed y.
 _FLOOR = 1e-4
 
@@ -177,15 +179,15 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         diverges, which a warning says; .0003 to .03 are sensible. More decay, up to 1, for noisy
         small tables. Neither changes the time of a step; a lower lr may need more epochs.
     batch_size : int, "auto", "full" or None, default=None
-        Rows of a step. "auto", a Kind's, is 64 below 4,000 rows and 256 from there, in a race
-        1,024 from 40,000; "full" takes all rows at once. An epoch in batches of 256 takes a third of the time of one in batches of
-        64, and learns less.
+        Rows of a step. "auto", a Kind's, is 64 below 4,000 rows and 256 from there, in a race 1,024
+        from 40,000; "full" takes all rows at once. An epoch in batches of 256 takes a third of the
+        time of one in batches of 64, and learns less.
     max_epochs : int, "auto" or None, default=None
         Passes over the rows; the time of a fit is in proportion. "auto", a Kind's, makes at most
         about 3,000 steps, but no fewer than 100 epochs and no more than 600; in a race of n rows,
-        from 40,000, ``3000 * (n / 40000) ** 0.6`` steps, of which an epoch has 200. 20 to 100 for a first
-        look. Where rows are held out each network keeps its best epoch, so that more do little
-        harm.
+        from 40,000, ``3000 * (n / 40000) ** 0.6`` steps, of which an epoch has 200. 20 to 100 for a
+        first look. Where rows are held out each network keeps its best epoch, so that more do
+        little harm.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
         Which rows are held out, and so choose the best epochs, the weights of kinds and the
         calibration. "cv" gives each of the `n_members` members a fold of its own to hold out, so
@@ -193,9 +195,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         is a multiple. "holdout" lets all members hold out the same fifth of the rows, a float in
         (0, 1) another share. A scikit-learn splitter, or a list of pairs of train and test rows,
         gives its first split: for rows in time, or in groups. None holds out nothing and keeps the
-        last epoch: only where you know `max_epochs`. "auto" is "cv", from 50,000
-        rows a hold-out of 10,000, and "holdout" for a single member. Fewer than 10 rows are not divided, with a warning. Folds take about the time of a
-        hold-out with as many members.
+        last epoch: only where you know `max_epochs`. "auto" is "cv", from 50,000 rows a hold-out of
+        10,000, and "holdout" for a single member. Fewer than 10 rows are not divided, with a
+        warning. Folds take about the time of a hold-out with as many members.
     categorical_features : "from_dtype", array-like of bool, int or str, or None, \
             default="from_dtype"
         Which columns hold categories. "from_dtype": those of a data frame of pandas, polars or
@@ -492,6 +494,13 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         return dists[0] if len(dists) == 1 else PredictiveDistribution.mix(dists, shares)
 
     def _log_scores(self, response, mixture, y):
+        # In between there are some arrays of as many numbers as there are components.
+        blocks = zip(*(part.split(_JUDGED_AT_ONCE) for part in (*mixture, y)), strict=True)
+        return np.concatenate(
+            [self._log_scores_of(response, Mixture(*block), own) for *block, own in blocks]
+        )
+
+    def _log_scores_of(self, response, mixture, y):
         # Of the cell around y: densities and masses are told apart by nothing else, and within it
         # no spike is of use. Of a censored response the probability of more.
         components, half = response.components(mixture.eta), self._cell / 2

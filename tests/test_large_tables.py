@@ -131,6 +131,19 @@ class TestPartsOfAPass:
             assert sorted(one_pass.tolist()) == list(range(10))
         assert rows[:10].tolist() != rows[10:].tolist()
 
+    @pytest.mark.parametrize("n_batches", [None, 2])
+    def test_another_loader_goes_on_where_one_is(self, n_batches):
+        options = {"batch_size": 2, "shuffle": True, "n_batches": n_batches}
+        loader = TensorLoader(self.Data, random_state=0, **options)
+        for n_parts in range(4):
+            for _ in range(n_parts):
+                list(loader)
+            other = TensorLoader(self.Data, random_state=1, **options)
+            other.restore(loader.state())
+            for _ in range(4):
+                one, two = (torch.cat([X for X, _ in each]) for each in (loader, other))
+                assert one.tolist() == two.tolist()
+
     def test_a_part_is_no_more_than_a_pass(self):
         loader = TensorLoader(self.Data, 4, n_batches=5)
         assert [len(X) for X, _ in loader] == [4, 4, 2]
