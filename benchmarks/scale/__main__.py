@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 
-from benchmarks.markdown import table
+from benchmarks.markdown import NOT_RUN, table
 from benchmarks.runs import fit_or_report
 from benchmarks.scale.fits import CONTENDERS, fit_in_a_process
 
@@ -61,7 +61,7 @@ def report(results):
         for contender, points in curves.items()
         if len(points) > 1
     ]
-    return "\n\n".join([table(rows), *slopes])
+    return "\n\n".join([table(rows), *slopes]) if rows else NOT_RUN
 
 
 _NUMBERS = "seconds", "peak", "peak_before", "data", "nll", "entropy", "crps"
