@@ -56,7 +56,10 @@ RULES = {
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
     "crps": Rule({"components", "quantiles"}, {"numpy", "scipy"}),
     "piecewise": Rule({"components"}, {"numpy"}),
-    "distributions": Rule({"scipy_components", "floats", "quantiles", "crps"}, {"numpy", "scipy"}),
+    "outlines": Rule(set(), {"numpy"}),
+    "distributions": Rule(
+        {"scipy_components", "floats", "quantiles", "crps", "outlines"}, {"numpy", "scipy"}
+    ),
     "forecasts": Rule({"distributions", "piecewise"}, {"numpy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
     "scorers": Rule({"metrics"}, {"numpy", "sklearn"}),
@@ -168,6 +171,7 @@ def test_the_wings_meet_in_the_estimators_only():
         "quantiles",
         "crps",
         "piecewise",
+        "outlines",
         "distributions",
         "forecasts",
         "metrics",
