@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from numbers import Integral, Real
@@ -38,14 +38,17 @@ from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import (
     cell_width,
     fit_scaler,
+    merge_moments,
+    merge_scalers,
     rounding_step,
+    row_chunks,
     scale_columns,
     to_columns,
     to_groups,
     to_numbers,
 )
 from sklearn_probmix.families import Family, get_family
-from sklearn_probmix.kinds import METHODS, Kind, as_kinds
+from sklearn_probmix.kinds import LARGE_TABLE, METHODS, Kind, as_kinds
 from sklearn_probmix.options import readable_options
 from sklearn_probmix.pooling import Mixture, pool
 from sklearn_probmix.progress import RaceBar
@@ -65,15 +68,19 @@ from sklearn_probmix.training import (
 from sklearn_probmix.warn import warn
 from sklearn_probmix.workers import Workers
 
-__all__ = ["BaseProbMixup", "unchanged_on_error"]
+__all__ = ["BaseProbMixup", "PredictsInChunks", "unchanged_on_error"]
 
 # Fewer rows are not divided unless they are told to be.
 _LEAST_ROWS_TO_DIVIDE = 10
 _HELD_OUT = 0.2
+# Of a large table, where more would not judge better: the members then share them.
+_MOST_HELD_OUT = 10_000
 # Relative to the mean; in float32 rows of less may all vanish together.
 _LEAST_WEIGHT = 1e-30
 # Rows by which the spread between members is judged.
 _ENOUGH_ROWS = 2000
+# Rows of one block of predictions.
+_BLOCK = 4096
 # Parameters of an estimator that mean "what the kind says" when None.
 _OF_KINDS = (
     *("alpha", "n_neighbors", "pooling", "hidden_layer_sizes", "activation", "n_knots"),
@@ -115,6 +122,45 @@ class Part(NamedTuple):
     mixture: Mixture
     share: float
     """Weight among the parts."""
+
+
+class PredictsInChunks:
+    """What follows from `predict_proba` for tables of any number of rows."""
+
+    predict_proba: Callable[..., Any]
+
+    def iter_predict_proba(self, X: Any, chunk_size: int = 8192) -> Iterator[Any]:
+        """Predictions for the rows of X, some at a time, which takes the memory of some.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n, n_features)
+            A memory map is read as the iterator goes on.
+        chunk_size : int, default=8192
+            Rows of one prediction; the last has what is left.
+
+        Returns
+        -------
+        iterator
+            Of what :meth:`predict_proba` returns, in the order of the rows, and bit for bit.
+
+        Raises
+        ------
+        ValueError
+            If chunk_size is no positive integer.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_probmix import ProbMixupRegressor
+        >>> X = np.linspace(0, 1, 40)[:, None]
+        >>> est = ProbMixupRegressor(method="erm", max_epochs=5, random_state=0).fit(X, X[:, 0])
+        >>> [dist.interval(0.9)[1].shape for dist in est.iter_predict_proba(X, chunk_size=25)]
+        [(25,), (15,)]
+        """
+        if not isinstance(chunk_size, Integral) or chunk_size < 1:
+            raise ValueError(f"chunk_size={chunk_size!r}; expected an integer, at least 1.")
+        return map(self.predict_proba, row_chunks(X, int(chunk_size)))
 
 
 class BaseProbMixup(BaseEstimator):
@@ -247,7 +293,8 @@ class BaseProbMixup(BaseEstimator):
     def _partial_fit(self, X, y, sample_weight, **kwargs):
         with unchanged_on_error(self):
             nets = getattr(self, "nets_", None)
-            rows = self._prepare(X, y, sample_weight, reset=nets is None, **kwargs)
+            is_new = nets is None
+            rows = self._prepare(X, y, sample_weight, reset=is_new, moves=not is_new, **kwargs)
             rng = check_random_state(self.random_state)
             division = Division.holdout(np.arange(len(rows.y)), None)
             self._train(rows.table, division, rng, nets, max_epochs=1)
@@ -257,9 +304,18 @@ class BaseProbMixup(BaseEstimator):
         return self
 
     def _prepare(
-        self, X, y, sample_weight=None, groups=None, *, reset=True, censored=None, **kwargs
+        self,
+        X,
+        y,
+        sample_weight=None,
+        groups=None,
+        *,
+        reset=True,
+        moves=False,
+        censored=None,
+        **kwargs,
     ):
-        """Check everything, and learn the scaling from rows of weight if this is a new fit."""
+        """Check everything; learn the scaling from rows of weight, if it is new or moves."""
         self._check_parameters()
         X, y = self._validate_rows(X, y, reset=reset, **kwargs)
         weight = self._row_weight(X, y, sample_weight)
@@ -277,6 +333,8 @@ class BaseProbMixup(BaseEstimator):
             censored = None if censored is None else censored[kept]
         if reset:
             self._fit_scaling(X, y, weight)
+        elif moves:
+            self._move_scaling(X, y, weight)
         self._y_step = np.array([rounding_step(column) for column in y.reshape(len(y), -1).T])
         table = self._table(X, y, weight)
         self._cell = np.array([cell_width(column) for column in table.y.numpy().T])
@@ -393,7 +451,7 @@ class BaseProbMixup(BaseEstimator):
             if not len(encoder.source):
                 raise ValueError("X has no column with values; expected some.")
             self.encoder_ = None if encoder.is_plain else encoder
-            X = encoder.encode(X)
+            X = X if encoder.is_plain else encoder.encode(X)
         self.scaler_ = fit_scaler(X, weight, None if encoder is None else encoder.is_number)
         y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
         self.n_outputs_ = y.shape[1]
@@ -401,6 +459,24 @@ class BaseProbMixup(BaseEstimator):
         self.family_, shift, scale, _ = Response.of(self._make_family(), y, weight)
         self.y_shift_, self.y_scale_ = shift.numpy(), scale.numpy()
         self.responses_ = {}
+
+    def _move_scaling(self, X, y, weight):
+        """Standardise by these rows and those before them, of a stream."""
+        if any(kind.network == "kernel" for kind in self.kinds_) or self.calibration_ is not None:
+            # The rows that are kept, and the calibration, are in the units that were.
+            return
+        encoder, before = self.encoder_, self.scaler_
+        encoded = X if encoder is None else encoder.encode(X)
+        new = fit_scaler(encoded, weight, None if encoder is None else encoder.is_number)
+        self.scaler_, share = merge_scalers(before, new)
+        if self.family_.is_normal:
+            y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
+            weight = torch.tensor(np.ones(len(y)) if weight is None else weight)
+            shift, scale = (part.numpy() for part in self.family_.scaling(y, weight))
+            self.y_shift_, variance = merge_moments(
+                self.y_shift_, self.y_scale_**2, shift, scale**2, share
+            )
+            self.y_scale_ = np.sqrt(variance)
 
     def _table(self, X, y, weight):
         """Rows with standardised X, and y in its original units."""
@@ -410,8 +486,7 @@ class BaseProbMixup(BaseEstimator):
 
     def _scaled(self, X):
         """Return what networks see of checked rows."""
-        X = X if self.encoder_ is None else self.encoder_.encode(X)
-        return scale_columns(self.scaler_, X)
+        return scale_columns(self.scaler_, X, self.encoder_)
 
     def _response(self, kind: Kind) -> Response:
         """Return the response as a kind sees it."""
@@ -435,6 +510,8 @@ class BaseProbMixup(BaseEstimator):
         how, n_rows = self.validation, len(rows.y)
         if how == "auto":
             how = "cv" if self.n_members > 1 else "holdout"
+            if how == "cv" and n_rows >= LARGE_TABLE + _MOST_HELD_OUT:
+                how = _MOST_HELD_OUT / n_rows
         if isinstance(how, str | float) and n_rows < _LEAST_ROWS_TO_DIVIDE:
             warn(f"{n_rows} rows are too few to hold some out; the last epoch is kept.")
             how = None
@@ -824,12 +901,17 @@ class BaseProbMixup(BaseEstimator):
         """Correct a calibration for what the mixture of all members adds to the judged one."""
         return judged.response.calibration
 
-    def _mixtures(self, X: Any) -> list[Mixture]:
-        """Natural parameters of every kind's mixture, of the rows of X."""
+    def _in_blocks(self, X: Any, predictive: Callable[[list[Mixture]], Any]) -> list[Any]:
+        """Predictions for the rows of X, a block at a time: what is in between takes memory."""
         check_is_fitted(self)
         X = to_columns(self, X, reset=False, allow_nd=self.net is not None)
-        X = self._scaled(X)
-        return [natural_parameters(net, X) for net in self.nets_]
+        starts = range(0, len(X), _BLOCK)
+        return [predictive(self._mixtures(X[start : start + _BLOCK])) for start in starts]
+
+    def _mixtures(self, X: np.ndarray) -> list[Mixture]:
+        """Natural parameters of every kind's mixture, of checked rows."""
+        scaled = self._scaled(X)
+        return [natural_parameters(net, scaled) for net in self.nets_]
 
 
 @contextmanager

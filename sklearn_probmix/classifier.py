@@ -16,7 +16,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
-from sklearn_probmix.base import BaseProbMixup
+from sklearn_probmix.base import BaseProbMixup, PredictsInChunks
 from sklearn_probmix.calibration import calibrate
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import to_labels
@@ -29,7 +29,7 @@ from sklearn_probmix.warn import warn
 __all__ = ["ProbMixupClassifier", "ProbabilityClassifierMixin"]
 
 
-class ProbabilityClassifierMixin(ClassifierMixin):
+class ProbabilityClassifierMixin(PredictsInChunks, ClassifierMixin):
     """What follows from `predict_proba`."""
 
     classes_: np.ndarray
@@ -146,21 +146,22 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         Raise `weight_decay` towards 1 for small noisy tables. A step costs the same; a lower `lr`
         may need more epochs.
     batch_size : int, "auto", "full" or None, default=None
-        Rows of a step. "auto", that of all kinds, is 64 below 4,000 rows and 256 from there; "full"
-        takes all rows at once. An epoch of 256 takes a third of the time of one of 64, and learns
-        less.
+        Rows of a step. "auto", that of all kinds, is 64 below 4,000 rows and 256 from there, in a
+        race 1,024 from 40,000; "full" takes all rows at once. An epoch of 256 takes a third of the
+        time of one of 64, and learns less.
     max_epochs : int, "auto" or None, default=None
         Passes over the rows; the time of a fit is in proportion. None or "auto" makes about 3,000
-        steps, 100 to 600 epochs. 20 to 100 give a first look, and end the race of "auto". The best
-        epoch of each member is kept, so that too many do little harm but for time.
+        steps, 100 to 600 epochs; in a race of n rows, from 40,000, ``3000 * (n / 40000) ** 0.6``
+        steps. 20 to 100 give a first look, and end the race of "auto". The best epoch of each
+        member is kept, so that too many do little harm but for time.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
         Which rows the networks leave out, to end training, to weigh kinds and to calibrate.
 
-        * "cv", and so "auto" with several members: each member leaves out a part of its own, so
-          that together they learn from all rows. An int is the number of parts, of which
-          `n_members` is a multiple.
+        * "cv", and so "auto" with several members below 50,000 rows: each member leaves out a part
+          of its own, so that together they learn from all rows. An int is the number of parts, of
+          which `n_members` is a multiple.
         * "holdout", and so "auto" with one member: all leave out the same fifth; a float in (0, 1)
-          another share.
+          another share. From 50,000 rows "auto" leaves out 10,000 rows.
         * A splitter of scikit-learn, or a list of pairs of training and test rows: its first split.
           For rows that follow each other in time, ``[(earlier_rows, later_rows)]``.
         * None: nothing is left out, and the last epoch is kept. Only where you know `max_epochs`.
@@ -356,6 +357,10 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
     ) -> Self:
         """Make one pass over the rows, without validation, from the current weights.
 
+        X is standardised by all rows that were seen so far. Where rows are kept (the kernel
+        network, which "parametric" does without) or a calibration was fitted, and for the levels of
+        categories, the first call settles it.
+
         Parameters
         ----------
         X : array-like of shape (n, n_features)
@@ -396,7 +401,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         >>> est.fit(X, np.where(X[:, 0] > 0.5, "high", "low")).predict_proba(X[:3]).shape
         (3, 2)
         """
-        return self._predictive(self._mixtures(X))
+        return np.concatenate(self._in_blocks(X, self._predictive))
 
     @neutral_settings
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
@@ -410,7 +415,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         -------
         ndarray of shape (n, n_classes)
         """
-        return self._log_predictive(self._mixtures(X))
+        return np.concatenate(self._in_blocks(X, self._log_predictive))
 
     def _validate_rows(self, X, y, reset, classes=None, suffix=""):
         name = f"y{suffix}"

@@ -7,6 +7,9 @@ found in it and what is expected. What is made of categories and missing values 
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Iterator
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, NoReturn
@@ -24,6 +27,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from sklearn_probmix.columns import (
     ENCODE_DATES,
+    ColumnEncoder,
     declare,
     is_missing,
     read_array,
@@ -35,7 +39,10 @@ __all__ = [
     "fit_scaler",
     "grid_of_values",
     "likely_families",
+    "merge_moments",
+    "merge_scalers",
     "rounding_step",
+    "row_chunks",
     "scale_columns",
     "to_columns",
     "to_groups",
@@ -71,6 +78,8 @@ _LEAST_VARIANCE = 1e-290
 _WILD, _NORMAL_RANGE = 30.0, 3.2897
 # In deviations from the mean, of columns without and with outliers.
 _REACH, _REACH_OF_WILD = 20.0, 4.0
+# Rows by which outliers are told, and numbers that are looked at in float64 at once: 8 MB.
+_ENOUGH_ROWS, _CHUNK = 200_000, 1_000_000
 
 
 def to_columns(
@@ -93,9 +102,10 @@ def to_columns(
 
     Returns
     -------
-    ndarray of shape (n, n_features), float64
-        NaN where a value is missing, levels as their codes; at most 1e150 in size with
-        ``reset=True``. What has more axes has no missing values.
+    ndarray of shape (n, n_features), float64, or float32 where an array of numbers is that
+        The array itself where it may be: it is not to be changed. NaN where a value is missing,
+        levels as their codes; at most 1e150 in size with ``reset=True``. What has more axes has no
+        missing values.
 
     Raises
     ------
@@ -115,7 +125,7 @@ def to_columns(
             raise TypeError(
                 f"{name} holds {found} ({frame.dtype}); expected numbers. {ENCODE_DATES}"
             )
-    checks["dtype"] = np.float64
+    checks["dtype"] = [np.float64, np.float32]
     if len(frame.shape) == 2:
         read = _to_table(estimator, X, frame, reset, name, checks)
     elif isinstance(estimator.categorical_features, str | None):
@@ -128,8 +138,7 @@ def to_columns(
             f"{frame.shape}; expected 'from_dtype' or None."
         )
     if reset:
-        flat = np.abs(read).reshape(-1, read.shape[-1])
-        size = flat.max(axis=0, initial=0, where=~np.isnan(flat))
+        size = np.maximum(*np.abs(_extremes(read.reshape(-1, read.shape[-1]))))
         if (size > _LARGEST).any():
             place = int(size.argmax())
             label = frame.columns[place] if is_frame else place
@@ -180,6 +189,35 @@ def _to_table(estimator, X, frame, reset, name, checks):
     if reset:
         estimator.encoder_ = encoder
     return checked
+
+
+def row_chunks(X: Any, size: int) -> Iterator[Any]:
+    """Parts of a table of so many rows, of its own type; a view of them where the type has views.
+
+    Parameters
+    ----------
+    X : array-like or data frame
+        What has no rows is one part.
+    size : int
+
+    Examples
+    --------
+    >>> from sklearn_probmix.encoding import row_chunks
+    >>> list(row_chunks([[1.0], [2.0], [3.0]], 2))
+    [[[1.0], [2.0]], [[3.0]]]
+    """
+    table: Any = narwhals.from_native(X, eager_only=True, pass_through=True)
+    is_frame = isinstance(table, narwhals.DataFrame)
+    try:
+        n_rows = len(table)
+    except TypeError:
+        n_rows = 0
+    if n_rows <= size:
+        yield X
+        return
+    for start in range(0, n_rows, size):
+        rows = table[start : start + size]
+        yield rows.to_native() if is_frame else rows
 
 
 def to_response(y: ArrayLike, name: str = "y") -> np.ndarray:
@@ -318,23 +356,31 @@ def fit_scaler(
     columns = X.reshape(-1, X.shape[-1])
     if weight is not None:
         weight = np.repeat(weight, len(columns) // len(X))
-    is_wild = np.zeros(columns.shape[1], dtype=bool)
+    low, high = fences = np.full((2, columns.shape[1]), [[-np.inf], [np.inf]])
+    ends = _extremes(columns)
     if X.ndim == 2:
-        low, high = _fences(columns, is_number)
-        is_wild = ((columns < low) | (columns > high)).any(axis=0)
-        if is_wild.any():
-            columns = np.clip(columns, low, high)
+        low, high = _fences(columns[:: math.ceil(len(columns) / _ENOUGH_ROWS)], is_number)
+    is_wild = (ends[0] < low) | (ends[1] > high)
+    if is_wild.any():
+        fences = np.stack([low, high])
+    ends = np.clip(ends, *fences)
+    scaler = StandardScaler()
     # Rounding may make the variance of a constant column negative, if there are weights.
     with np.errstate(invalid="ignore"):
-        scaler = StandardScaler().fit(columns, sample_weight=weight)
+        for rows in _chunks(columns):
+            own = None if weight is None else weight[rows]
+            scaler.partial_fit(
+                np.clip(columns[rows].astype(np.float64), *fences), sample_weight=own
+            )
     scaler.var_ = np.maximum(scaler.var_, 0)
-    unit = np.nanmax(np.abs(columns - scaler.mean_), axis=0)
+    unit = np.maximum(ends[1] - scaler.mean_, scaler.mean_ - ends[0])
     size = np.abs(scaler.mean_)
     constant = unit <= 10 * np.finfo(np.float64).eps * size
     scaler.scale_[constant] = np.maximum(1.0, 1e-6 * size[constant])
     doubtful = (scaler.var_ < _LEAST_VARIANCE) | (scaler.scale_ != np.sqrt(scaler.var_))
     for column in np.flatnonzero(doubtful & ~constant):
-        share = (columns[:, column] - scaler.mean_[column]) / unit[column]
+        values = columns[:, column].astype(np.float64)
+        share = (values.clip(*np.transpose(fences)[column]) - scaler.mean_[column]) / unit[column]
         is_given = ~np.isnan(share)
         own = None if weight is None else weight[is_given]
         variance = np.average(share[is_given] ** 2, weights=own)
@@ -349,6 +395,62 @@ def fit_scaler(
     else:
         scaler.reach_ = np.full(columns.shape[1], np.inf)
     return scaler
+
+
+def merge_moments(
+    mean: np.ndarray,
+    variance: np.ndarray,
+    new_mean: np.ndarray,
+    new_variance: np.ndarray,
+    share: np.ndarray | float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of two sets of rows, of which the second is so large a share.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows = np.array([0.0, 2.0, 5.0, 9.0])
+    >>> merge_moments(rows[:2].mean(), rows[:2].var(), rows[2:].mean(), rows[2:].var(), 0.5)
+    (4.0, 11.5)
+    >>> rows.mean(), rows.var()
+    (4.0, 11.5)
+    """
+    between = (new_mean - mean) ** 2
+    merged = (1 - share) * variance + share * new_variance + share * (1 - share) * between
+    return mean + share * (new_mean - mean), merged
+
+
+def merge_scalers(scaler: StandardScaler, new: StandardScaler) -> tuple[StandardScaler, float]:
+    """Scaler of the rows of two scalers, and the share of the rows of the second in all.
+
+    Parameters
+    ----------
+    scaler, new : StandardScaler
+        As :func:`fit_scaler` returns them, of the same columns.
+
+    Returns
+    -------
+    scaler : StandardScaler
+    share : float
+    """
+    merged = copy.copy(scaler)
+    n_before, n_new = (
+        np.broadcast_to(each.n_samples_seen_, each.mean_.shape) for each in (scaler, new)
+    )
+    merged.n_samples_seen_ = n_before + n_new
+    share = n_new / merged.n_samples_seen_
+    # What is missing in all new rows says nothing.
+    mean, variance = (np.where(n_new > 0, each, 0.0) for each in (new.mean_, new.var_))
+    merged.mean_, merged.var_ = merge_moments(scaler.mean_, scaler.var_, mean, variance, share)
+    deviation = np.sqrt(merged.var_)
+    varies = deviation > 10 * np.finfo(np.float64).eps * np.abs(merged.mean_)
+    merged.scale_ = np.where(varies, deviation, scaler.scale_)
+    is_wild = np.minimum(scaler.reach_, new.reach_) == _REACH_OF_WILD
+    ends = [np.abs(each.mean_ - merged.mean_) + each.reach_ * each.scale_ for each in (scaler, new)]
+    merged.reach_ = np.where(
+        is_wild, _REACH_OF_WILD, np.maximum(np.fmax(*ends) / merged.scale_, _REACH)
+    )
+    return merged, float(n_new.max() / merged.n_samples_seen_.max())
 
 
 def _fences(columns, is_number):
@@ -503,12 +605,23 @@ def rounding_step(y: np.ndarray) -> float:
     return 0.0
 
 
-def scale_columns(scaler: StandardScaler, X: np.ndarray) -> torch.Tensor:
+def scale_columns(
+    scaler: StandardScaler, X: np.ndarray, encoder: ColumnEncoder | None = None
+) -> torch.Tensor:
     """Standardise X, of shape (n, ..., n_features), for a network in float32.
 
     What is missing becomes the mean. Beyond the reach of a column the result bends, smoothly, and
-    ends a quarter of it farther: one wild value has no more leverage than a large one.
+    ends a quarter of it farther: one wild value has no more leverage than a large one. An encoder
+    turns the rows into numbers before.
     """
+    made = np.empty((*X.shape[:-1], len(scaler.mean_)), dtype=np.float32)
+    # In float64, so a part at a time.
+    for rows in _chunks(X):
+        made[rows] = _scaled(scaler, X[rows] if encoder is None else encoder.encode(X[rows]))
+    return torch.from_numpy(made)
+
+
+def _scaled(scaler, X):
     # Not by the scaler, whose checks of one row take longer than the arithmetic. Far away from the
     # training rows the quotient may be infinite before it is clipped.
     with np.errstate(over="ignore"):
@@ -523,7 +636,19 @@ def scale_columns(scaler: StandardScaler, X: np.ndarray) -> torch.Tensor:
         reach = np.broadcast_to(scaler.reach_, scaled.shape)[beyond]
         bent = reach + excess[beyond] / np.hypot(1, excess[beyond] / width)
         scaled[beyond] = np.copysign(bent, scaled[beyond])
-    return torch.from_numpy(scaled.astype(np.float32))
+    return scaled
+
+
+def _chunks(X):
+    """Slices of rows, of which a temporary array is small; at least one."""
+    size = max(1, _CHUNK // max(1, X[:1].size))
+    return [slice(start, start + size) for start in range(0, max(len(X), 1), size)]
+
+
+def _extremes(columns):
+    """Smallest and largest number of every column, NaN where there is none, without a copy."""
+    ends = [np.asarray(end.reduce(columns, axis=0), np.float64) for end in (np.fmin, np.fmax)]
+    return np.stack(ends)
 
 
 def _array(values: ArrayLike, name: str) -> np.ndarray:

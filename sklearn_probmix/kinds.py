@@ -21,7 +21,7 @@ from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal
 from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.warn import warn
 
-__all__ = ["CLASSIFICATION", "METHODS", "REGRESSION", "Kind", "as_kinds"]
+__all__ = ["CLASSIFICATION", "LARGE_TABLE", "METHODS", "REGRESSION", "Kind", "as_kinds"]
 
 
 class Method(NamedTuple):
@@ -46,6 +46,10 @@ _MANY_ROWS = 4000
 _BATCH_SIZE, _BATCH_SIZE_OF_MANY_ROWS = 64, 256
 _DROPOUT = 0.1
 _LEAST_AND_MOST_EPOCHS = 100, 600
+#: Training rows from where kinds of averaged weights make fewer passes the more rows there are:
+#: their steps grow by a power of the rows.
+LARGE_TABLE = 40_000
+_BATCH_SIZE_OF_LARGE_TABLE, _GROWTH = 1024, 0.6
 
 
 class Kind(BaseEstimator):
@@ -126,10 +130,12 @@ class Kind(BaseEstimator):
         Whether lr falls to 0 along a cosine over `max_epochs`; or stays, and a moving average of
         the weights is judged and kept.
     batch_size : int, "auto" or "full", default="auto"
-        "auto" is 64 below 4,000 rows and 256 from there; "full" takes all rows in one batch.
+        "auto" is 64 below 4,000 rows and 256 from there, with averaged weights 1,024 from 40,000;
+        "full" takes all rows in one batch.
     max_epochs : int or "auto", default="auto"
         "auto" makes about `n_steps` steps, but no more than 600 epochs and, unless the network is
-        a kernel's, no fewer than 100.
+        a kernel's, no fewer than 100. With averaged weights, from 40,000 rows, it makes
+        ``n_steps * (n_rows / 40,000) ** 0.6`` steps.
     n_steps : int, default=3000
         Steps of the optimiser that `max_epochs="auto"` makes; of a kernel network half of them from
         4,000 rows, where a step costs more and sees more.
@@ -355,8 +361,11 @@ class Kind(BaseEstimator):
         batch_size, max_epochs, dropout = self.batch_size, self.max_epochs, self.dropout
         if dropout == "auto":
             dropout = 0.0 if n_rows >= _MANY_ROWS else _DROPOUT
+        # An average of the weights needs no end that is planned.
+        is_large = n_rows >= LARGE_TABLE and self.lr_schedule == "averaged"
         if batch_size == "auto":
             batch_size = _BATCH_SIZE_OF_MANY_ROWS if n_rows >= _MANY_ROWS else _BATCH_SIZE
+            batch_size = _BATCH_SIZE_OF_LARGE_TABLE if is_large else batch_size
         if max_epochs == "auto":
             n_steps = 1 if isinstance(batch_size, str) else math.ceil(n_rows / batch_size)
             least, most = _LEAST_AND_MOST_EPOCHS
@@ -364,6 +373,8 @@ class Kind(BaseEstimator):
             if self.network == "kernel":
                 # Each of its steps is dear on a large table, and sees much of it.
                 least, wanted = 1, wanted / (2 if n_rows >= _MANY_ROWS else 1)
+            elif is_large:
+                least, wanted = 1, wanted * (n_rows / LARGE_TABLE) ** _GROWTH
             max_epochs = int(np.clip(wanted / n_steps, least, most))
         return self.updated(batch_size=batch_size, max_epochs=max_epochs, dropout=dropout)
 

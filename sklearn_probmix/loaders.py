@@ -58,6 +58,9 @@ class TensorLoader:
         Draw a new order of the rows for every epoch.
     random_state : int, numpy.random.Generator or None, default=None
         Source of the order; None takes fresh entropy.
+    n_batches : int or None, default=None
+        Batches that one iteration makes at most: the next one goes on through the rows where it
+        ended, and a new order begins when all were seen. None makes a pass over the rows.
 
     Yields
     ------
@@ -80,6 +83,7 @@ class TensorLoader:
         batch_size: int = 256,
         shuffle: bool = False,
         random_state: int | np.random.Generator | None = None,
+        n_batches: int | None = None,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}; expected at least 1.")
@@ -87,16 +91,57 @@ class TensorLoader:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.rng = np.random.default_rng(random_state)
+        self.n_batches = n_batches
+        self._rest: Iterator[torch.Tensor] = iter(())
+        self._begun, self._n_made = self.rng.bit_generator.state, 0
 
     def __len__(self) -> int:
-        return math.ceil(len(self.data.rows) / self.batch_size)
+        n_batches = math.ceil(len(self.data.rows) / self.batch_size)
+        return n_batches if self.n_batches is None else min(n_batches, self.n_batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        rows = self.data.rows
-        if self.shuffle:
-            rows = _shuffled(rows, self.rng)
-        for own in rows.split(self.batch_size):
+        if self.n_batches is None:
+            self._rest = iter(())
+        for _ in range(len(self)):
+            own = next(self._rest, None)
+            if own is None:
+                self._begin_pass()
+                own = next(self._rest)
+            self._n_made += 1
             yield Batch(self.data.batch(own), own)
+
+    def _begin_pass(self):
+        self._begun, self._n_made = self.rng.bit_generator.state, 0
+        rows = self.data.rows
+        rows = _shuffled(rows, self.rng) if self.shuffle else rows
+        self._rest = iter(rows.split(self.batch_size))
+
+    def state(self) -> dict[str, Any]:
+        """Return where the loader is, between two iterations.
+
+        Returns
+        -------
+        dict
+            Of the states of generators, before the pass and now, and the batches made in between.
+        """
+        now = self.rng.bit_generator.state
+        return {"begun": self._begun, "n_made": self._n_made, "now": now}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where a loader of the same rows was.
+
+        Parameters
+        ----------
+        state : dict
+            What :meth:`state` returned.
+        """
+        if state["n_made"]:
+            self.rng.bit_generator.state = state["begun"]
+            self._begin_pass()
+            for _ in range(state["n_made"]):
+                next(self._rest)
+            self._n_made = state["n_made"]
+        self.rng.bit_generator.state = state["now"]
 
 
 class NeighborLoader(TensorLoader):
@@ -121,6 +166,8 @@ class NeighborLoader(TensorLoader):
     n_neighbors : int, default=5
         K, less than the number of rows. Neighbours are found once, by Euclidean distance between
         standardised, flattened rows of X.
+    n_batches : int or None, default=None
+        Batches that one iteration makes at most; None makes as many as a pass over the rows.
 
     Yields
     ------
@@ -145,8 +192,9 @@ class NeighborLoader(TensorLoader):
         shuffle: bool = True,
         random_state: int | np.random.Generator | None = None,
         n_neighbors: int = 5,
+        n_batches: int | None = None,
     ):
-        super().__init__(dataset, batch_size, True, random_state)
+        super().__init__(dataset, batch_size, True, random_state, n_batches)
         X = self.data.X
         if not isinstance(X, torch.Tensor):
             raise TypeError(

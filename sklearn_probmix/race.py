@@ -13,7 +13,7 @@ from skorch import NeuralNet
 
 from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.checkpoint import Checkpoint
-from sklearn_probmix.kinds import Kind
+from sklearn_probmix.kinds import LARGE_TABLE, Kind
 from sklearn_probmix.progress import RaceBar
 from sklearn_probmix.table import Division, Table
 from sklearn_probmix.training import Common, Trained, Training
@@ -34,6 +34,8 @@ _SHARE_TO_GO_ON = 0.1
 _STILL_TO_COME = 1.5
 # Nats behind the best kind after the first rung, without such a weight, from where none catches up.
 _FAR_BEHIND = 0.7
+# Of a large table: kinds that go on after the second rung.
+_MOST_RUNNERS = 3
 # Of a row that is impossible, so that gains are numbers.
 _LEAST_SCORE = -1e9
 
@@ -71,8 +73,14 @@ class _Runner:
         self.judge, self.checkpoint = judge, checkpoint
         kind, n_rows = entrant.kind, len(division.train)
         batch_size = n_rows if kind.batch_size == "full" else int(kind.batch_size)
-        self.steps_of_an_epoch = math.ceil(n_rows / batch_size)
+        n_steps = self.steps_of_an_epoch = math.ceil(n_rows / batch_size)
         self.max_epochs = int(kind.max_epochs)
+        self.most_steps: int | None = None
+        if judge is not None and n_rows >= LARGE_TABLE:
+            self.most_steps = self.steps_of_an_epoch = min(n_steps, _FIRST_RUNG)
+            # Of passes; a kernel network has learnt before it has seen all rows.
+            wanted = kind.n_steps if kind.network == "kernel" else self.max_epochs * n_steps
+            self.max_epochs = math.ceil(wanted / self.most_steps)
         self.scores: list[Array] = []
         self._rungs: list[dict[str, Any]] = []
         self._n_rungs = 0
@@ -113,7 +121,9 @@ class _Runner:
 
     def _begin(self):
         kind, common, table, seed, _ = self.entrant
-        training = Training(kind, common, table, self.division, seed=seed)
+        training = Training(
+            kind, common, table, self.division, seed=seed, most_steps=self.most_steps
+        )
         kept = None if self.checkpoint is None else self.checkpoint.load(self.place)
         if kept is not None:
             self._rungs = kept["rungs"]
@@ -179,8 +189,10 @@ def race(
 
     At the end of a rung every kind is judged by the log scores of rows that its members did not
     train on, with their best epochs so far. It goes on if it has gained more than the standard
-    error of the gain, and either has a weight in the mixture or may yet overtake the best. The
-    outcome depends on the seeds alone. Ctrl-C ends the race where it is, and stops the workers.
+    error of the gain, and either has a weight in the mixture or may yet overtake the best. Of a
+    large table no more than three go on after the second rung, those of the largest weights, and an
+    epoch is a rung's steps, not a pass. The outcome depends on the seeds alone. Ctrl-C ends the
+    race where it is, and stops the workers.
 
     Parameters
     ----------
@@ -230,6 +242,9 @@ def race(
             running = [
                 runner for runner in running if runner.deserves_more(weights[runner.place], best)
             ]
+            if len(division.train) >= LARGE_TABLE and n_steps > _FIRST_RUNG:
+                order = sorted(running, key=lambda runner: -weights[runner.place])
+                running = [runner for runner in running if runner in order[:_MOST_RUNNERS]]
             n_steps *= 2
     except KeyboardInterrupt:
         workers.stop()

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import StrOptions
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
-from sklearn_probmix.base import BaseProbMixup
+from sklearn_probmix.base import BaseProbMixup, PredictsInChunks
 from sklearn_probmix.calibration import Spread, calibrate
 from sklearn_probmix.compound import Hurdle
 from sklearn_probmix.distributions import PredictiveDistribution
@@ -24,17 +24,21 @@ from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal, get_
 from sklearn_probmix.kinds import REGRESSION, Kind
 from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.metrics import coverage, crps, nll
+from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
 
 __all__ = ["DistributionRegressorMixin", "ProbMixupRegressor"]
 
 # Normals of one row that are delivered: the heaviest, and groups of the others.
 _COMPONENTS = 64, 36
+# Whose distributions are held at once where only their moments are wanted.
+_MANY_ROWS = 65_536
+_JUDGED_AT_ONCE = 1024
 # Smallest variance of a component, in units of the transformed y.
 _FLOOR = 1e-4
 
 
-class DistributionRegressorMixin(RegressorMixin):
+class DistributionRegressorMixin(PredictsInChunks, RegressorMixin):
     """What follows from `predict_proba`, which gives a `PredictiveDistribution`."""
 
     predict_proba: Callable[..., PredictiveDistribution]
@@ -57,12 +61,16 @@ class DistributionRegressorMixin(RegressorMixin):
         -------
         ndarray of shape (n,) or (n, n_outputs), or tuple of two such
         """
-        dist = self.predict_proba(X)
+        if quantiles is not None and return_std:
+            raise ValueError("return_std and quantiles exclude each other; found both.")
+        dists = self.iter_predict_proba(X, _MANY_ROWS)
         if quantiles is not None:
-            if return_std:
-                raise ValueError("return_std and quantiles exclude each other; found both.")
-            return dist.ppf(quantiles)
-        return (dist.mean(), dist.std()) if return_std else dist.mean()
+            levels = np.asarray(quantiles)
+            return np.concatenate([dist.ppf(levels) for dist in dists], axis=levels.ndim)
+        if return_std:
+            mean, std = zip(*((dist.mean(), dist.std()) for dist in dists), strict=True)
+            return np.concatenate(mean), np.concatenate(std)
+        return np.concatenate([dist.mean() for dist in dists])
 
     def _score_predictive(self, dist, y, sample_weight, censored=None):
         if censored is not None:
@@ -189,21 +197,22 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         Raise `weight_decay` towards 1 for small noisy tables. A step costs the same; a lower `lr`
         may need more epochs.
     batch_size : int, "auto", "full" or None, default=None
-        Rows of a step. "auto", that of all kinds, is 64 below 4,000 rows and 256 from there; "full"
-        takes all rows at once. An epoch of 256 takes a third of the time of one of 64, and learns
-        less.
+        Rows of a step. "auto", that of all kinds, is 64 below 4,000 rows and 256 from there, in a
+        race 1,024 from 40,000; "full" takes all rows at once. An epoch of 256 takes a third of the
+        time of one of 64, and learns less.
     max_epochs : int, "auto" or None, default=None
         Passes over the rows; the time of a fit is in proportion. None or "auto" makes about 3,000
-        steps, 100 to 600 epochs. 20 to 100 give a first look, and end the race of "auto". The best
-        epoch of each member is kept, so that too many do little harm but for time.
+        steps, 100 to 600 epochs; in a race of n rows, from 40,000, ``3000 * (n / 40000) ** 0.6``
+        steps. 20 to 100 give a first look, and end the race of "auto". The best epoch of each
+        member is kept, so that too many do little harm but for time.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
         Which rows the networks leave out, to end training, to weigh kinds and to calibrate.
 
-        * "cv", and so "auto" with several members: each member leaves out a part of its own, so
-          that together they learn from all rows. An int is the number of parts, of which
-          `n_members` is a multiple.
+        * "cv", and so "auto" with several members below 50,000 rows: each member leaves out a part
+          of its own, so that together they learn from all rows. An int is the number of parts, of
+          which `n_members` is a multiple.
         * "holdout", and so "auto" with one member: all leave out the same fifth; a float in (0, 1)
-          another share.
+          another share. From 50,000 rows "auto" leaves out 10,000 rows.
         * A splitter of scikit-learn, or a list of pairs of training and test rows: its first split.
           For rows that follow each other in time, ``[(earlier_rows, later_rows)]``.
         * None: nothing is left out, and the last epoch is kept. Only where you know `max_epochs`.
@@ -393,11 +402,14 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Make one pass over the rows, without validation, from the current weights.
 
+        X, and y with a Normal family, are standardised by all rows that were seen so far. Where
+        rows are kept (kernel networks, which "parametric" does without) or a calibration was
+        fitted, and for the levels of categories, the first call settles it.
+
         Parameters
         ----------
         X : array-like of shape (n, n_features)
         y : array-like of shape (n,) or (n, n_outputs)
-            Standardised as in the first call.
         sample_weight : array-like of shape (n,), default=None
 
         Returns
@@ -432,7 +444,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         >>> dist, dist.ppf([0.05, 0.5, 0.95]).shape
         (PredictiveDistribution('norm', shape=(3,), n_components=5), (3, 3))
         """
-        return self._predictive(self._mixtures(X))
+        parts = self._in_blocks(X, self._predictive)
+        return parts[0] if len(parts) == 1 else PredictiveDistribution.concatenate(parts)
 
     def _validate_rows(self, X, y, reset, suffix=""):
         name = f"y{suffix}"
@@ -519,6 +532,13 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         return dists[0] if len(dists) == 1 else PredictiveDistribution.mix(dists, shares)
 
     def _log_scores(self, response, mixture, y):
+        # In between there are some arrays of as many numbers as there are components.
+        blocks = zip(*(part.split(_JUDGED_AT_ONCE) for part in (*mixture, y)), strict=True)
+        return np.concatenate(
+            [self._log_scores_of(response, Mixture(*block), own) for *block, own in blocks]
+        )
+
+    def _log_scores_of(self, response, mixture, y):
         # Of the cell around y: densities and masses are told apart by nothing else, and within it
         # no spike is of use. Of a censored response the probability of more.
         components, half = response.components(mixture.eta), self._cell / 2

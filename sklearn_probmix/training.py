@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +42,8 @@ __all__ = ["Common", "Trained", "as_mixture", "natural_parameters", "new_net", "
 # Rows of one forward pass in prediction. The last chunk is padded, to a multiple of what our own
 # module says and otherwise to this number, so that a row's bits do not depend on other rows.
 _CHUNK = 256
+# Rows of a large table by which knots are placed, and by which every epoch is judged.
+_ENOUGH_FOR_KNOTS, _N_JUDGES = 100_000, 2_500
 
 
 class Common(NamedTuple):
@@ -187,6 +190,9 @@ class Training:
         An initialised net, of which a copy goes on.
     keeps_context : bool, default=False
         Whether a kernel network goes on among the rows that it had, not among those of the table.
+    most_steps : int, default=None
+        Of a large table: steps of an epoch, which goes on where the one before ended, and is judged
+        by some of the held-out rows.
 
     Attributes
     ----------
@@ -206,6 +212,7 @@ class Training:
         seed: int,
         net: NeuralNet | None = None,
         keeps_context: bool = False,
+        most_steps: int | None = None,
     ):
         self._rows = DividedRows(table, division.train)
         self._epochs_before = 0 if net is None else len(net.history)
@@ -213,14 +220,14 @@ class Training:
         self._best = BestEpoch(
             patience=kind.n_iter_no_change,
             table=table,
-            valid=division.valid,
+            valid=division.valid if most_steps is None else _spread(division.valid, _N_JUDGES),
             monitor=kind.monitor,
             family=common.family,
             fits=division.fits or (common.n_members,),
         )
         generator = None if common.net is not None else torch.Generator().manual_seed(seeds[0])
         net = new_net(kind, common, table, division) if net is None else _copy_of(net)
-        settings = _loaders(kind, net, seeds[2]) | {
+        settings = _loaders(kind, net, seeds[2], most_steps) | {
             "callbacks": _callbacks(kind, common, self._best, seeds[1]),
             "train_split": None,
             "verbose": int(common.verbose > 1),
@@ -301,7 +308,7 @@ class Training:
             "optimizer": net.optimizer_.state_dict(),
             "history": [dict(epoch) | {"batches": []} for epoch in net.history],
             "generator": generator.get_state(),
-            "order": net.loader.rng.bit_generator.state,
+            "order": net.loader.state(),
         }
         for name in _CHANGED.keys() & callbacks.keys():
             state[name] = {key: getattr(callbacks[name], key) for key in _CHANGED[name]}
@@ -326,7 +333,7 @@ class Training:
         net.history_ = History(state["history"])
         generator: Any = self._generator
         generator.set_state(state["generator"])
-        net.get_iterator(self._rows, training=True).rng.bit_generator.state = state["order"]
+        net.get_iterator(self._rows, training=True).restore(state["order"])
         for name in _CHANGED.keys() & callbacks.keys():
             for key, value in _on(net.device, state[name]).items():
                 setattr(callbacks[name], key, value)
@@ -607,8 +614,13 @@ def _knots(kind, common, table, division):
 
 
 def _knots_of(table, rows, n_knots):
-    X = table.X[rows[rows >= 0].unique()]
+    X = table.X[_spread(rows[rows >= 0].unique(), _ENOUGH_FOR_KNOTS)]
     return quantile_knots(X.flatten(0, -2), n_knots)
+
+
+def _spread(rows, n_rows):
+    """About so many of these rows, or fewer, evenly spread."""
+    return rows[:: math.ceil(len(rows) / n_rows)]
 
 
 def _give_own_knots(ensemble, table, division):
@@ -763,7 +775,7 @@ def _callbacks(kind, common, best, seed):
     return [*callbacks, *(theirs if isinstance(theirs, list) else []), *common.callbacks]
 
 
-def _loaders(kind, net, seed):
+def _loaders(kind, net, seed, n_batches):
     """Name the loaders of this fit; those that a user chose are kept."""
     needs_neighbors = kind.site is not None and kind.n_neighbors is not None
     ours = net.iterator_train in (TensorLoader, NeighborLoader)
@@ -773,6 +785,7 @@ def _loaders(kind, net, seed):
     chosen = {name for name in vars(net) if name.startswith("iterator_train__")} - plain
     if ours or (net.iterator_train is DataLoader and not chosen):
         settings = {"iterator_train": TensorLoader, "iterator_train__random_state": seed}
+        settings["iterator_train__n_batches"] = n_batches
         if needs_neighbors:
             settings["iterator_train"] = NeighborLoader
             settings["iterator_train__n_neighbors"] = kind.n_neighbors
