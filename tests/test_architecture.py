@@ -14,6 +14,8 @@ PACKAGE = Path(sklearn_probmix.__file__).parent
 FILES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # Big or optional: whoever does not use them must not wait for them, nor need them.
 ONLY_INSIDE_FUNCTIONS = {"matplotlib", "pynndescent"}
+# Files that are for those who have a library, and are imported inside of functions.
+NEEDS = {"skpro_distribution": "skpro", "skpro_regressor": "skpro"}
 
 
 class Rule(NamedTuple):
@@ -56,7 +58,11 @@ RULES = {
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
     "crps": Rule({"components", "quantiles"}, {"numpy", "scipy"}),
     "piecewise": Rule({"components"}, {"numpy"}),
-    "distributions": Rule({"scipy_components", "floats", "quantiles", "crps"}, {"numpy", "scipy"}),
+    "skpro_distribution": Rule(set(), {"numpy", "pandas", "skpro"}),
+    "exports": Rule({"components", "skpro_distribution"}, {"numpy", "scipy", "torch"}),
+    "distributions": Rule(
+        {"scipy_components", "exports", "floats", "quantiles", "crps"}, {"numpy", "scipy"}
+    ),
     "forecasts": Rule({"distributions", "piecewise"}, {"numpy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
     "scorers": Rule({"metrics"}, {"numpy", "sklearn"}),
@@ -78,6 +84,7 @@ RULES = {
     ),
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
+    "skpro_regressor": Rule({"regressor"}, {"sklearn", "skpro"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
     "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
     "persistence": Rule(
@@ -157,8 +164,14 @@ def test_modules_import_only_what_lies_below(module):
     assert outside <= RULES[module].outside, f"{module} may use {sorted(RULES[module].outside)}"
     stale = (RULES[module].below - own) | (RULES[module].outside - outside)
     assert not stale, f"{module} does not use {sorted(stale)}"
-    at_top = {found.name.partition(".")[0] for found in imports_of(module) if found.at_top}
-    assert not at_top & ONLY_INSIDE_FUNCTIONS
+    at_top = {found.name for found in imports_of(module) if found.at_top}
+    assert not {name.partition(".")[0] for name in at_top} & ONLY_INSIDE_FUNCTIONS
+    assert not {name.removeprefix("sklearn_probmix.") for name in at_top} & set(NEEDS)
+
+
+def test_distributions_do_without_torch():
+    # Only who asks for torch's distributions has to have it.
+    assert "torch" not in {found.name for found in imports_of("exports") if found.at_top}
 
 
 def test_the_wings_meet_in_the_estimators_only():
@@ -212,6 +225,7 @@ def test_all_names_what_is_there():
 
 
 def test_import_loads_nothing_optional():
-    code = f"import sys, sklearn_probmix;print(*{ONLY_INSIDE_FUNCTIONS} & set(sys.modules))"
+    optional = ONLY_INSIDE_FUNCTIONS | set(NEEDS.values())
+    code = f"import sys, sklearn_probmix;print(*{optional} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
