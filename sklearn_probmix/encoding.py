@@ -56,7 +56,7 @@ _NUMBERS = (Real, Decimal, np.bool_)
 # The square of what is larger overflows.
 _LARGEST = 1e150
 # Of standardised columns: a million standard deviations.
-_FARTHEST = 1e6
+FARTHEST = 1e6
 # Decimals that a rounded response may have, and the largest integer that a float surely is.
 _MOST_DECIMALS, _LARGEST_INTEGER = 6, 2.0**52
 # Responses of so few values get a mass on each, if there are so many rows to a value; skewness of
@@ -515,7 +515,7 @@ def scale_columns(scaler: StandardScaler, X: np.ndarray) -> torch.Tensor:
         scaled = (X - scaler.mean_) / scaler.scale_
     scaled[np.isnan(scaled)] = 0.0
     # Farther away the activations of a network in float32 overflow.
-    scaled = scaled.clip(-_FARTHEST, _FARTHEST)
+    scaled = scaled.clip(-FARTHEST, FARTHEST)
     excess = np.abs(scaled) - scaler.reach_
     beyond = excess > 0
     if beyond.any():

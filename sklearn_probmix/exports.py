@@ -89,7 +89,7 @@ class Exports:
         >>> from sklearn_probmix import PredictiveDistribution
         >>> dist = PredictiveDistribution("gamma", {"a": [[2.0, 3.0]], "scale": [[1.0, 1.0]]})
         >>> dist.to_torch().log_prob(torch.tensor(2.0)).exp()
-        tensor([0.2707, 0.2707], dtype=torch.float64)
+        tensor([0.2707], dtype=torch.float64)
         """
         import torch
         from torch import distributions

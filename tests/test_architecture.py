@@ -86,6 +86,9 @@ RULES = {
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
     "skpro_regressor": Rule({"regressor"}, {"sklearn", "skpro"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
+    "onnx_export": Rule(
+        {"kernel", "training", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
+    ),
     "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
     "persistence": Rule(
         {"codec", "response", "regressor", "classifier"},
