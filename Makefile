@@ -22,7 +22,7 @@ help:
 	@echo "make test       set up .venv, run the tests (PYTEST_ARGS='-k name' for some)"
 	@echo "make lint       check the code style and the layout"
 	@echo "make types      check the annotations"
-	@echo "make doctest    run the examples of the docstrings and of README.md"
+	@echo "make doctest    run the examples of the docstrings, README.md and docs"
 	@echo "make notebooks  run the notebooks"
 	@echo "make clean      remove .venv and all that the tools left behind"
 
@@ -44,9 +44,9 @@ types: $(SET_UP_TEST)
 	@$(BIN)/mypy
 
 doctest: $(SET_UP_TEST)
-	@echo "Running the examples of the docstrings and of README.md"
-	@$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules --doctest-glob=README.md \
-		sklearn_probmix README.md
+	@echo "Running the examples of the docstrings, README.md and docs"
+	@$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules --doctest-glob='*.md' \
+		sklearn_probmix README.md docs
 
 notebooks: $(SET_UP_TEST)
 	@echo "Running the notebooks"

@@ -61,10 +61,10 @@ class Exports:
                 f"{self!r} has atoms beside a density, or atoms that are no integers; to_scipy "
                 "expects a density, or masses of integers."
             )
+        rows = self._of(components.fold(), fold_weights(self._weights(), components.shape))
         mixture = _DiscreteMixture if components.is_discrete else _Mixture
-        place = np.arange(np.prod(self.shape, dtype=int)).reshape(self.shape)
-        weights = fold_weights(self._weights(), components.shape)
-        return mixture(self._of(components.fold(), weights), name=self.name)(place=place)
+        frozen = mixture(rows, name=f"mixture of {self.name}")
+        return frozen(place=np.arange(len(rows)).reshape(self.shape))
 
     def to_torch(self: Any) -> Any:
         """Return a distribution of torch, in float64.

@@ -25,6 +25,10 @@ _MOST_ROWS = 2**20
 class _Scaled(nn.Module):
     """Networks of all kinds on columns as they are given; see `encoding.scale_columns`."""
 
+    mean_: Tensor
+    scale_: Tensor
+    reach_: Tensor
+
     def __init__(self, estimator):
         super().__init__()
         scaler = estimator.scaler_
