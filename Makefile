@@ -1,7 +1,7 @@
 # Quick start: `make demo`. All targets: `make help`.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types doctest notebooks clean
+.PHONY: help demo test lint types doctest notebooks site clean
 
 BIN := .venv/bin
 AT_LEAST_3_11 := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -24,6 +24,7 @@ help:
 	@echo "make types      check the annotations"
 	@echo "make doctest    run the examples of the docstrings, README.md and docs"
 	@echo "make notebooks  run the notebooks"
+	@echo "make site       build the documentation in docs/_build/html"
 	@echo "make clean      remove .venv and all that the tools left behind"
 
 demo: $(SET_UP_DEMO)
@@ -52,9 +53,15 @@ notebooks: $(SET_UP_TEST)
 	@echo "Running the notebooks"
 	@$(BIN)/python -m pytest -q --nbmake notebooks
 
+site: .venv/.installed-docs
+	@echo "Building the documentation in docs/_build/html"
+	@$(BIN)/python -m sphinx -q -E -W --keep-going docs docs/_build/html
+	@echo "Built $$(find docs/_build/html -name '*.html' | wc -l) pages without a warning"
+
 clean:
 	@echo "Removing .venv and caches"
 	@rm -rf .venv build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf docs/_build docs/api docs/benchmarks docs/notebooks
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed-%: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
