@@ -27,7 +27,7 @@ templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = project
 html_show_sourcelink = False
-html_theme_options = {"show_prev_next": False, "header_links_before_dropdown": 6}
+html_theme_options = {"show_prev_next": False, "header_links_before_dropdown": 5}
 html_sidebars = {"site/changelog": [], "site/coming_from": [], "site/theory": []}
 
 # Notebooks are shown as they were run last; `make notebooks` runs them.
