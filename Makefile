@@ -1,7 +1,7 @@
 # Quick start: `make demo`. All targets: `make help`.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types doctest notebooks site clean
+.PHONY: help demo test lint types doctest notebooks site compatibility clean
 
 BIN := .venv/bin
 AT_LEAST_3_11 := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -25,6 +25,7 @@ help:
 	@echo "make doctest    run the examples of the docstrings, README.md and docs"
 	@echo "make notebooks  run the notebooks"
 	@echo "make site       build the documentation in docs/_build/html"
+	@echo "make compatibility  build, install and try the wheel; tests with the oldest libraries"
 	@echo "make clean      remove .venv and all that the tools left behind"
 
 demo: $(SET_UP_DEMO)
@@ -58,9 +59,13 @@ site: .venv/.installed-docs
 	@$(BIN)/python -m sphinx -q -E -W --keep-going docs docs/_build/html
 	@echo "Built $$(find docs/_build/html -name '*.html' | wc -l) pages without a warning"
 
+compatibility: $(SET_UP_TEST)
+	@echo "Trying the wheel, and the oldest releases of other libraries"
+	@$(BIN)/python -m nox -s package oldest
+
 clean:
 	@echo "Removing .venv and caches"
-	@rm -rf .venv build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv build dist *.egg-info .coverage .hypothesis .mypy_cache .nox .pytest_cache .ruff_cache
 	@rm -rf docs/_build docs/api docs/benchmarks docs/notebooks
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -73,7 +73,7 @@ def write_api(app, config):
     for name, needs in MODULES.items():
         if needs is None or find_spec(needs):
             module = import_module(name)
-            lines += [name, "-" * len(name), "", inspect.getdoc(module), ""]
+            lines += [name, "-" * len(name), "", inspect.getdoc(module).partition("\n\n")[0], ""]
             lines += [f".. currentmodule:: {name}", "", ".. autosummary::", "   :toctree:", ""]
             lines += [*(f"   {each}" for each in public_names(module)), ""]
     folder = HERE / "api"

@@ -563,7 +563,7 @@ def _labels(values: ArrayLike, name: str, warn: bool) -> np.ndarray:
             f"{name} should be a 1d array, got an array of shape {labels.shape} instead; expected "
             "one label for each row."
         )
-    labels = column_or_1d(labels, input_name=name, warn=warn)
+    labels = column_or_1d(labels, warn=warn)
     if labels.dtype.kind == "f":
         return to_numbers(labels, name)
     if labels.dtype.kind in "OMm":
