@@ -1,7 +1,7 @@
 """Releases of other libraries that we are tested with, each in an environment of its own.
 
-`nox` runs what is not named "newest": that takes the newest torch, which on Linux comes with several
-GB of CUDA libraries.
+`nox` runs all but "newest": that takes the newest torch, which on Linux comes with several GB of
+CUDA libraries.
 """
 
 from pathlib import Path
