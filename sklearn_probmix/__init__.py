@@ -4,6 +4,7 @@ from sklearn_probmix.callbacks import ProbMixup
 from sklearn_probmix.classifier import ProbMixupClassifier
 from sklearn_probmix.criterion import NegativeLogLikelihood
 from sklearn_probmix.displays import (
+    MarginalDisplay,
     PITDisplay,
     PredictiveDensityDisplay,
     PredictiveIntervalDisplay,
@@ -42,6 +43,7 @@ __all__ = [
     "Histogram",
     "Kind",
     "Lattice",
+    "MarginalDisplay",
     "MixingGraphDisplay",
     "NegativeLogLikelihood",
     "NeighborLoader",

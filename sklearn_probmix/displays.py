@@ -33,8 +33,12 @@ from sklearn_probmix.metrics import (
     check_probabilities,
     coverage_curve,
 )
+from sklearn_probmix.outlines import Outline, bar_width, outlines
 
 Output = TypeVar("Output")
+
+# With a bin each in a histogram of the response.
+_MOST_VALUES = 40
 
 # Colours that the colour-blind can tell apart, without yellow and black, which fade on a light or
 # on a dark background.
@@ -540,22 +544,111 @@ class PITDisplay(_PredictionDisplay):
         self._legend_on_top(3)
 
 
-class PredictiveDensityDisplay(_PredictionDisplay):
-    """Predictive densities of single rows, one above the other, with the truth marked.
+class MarginalDisplay(_PredictionDisplay):
+    """Histogram of the response beside that of its predictions, the average over the rows.
 
-    Heights are relative to the highest point of a row. Counts have bars, at most 100 to a row.
+    It shows whether predictions have the response's shape: its heap at zero, its second peak, its
+    tail. Right predictions agree with the response up to chance: a bar's line holds the response
+    with probability 95 % if the rows are independent.
+
+    Attributes
+    ----------
+    edges : ndarray of shape (bins + 1,)
+        In the units of y, about 99 % of y between them. A bin holds its upper edge.
+    observed, predicted : ndarrays of shape (bins,)
+        Share of the rows, and mean probability.
+    lower, upper : ndarrays of shape (bins,)
+        What chance allows of the share.
+    bars_ : BarContainer of the response
+    steps_ : StepPatch of the prediction
+    band_ : LineCollection of what chance allows
+
+    References
+    ----------
+    Probabilistic forecasts, calibration and sharpness, JRSS B 69 (2007): marginal calibration.
+
+    Examples
+    --------
+    >>> from scipy import stats
+    >>> from sklearn_probmix.displays import MarginalDisplay
+    >>> display = MarginalDisplay.from_predictions([0, 0, 1, 2], stats.poisson([0.5, 0.5, 1, 1]))
+    >>> display.edges, display.observed
+    (array([-0.5,  0.5,  1.5,  2.5]), array([0.5 , 0.25, 0.25]))
+    >>> display.predicted.round(2)
+    array([0.49, 0.34, 0.13])
+    """
+
+    edges: Array
+    observed: Array
+    predicted: Array
+    lower: Array
+    upper: Array
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_pred: Forecast,
+        *,
+        n_bins: int | None = None,
+        output: int | None = None,
+        ax: Any = None,
+    ) -> Self:
+        """Compute both histograms and draw them.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n,) or (n, outputs)
+        y_pred : PredictiveDistribution or frozen distribution of scipy.stats
+        n_bins : int, default=None
+            None means twice the cube root of the number of rows. Whole numbers, and few values
+            that are repeated, have a bin each if there are at most 40.
+        output : int, default=None
+            Which output to show; it has to be given if y has several.
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
+        """
+        y, dist = cls._output(y_true, y_pred, output)
+        edges = _bins(y, n_bins)
+        observed = -np.diff([np.mean(y > edge) for edge in edges])
+        predicted = np.diff([dist.cdf(edge).mean() for edge in edges])
+        lower, upper = _chance_band(len(y), predicted.clip(0, 1))
+        return cls(
+            edges=edges, observed=observed, predicted=predicted, lower=lower, upper=upper
+        ).plot(ax)
+
+    def _draw(self, ax, ink, colors):
+        middle, widths = (self.edges[1:] + self.edges[:-1]) / 2, np.diff(self.edges)
+        style = {"color": colors[0], "alpha": 0.5, "edgecolor": ax.get_facecolor()}
+        self.bars_ = ax.bar(middle, self.observed, widths, label="response", **style)
+        self.steps_ = ax.stairs(
+            self.predicted, self.edges, color=colors[1], lw=1.5, label="prediction"
+        )
+        self.band_ = ax.vlines(
+            middle, self.lower, self.upper, color=ink, lw=1, label="95 % by chance"
+        )
+        ax.set(xlabel="y", ylabel="share of rows", ylim=(0, None))
+        self._legend_on_top(3)
+
+
+class PredictiveDensityDisplay(_PredictionDisplay):
+    """Predictive distributions of single rows, one above the other, with the truth marked.
+
+    Densities are curves, single values that have a probability are bars. Heights are relative to
+    the highest point of a row; a bar is as high as a density that has its probability up to the
+    next value (a lone one, as if the density beside it were a box). More than 100 values of a row
+    are drawn as a curve.
 
     Attributes
     ----------
     rows : ndarray of int of shape (rows,)
         Indices of the drawn rows, from the bottom to the top.
     y_true : ndarray of shape (rows,)
-    x, density : lists of ndarrays, one for each row
-        In the units of y, and their inverse (probability mass for counts). The x of a row lie
-        between its quantiles 0.001 and 0.999. Of a mixture of densities and masses, the
-        probability of narrow cells, divided by their width.
-    is_discrete : bool
-    shapes_ : list of matplotlib collections or, for counts, BarContainers
+    outlines : list of Outline, one for each row
+        Points ``x`` of the ``density``, and ``mass`` of the ``atoms``, all between the row's
+        quantiles 0.001 and 0.999, in the units of y.
+    curves_, bars_ : lists of matplotlib collections and of BarContainers, one for each row
+        None where there is none.
     truth_ : LineCollection
 
     Examples
@@ -563,15 +656,15 @@ class PredictiveDensityDisplay(_PredictionDisplay):
     >>> from scipy import stats
     >>> from sklearn_probmix.displays import PredictiveDensityDisplay
     >>> display = PredictiveDensityDisplay.from_predictions([0, 2, 4], stats.poisson([1, 2, 3]))
-    >>> display.x[0], display.density[0].round(2)
+    >>> display.outlines[0].atoms, display.outlines[0].mass.round(2)
     (array([0., 1., 2., 3., 4., 5.]), array([0.37, 0.37, 0.18, 0.06, 0.02, 0.  ]))
     """
 
     rows: NDArray[np.intp]
     y_true: Array
-    x: list[Array]
-    density: list[Array]
-    is_discrete: bool
+    outlines: list[Outline]
+    curves_: list[Any]
+    bars_: list[Any]
 
     @classmethod
     def from_predictions(
@@ -584,7 +677,7 @@ class PredictiveDensityDisplay(_PredictionDisplay):
         output: int | None = None,
         ax: Any = None,
     ) -> Self:
-        """Compute the densities and draw them.
+        """Compute the outlines and draw them.
 
         Parameters
         ----------
@@ -604,44 +697,26 @@ class PredictiveDensityDisplay(_PredictionDisplay):
         chosen: Any = order[_spread(len(y), max_rows)] if rows is None else rows
         # Negative indices become those that the axis shows.
         index = np.atleast_1d(np.arange(len(y))[chosen])
-        shown = dist[index]
-        if dist.is_discrete:
-            ends = shown.ppf([0.001, 0.999])
-            x = [_atoms(row, *ends[:, [r]]) for r, row in enumerate(shown)]
-            density = [row.pdf(at[:, None])[:, 0] for row, at in zip(shown, x, strict=True)]
-        elif any(block.has_atoms for block in dist.blocks):
-            # The mean density of narrow cells, in which an atom is a spike.
-            low, high = shown.ppf([0.001, 0.999])
-            x = list(np.linspace(low, high, 101).T)
-            widths = [at[1] - at[0] or 1.0 for at in x]
-            density = [
-                np.exp(row.log_probability(at[:, None], width))[:, 0] / width
-                for row, at, width in zip(shown, x, widths, strict=True)
-            ]
-        else:
-            # Quantiles are dense where a narrow component is, the even grid where the tails are.
-            quantiles = shown.ppf(np.linspace(0.001, 0.999, 101))
-            even = np.linspace(quantiles[0], quantiles[-1], 101)
-            grid = np.sort(np.concatenate([quantiles, even]), axis=0)
-            x, density = list(grid.T), list(shown.pdf(grid).T)
-        return cls(
-            rows=index, y_true=y[index], x=x, density=density, is_discrete=dist.is_discrete
-        ).plot(ax)
+        return cls(rows=index, y_true=y[index], outlines=outlines(dist[index])).plot(ax)
 
     def _draw(self, ax, ink, colors):
         at = np.arange(len(self.rows))
-        self.shapes_ = []
-        for bottom, x, density in zip(at, self.x, self.density, strict=True):
-            # A density may be infinite at the end of its support.
-            height = 0.85 * np.minimum(density / density[np.isfinite(density)].max(), 1)
-            style = {"color": colors[0], "alpha": 0.5}
-            if self.is_discrete:
-                step = np.diff(x).min() if len(x) > 1 else 1
-                shape = ax.bar(x, height, 0.8 * step, bottom=bottom, **style)
-            else:
-                shape = ax.fill_between(x, bottom, bottom + height, lw=0, **style)
-                ax.plot(x, bottom + height, color=colors[0], lw=1)
-            self.shapes_.append(shape)
+        points = [point for each in self.outlines for point in (*each.x, *each.atoms)]
+        least = np.ptp(points) / 300 or 0.2
+        self.curves_, self.bars_ = [], []
+        for bottom, outline in zip(at, self.outlines, strict=True):
+            curve, bars = (0.85 * heights for heights in outline.heights())
+            self.curves_.append(None)
+            self.bars_.append(None)
+            if len(curve):
+                style = {"color": colors[0], "alpha": 0.4, "lw": 0}
+                self.curves_[-1] = ax.fill_between(outline.x, bottom, bottom + curve, **style)
+                ax.plot(outline.x, bottom + curve, color=colors[0], lw=1)
+            if len(bars):
+                # On a curve a bar has to stand out.
+                style = {"color": colors[0], "alpha": 0.9 if len(curve) else 0.5}
+                width = bar_width(outline, least)
+                self.bars_[-1] = ax.bar(outline.atoms, bars, width, bottom=bottom, **style)
         ax.hlines(at, 0, 1, transform=ax.get_yaxis_transform(), color=ink, lw=0.5, alpha=0.5)
         self.truth_ = ax.vlines(self.y_true, at, at + 0.85, color=colors[1], lw=2, label="truth")
         ax.set(xlabel="y", ylabel="row", ylim=(-0.2, len(at) - 0.1))
@@ -675,9 +750,26 @@ def get_column(X: Any, feature: int | str) -> tuple[Array, str]:
     return check_array(values, ensure_2d=False, dtype=np.float64, input_name=name), name
 
 
-def _atoms(row, low, high):
-    """Atoms of a row between bounds, about 100 of a block of its components."""
-    return np.unique(np.concatenate([block.atoms(low, high, 100) for block in row.blocks]))
+def _bins(y, n_bins):
+    """Edges of bins that hold about 99 % of y, the ends of its range inside theirs."""
+    values = np.unique(y)
+    low, high = np.quantile(y, [0.005, 0.995], method="nearest")
+    if low == high:
+        low, high = values[[0, -1]]
+    n_bins = n_bins or np.ceil(2 * len(y) ** (1 / 3))
+    if (values == np.rint(values)).all():
+        # Edges between whole numbers.
+        step = 1.0 if high - low <= _MOST_VALUES else np.ceil((high - low) / n_bins)
+        start = low - 0.5
+    elif len(values) <= min(_MOST_VALUES, len(y) / 2):
+        middle = (values[1:] + values[:-1]) / 2
+        # As far beyond the ends as the next edges are inside.
+        ends = 2 * values[[0, -1]] - middle[[0, -1]] if len(middle) else values[0] + [-0.5, 0.5]
+        return np.concatenate([ends[:1], middle, ends[1:]])
+    else:
+        step = (high - low) / n_bins or 1.0
+        start = low - step / 2
+    return start + step * np.arange(int((high - start) / step) + 2)
 
 
 def _share_inside(y, dist, levels):

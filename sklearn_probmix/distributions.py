@@ -25,7 +25,8 @@ from sklearn_probmix.components import (
 )
 from sklearn_probmix.crps import mixture_crps, n_pieces
 from sklearn_probmix.exports import Exports
-from sklearn_probmix.floats import usual_floats_in_methods
+from sklearn_probmix.floats import usual_floats, usual_floats_in_methods
+from sklearn_probmix.outlines import to_html
 from sklearn_probmix.quantiles import extremes, mixture_quantiles
 from sklearn_probmix.scipy_components import scipy_components
 
@@ -256,6 +257,10 @@ class PredictiveDistribution(Exports):
             f"{type(self).__name__}({self.name!r}, shape={self.shape}, "
             f"n_components={self.n_components})"
         )
+
+    @usual_floats
+    def _repr_html_(self) -> str:
+        return to_html(self)
 
     def pdf(self, x: ArrayLike) -> Array:
         """Density of each output, or probability mass at an atom.

@@ -58,10 +58,12 @@ RULES = {
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
     "crps": Rule({"components", "quantiles"}, {"numpy", "scipy"}),
     "piecewise": Rule({"components"}, {"numpy"}),
+    "outlines": Rule(set(), {"numpy"}),
     "skpro_distribution": Rule(set(), {"numpy", "pandas", "skpro"}),
     "exports": Rule({"components", "skpro_distribution"}, {"numpy", "scipy", "torch"}),
     "distributions": Rule(
-        {"scipy_components", "exports", "floats", "quantiles", "crps"}, {"numpy", "scipy"}
+        {"scipy_components", "exports", "floats", "quantiles", "crps", "outlines"},
+        {"numpy", "scipy"},
     ),
     "forecasts": Rule({"distributions", "piecewise"}, {"numpy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
@@ -185,6 +187,7 @@ def test_the_wings_meet_in_the_estimators_only():
         "quantiles",
         "crps",
         "piecewise",
+        "outlines",
         "distributions",
         "forecasts",
         "metrics",

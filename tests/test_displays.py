@@ -22,15 +22,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor
+from sklearn_probmix.compound import HurdleComponents
 from sklearn_probmix.displays import (
+    MarginalDisplay,
     PITDisplay,
     PredictiveDensityDisplay,
     PredictiveIntervalDisplay,
     ReliabilityDisplay,
 )
 from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.loaders import nearest_neighbors
 from sklearn_probmix.metrics import coverage, pit_values
+from sklearn_probmix.scipy_components import scipy_components
 from sklearn_probmix.training_displays import MixingGraphDisplay, TrainingHistoryDisplay
 
 matplotlib.use("Agg")
@@ -39,6 +43,7 @@ OF_PREDICTIONS = [
     PredictiveIntervalDisplay,
     ReliabilityDisplay,
     PITDisplay,
+    MarginalDisplay,
     PredictiveDensityDisplay,
 ]
 OF_REGRESSORS = [display for display in OF_PREDICTIONS if display is not ReliabilityDisplay]
@@ -411,7 +416,7 @@ def test_densities_of_rows():
     assert_array_equal(display.rows, [3, 19])
     assert [text.get_text() for text in display.ax_.get_yticklabels()] == ["3", "19"]
     for bottom, row in enumerate([3, 19]):
-        x, lower, upper = polygon_edges(display.shapes_[bottom])
+        x, lower, upper = polygon_edges(display.curves_[bottom])
         density = dist[row].pdf(x[:, None])[:, 0]
         assert_allclose(lower, bottom)
         assert_allclose(upper - bottom, 0.85 * density / density.max())
@@ -431,25 +436,116 @@ def test_rows_of_densities_are_spread_over_the_predictions():
 def test_a_narrow_component_is_seen():
     dist = PredictiveDistribution("norm", {"loc": [[0.0, 3.0]], "scale": [[1.0, 1e-4]]})
     display = PredictiveDensityDisplay.from_predictions([0.0], dist)
-    assert_allclose(display.density[0].max(), dist.pdf([3.0])[0], rtol=0.05)
+    assert_allclose(display.outlines[0].density.max(), dist.pdf([3.0])[0], rtol=0.05)
 
 
-def test_counts_have_bars():
+def test_counts_have_bars_and_many_a_curve():
     display = PredictiveDensityDisplay.from_predictions([1, 3000], stats.poisson([2, 3000]))
-    few, many = display.shapes_
+    few, none = display.bars_
     mass = stats.poisson(2).pmf(np.arange(len(few)))
     assert_allclose([bar.get_x() + bar.get_width() / 2 for bar in few], np.arange(len(few)))
     assert_allclose([bar.get_height() for bar in few], 0.85 * mass / mass.max())
-    assert 50 <= len(many) <= 100
+    assert none is display.curves_[0] is None
+    many = display.outlines[1]
+    # Cells of four to five counts each.
+    assert_allclose(many.density, stats.norm.pdf(many.x, 2999.5, 3000**0.5), rtol=0.1)
     certain = PredictiveDensityDisplay.from_predictions([0], stats.poisson([0.0]))
-    assert_allclose([bar.get_height() for bar in certain.shapes_[0]], 0.85)
+    assert_allclose([bar.get_height() for bar in certain.bars_[0]], 0.85)
+
+
+def test_a_hurdle_has_one_bar_beside_its_density():
+    gamma = {"a": [[3.0], [3.0]], "scale": [[2.0], [2.0]]}
+    hurdle = HurdleComponents([[0.2], [0.6]], scipy_components("gamma", gamma))
+    display = PredictiveDensityDisplay.from_predictions([0, 1], PredictiveDistribution(hurdle))
+    for share, outline, (bar,) in zip((0.2, 0.6), display.outlines, display.bars_, strict=True):
+        assert_allclose([outline.atoms, outline.mass], [[0], [1 - share]])
+        assert_allclose(
+            outline.density, share * stats.gamma.pdf(outline.x, 3, scale=2), atol=share * 1e-3
+        )
+        # Bar and curve are to one another as their probabilities.
+        curve, bars = outline.heights()
+        assert_allclose(bars[0] / curve.max(), (1 - share) / share)
+        assert_allclose(bar.get_height(), 0.85 * bars[0])
+
+
+def test_masses_on_a_lattice_are_to_scale_with_a_density_beside():
+    values, masses = np.arange(7.0), stats.binom.pmf(np.arange(7), 6, 0.5)
+    lattice = PredictiveDistribution(LatticeComponents(values, masses[None, None]))
+    normal = PredictiveDistribution("norm", {"loc": [[3.0]], "scale": [[1.5**0.5]]})
+    both = PredictiveDistribution.mix([lattice, normal])
+    (outline,) = PredictiveDensityDisplay.from_predictions([3], both).outlines
+    assert_allclose(outline.mass, masses[outline.atoms.astype(int)] / 2)
+    assert_allclose(outline.density, stats.norm.pdf(outline.x, 3, 1.5**0.5) / 2, rtol=2e-2)
+    # A binomial of spacing 1 and the Normal of its moments are about as high.
+    curve, bars = outline.heights()
+    assert_allclose([curve.max(), bars.max()], 1, atol=0.05)
+
+
+def test_values_of_a_long_lattice_are_not_skipped():
+    values = np.arange(2000) / 10
+    masses = np.exp(-0.5 * ((values - 80) / 0.5) ** 2)
+    dist = PredictiveDistribution(LatticeComponents(values, masses[None, None] / masses.sum()))
+    (outline,) = PredictiveDensityDisplay.from_predictions([80], dist).outlines
+    assert_allclose(np.diff(outline.atoms), 0.1)
+    assert outline.mass.sum() > 0.998
 
 
 def test_an_infinite_density_is_drawn():
     display = PredictiveDensityDisplay.from_predictions([0.5], stats.gamma([1e-4]))
-    assert np.isinf(display.density[0]).any()
-    _, _, upper = polygon_edges(display.shapes_[0])
+    assert np.isinf(display.outlines[0].density).any()
+    _, _, upper = polygon_edges(display.curves_[0])
     assert upper.max() == 0.85
+
+
+# Response beside prediction
+
+
+def test_histograms_of_counts_are_those_of_the_values():
+    y = np.repeat([0.0, 1, 2, 3], [40, 30, 20, 10])
+    display = MarginalDisplay.from_predictions(y, stats.poisson(np.r_[np.zeros(50), np.ones(50)]))
+    assert_array_equal(display.edges, [-0.5, 0.5, 1.5, 2.5, 3.5])
+    assert_allclose(display.observed, [0.4, 0.3, 0.2, 0.1])
+    mass = (stats.poisson.pmf(range(4), 1) + np.eye(4)[0]) / 2
+    assert_allclose(display.predicted, mass)
+    assert_allclose(display.steps_.get_data().values, mass)
+    assert_allclose([bar.get_height() for bar in display.bars_], display.observed)
+    assert_allclose(
+        bars_of(display.band_)[1:], stats.binom.ppf([[0.025], [0.975]], 100, mass) / 100
+    )
+
+
+def right_predictions(name, n=3000):
+    ones = np.ones((n, 1))
+    return {
+        "normal": lambda: PredictiveDistribution("norm", {"loc": 0 * ones, "scale": ones}),
+        "heavy tails": lambda: PredictiveDistribution("t", {"df": 2 * ones}),
+        "counts": lambda: PredictiveDistribution("poisson", {"mu": 2e3 * ones}),
+        "heap": lambda: PredictiveDistribution(
+            HurdleComponents(0.3 * ones, scipy_components("gamma", {"a": ones}))
+        ),
+        "steps": lambda: PredictiveDistribution(
+            LatticeComponents([0, 0.5, 0.7, 2], ones[:, None] * [0.1, 0.2, 0.3, 0.4])
+        ),
+    }[name]()
+
+
+@pytest.mark.parametrize("name", ["normal", "heavy tails", "counts", "heap", "steps"])
+def test_histograms_of_right_predictions_agree_up_to_chance(name):
+    dist = right_predictions(name)
+    y = dist.rvs(random_state=0)
+    display = MarginalDisplay.from_predictions(y, dist)
+    assert 0.98 < display.observed.sum() <= 1 + 1e-12
+    assert_allclose(display.predicted.sum(), display.observed.sum(), atol=0.02)
+    inside = (display.lower <= display.observed) & (display.observed <= display.upper)
+    assert inside.mean() > 0.85
+    assert 4 <= len(display.edges) < 50
+
+
+def test_number_of_bins_is_kept():
+    y, dist = normal_rows(500)
+    display = MarginalDisplay.from_predictions(y, dist, n_bins=7)
+    # The ends of the range are in the middle of theirs.
+    assert len(display.observed) == 8
 
 
 # History

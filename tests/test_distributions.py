@@ -1,6 +1,7 @@
 import copy
 import pickle
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -577,3 +578,68 @@ def test_variance_splits_in_two(dist):
     assert_allclose(dist.var("aleatoric") + dist.var("epistemic"), dist.var(), rtol=1e-12)
     within = [c.var() for c in dist.components]
     assert (dist.var() >= np.min(within, axis=0) - 1e-12).all()
+
+
+class TestHtml:
+    @staticmethod
+    def parsed(dist):
+        """Elements of the table; an XML parser refuses what is not closed or escaped."""
+        return ElementTree.fromstring(dist._repr_html_())
+
+    def test_first_rows_with_mean_and_interval(self):
+        dist = PredictiveDistribution(
+            "norm", {"loc": np.arange(8.0)[:, None], "scale": np.ones((8, 1))}
+        )
+        table = self.parsed(dist)
+        assert table.find("caption").text == f"{dist!r}; 3 more rows"
+        _, *rows = table.findall("tr")
+        texts = [[cell.text for cell in row.findall("td")] for row in rows]
+        assert [(row, mean) for row, _, mean, _ in texts] == [(str(r), str(r)) for r in range(5)]
+        assert texts[0][3] == "-1.645 to 1.645"
+        # The highest point of a row's curve lies at its mean, on the axis of all rows.
+        low, high = stats.norm.ppf(0.001), 4 + stats.norm.ppf(0.999)
+        for r, row in enumerate(rows):
+            points = row.find("td/svg/polygon").get("points").split()
+            x, y = np.array([point.split(",") for point in points], dtype=float).T
+            assert_allclose(
+                x[y == y.min()], 240 * (r - low) / (high - low), atol=0.2 + 240 * 0.05 / 10
+            )
+            assert (x.min(), y.min(), y.max()) >= (0, 0, 28)
+
+    def test_bars_of_masses(self):
+        (row,) = self.parsed(PredictiveDistribution("bernoulli", {"p": [[0.25]]})).findall("tr")[1:]
+        bars = [float(bar.get("height")) for bar in row.findall("td/svg/rect")]
+        assert_allclose(bars, [28, 28 / 3], atol=0.06)
+
+    def test_outputs_have_tables_of_their_own(self):
+        loc = np.zeros((2, 1, 5))
+        table = self.parsed(PredictiveDistribution("norm", {"loc": loc, "scale": loc + 1}))
+        heads = [row.find("th").text for row in table.findall("tr") if row.find("th") is not None]
+        assert heads == ["output 0, row", "output 1, row", "output 2, row"]
+        assert table.find("caption").text.endswith("; 2 more outputs")
+
+    @pytest.mark.parametrize(
+        "dist",
+        [
+            PredictiveDistribution("norm", {"loc": [[1e300]], "scale": [[1e-300]]}),
+            PredictiveDistribution("cauchy", {"loc": [[0.0]], "scale": [[1e290]]}),
+            PredictiveDistribution("poisson", {"mu": [[0.0]]}),
+            PredictiveDistribution("gamma", {"a": [[1e-4]]}),
+            PredictiveDistribution("norm", {"loc": [[0.0]], "scale": [[1.0]]})[:0],
+        ],
+        ids=repr,
+    )
+    def test_extremes_have_a_picture(self, dist):
+        pictures = self.parsed(dist).findall("tr/td/svg")
+        assert len(pictures) == len(dist)
+        for shape in (shape for picture in pictures for shape in picture):
+            assert "nan" not in "".join(shape.attrib.values())
+
+    def test_names_are_escaped(self):
+        class Odd(PredictiveDistribution):
+            def __repr__(self):
+                return "<script>alert(1)</script>"
+
+        html = Odd("norm", {"loc": [[0.0]], "scale": [[1.0]]})._repr_html_()
+        assert "<script" not in html
+        assert "&lt;script&gt;" in html

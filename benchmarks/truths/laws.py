@@ -6,12 +6,17 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit
 
-__all__ = ["LAWS", "draw"]
+__all__ = ["CELLS", "LAWS", "POISSON", "RIGHT", "draw"]
 
 
 def _size(X):
     """Return a mean that grows and waves."""
     return np.exp(0.5 * X[:, 0] + 0.3 * np.sin(2 * X[:, 1]))
+
+
+def _log_linear(X):
+    """Return the mean of a generalised linear model, 1 where X is 0."""
+    return np.exp(X @ [0.4, -0.3, 0.2])
 
 
 def _curve(X):
@@ -35,6 +40,10 @@ _FROZEN = {
     "bounded": _share,
     "counts of 1": lambda X: stats.poisson(_size(X)),
     "counts of 1e3": lambda X: stats.poisson(1e3 * _size(X)),
+    "counts of 1e6": lambda X: stats.poisson(1e6 * _size(X)),
+    "log-linear counts of 1": lambda X: stats.poisson(_log_linear(X)),
+    "log-linear counts of 1e3": lambda X: stats.poisson(1e3 * _log_linear(X)),
+    "log-linear counts of 1e6": lambda X: stats.poisson(1e6 * _log_linear(X)),
     "wide counts": _wide,
 }
 
@@ -63,6 +72,19 @@ def _zeros(X, rng):
 
 
 LAWS = [*_FROZEN, "two peaks", "zeros and gamma"]
+POISSON = [law for law in LAWS if "counts of" in law]
+#: The family that a law is of, or that is nearest to it, as `named_family` knows it.
+RIGHT = dict.fromkeys(POISSON, "poisson") | {
+    "normal": "normal",
+    "skewed": "gamma",
+    "heavy": "histogram",
+    "bounded": "beta",
+    "wide counts": "negative-binomial",
+    "two peaks": "histogram",
+    "zeros and gamma": "hurdle of gamma",
+}
+#: Width of the cells by whose probability predictions of responses with atoms are scored.
+CELLS = dict.fromkeys([*POISSON, "wide counts"], 1.0) | {"zeros and gamma": 0.01}
 
 
 def draw(name, n_rows, random_state):
