@@ -48,7 +48,7 @@ types: $(SET_UP_TEST)
 doctest: $(SET_UP_TEST)
 	@echo "Running the examples of the docstrings, README.md and docs"
 	@$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules --doctest-glob='*.md' \
-		sklearn_probmix README.md docs
+		sklearn_probmix README.md docs/*.md docs/site/*.md
 
 notebooks: $(SET_UP_TEST)
 	@echo "Running the notebooks"
