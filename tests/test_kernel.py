@@ -57,7 +57,8 @@ def test_lognormal_responses_are_remembered_as_logarithms():
     plain = regressor(n_members=1, calibration="off").fit(X, Y)
     assert_allclose(network(est).responses, network(plain).responses, rtol=1e-6)
     u = np.linspace(0.01, 0.99, 5)
-    assert_allclose(np.log(est.predict_proba(X).ppf(u)), plain.predict_proba(X).ppf(u), rtol=1e-3)
+    logs = np.log(est.predict_proba(X).ppf(u))
+    assert_allclose(logs, plain.predict_proba(X).ppf(u), rtol=1e-3, atol=1e-3)
 
 
 def test_a_first_call_of_partial_fit_gives_every_member_its_context():
@@ -340,10 +341,21 @@ class Recorder(Callback):
         self.judged.append(self.weights(net))
 
 
+@pytest.mark.parametrize(("local", "n_seen"), [("linear", 30), ("constant", 60)])
+def test_lines_are_learnt_from_half_of_the_context(local, n_seen):
+    net = KernelNetwork(3, local=local, generator=torch.Generator().manual_seed(0))
+    net.remember(torch.as_tensor(X).float(), torch.as_tensor(Y[:, None]).float())
+    net.context.requires_grad_()
+    net.train()(torch.zeros(8, 3)).log_weights.sum().backward()
+    assert (net.context.grad != 0).any(dim=1).sum() == n_seen
+    net.eval()(torch.zeros(8, 3))
+
+
 @pytest.mark.parametrize(("n_members", "validation"), [(1, 0.2), (3, 0.2), (3, "cv")])
 def test_a_response_is_no_part_of_the_density_of_its_own_row(n_members, validation):
     own = {"n_members": n_members, "validation": validation, "warm_start": True}
-    first = regressor(**own, batch_size="full", max_epochs=1).fit(X, Y)
+    # A step of lines might not see the row.
+    first = regressor(**own, local="constant", batch_size="full", max_epochs=1).fit(X, Y)
     changed = Y.copy()
     changed[7] += 2
     seen = []

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.families import FAMILIES
 from sklearn_probmix.modules import (
     MLP,
+    Dropout,
     GaussianSampler,
     Linear,
     PiecewiseLinear,
@@ -120,6 +123,18 @@ def test_dropout_drops_in_training_alone():
     assert not torch.equal(mlp(X), mlp(X))
     mlp.eval()
     assert torch.equal(mlp(X), mlp(X))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_keeps_the_mean(p):
+    layer = Dropout(p)
+    layer.generator = torch.Generator().manual_seed(0)
+    kept = layer(torch.ones(1001, 333))
+    share = (kept > 0).double().mean().item()
+    # In steps of 1 / 256, and half a dozen standard errors.
+    assert abs(share - (1 - p)) < 1 / 512 + 6 * math.sqrt(p * (1 - p) / kept.numel())
+    assert kept.unique().numel() == 2
+    assert abs(kept.double().mean().item() - 1) < 6 * math.sqrt(p / (1 - p) / kept.numel()) + 0.01
 
 
 def test_embedding_is_a_normal_around_the_activations():
