@@ -1,7 +1,7 @@
 # Quick start: `make demo`. All targets: `make help`.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types doctest notebooks clean
+.PHONY: help demo test lint types doctest notebooks site compatibility clean
 
 BIN := .venv/bin
 AT_LEAST_3_11 := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -26,6 +26,8 @@ help:
 	@echo "make types      check the annotations"
 	@echo "make doctest    run the examples of the docstrings, of README.md and of docs/"
 	@echo "make notebooks  run the notebooks"
+	@echo "make site       build the documentation in docs/_build/html"
+	@echo "make compatibility  build, install and try the wheel; tests with the oldest libraries"
 	@echo "make clean      remove .venv and all that the tools left behind"
 
 demo: $(SET_UP_DEMO)
@@ -48,15 +50,25 @@ types: $(SET_UP_TEST)
 doctest: $(SET_UP_TEST)
 	@echo "Running the examples of the docstrings, of README.md and of docs/"
 	@$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules --doctest-glob='*.md' \
-		sklearn_probmix README.md docs
+		sklearn_probmix README.md docs/*.md docs/site/*.md
 
 notebooks: $(SET_UP_TEST)
 	@echo "Running the notebooks"
 	@$(BIN)/python -m pytest -q --nbmake notebooks
 
+site: .venv/.installed-docs
+	@echo "Building the documentation in docs/_build/html"
+	@$(BIN)/python -m sphinx -q -E -W --keep-going docs docs/_build/html
+	@echo "Built $$(find docs/_build/html -name '*.html' | wc -l) pages without a warning"
+
+compatibility: $(SET_UP_TEST)
+	@echo "Trying the wheel, and the oldest releases of other libraries"
+	@$(BIN)/python -m nox -s package oldest
+
 clean:
 	@echo "Removing .venv and caches"
-	@rm -rf .venv build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv build dist *.egg-info .coverage .hypothesis .mypy_cache .nox .pytest_cache .ruff_cache
+	@rm -rf docs/_build docs/api docs/benchmarks docs/notebooks
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed-%: setup.cfg pyproject.toml constraints.txt | $(BIN)/python

@@ -15,6 +15,7 @@ from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.histograms import Histogram, Lattice
 from sklearn_probmix.kinds import Kind
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
+from sklearn_probmix.onnx_export import export_onnx
 from sklearn_probmix.persistence import load_model, save_model
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.scorers import (
@@ -57,6 +58,7 @@ __all__ = [
     "TensorLoader",
     "TrainingHistoryDisplay",
     "cross_val_predict_proba",
+    "export_onnx",
     "fit_together",
     "get_family",
     "load_model",

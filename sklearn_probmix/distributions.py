@@ -24,6 +24,7 @@ from sklearn_probmix.components import (
     join,
 )
 from sklearn_probmix.crps import mixture_crps, n_pieces
+from sklearn_probmix.exports import Exports
 from sklearn_probmix.floats import usual_floats, usual_floats_in_methods
 from sklearn_probmix.outlines import to_html
 from sklearn_probmix.quantiles import extremes, mixture_quantiles
@@ -34,7 +35,7 @@ _BLOCK = 2_000_000
 
 
 @usual_floats_in_methods
-class PredictiveDistribution:
+class PredictiveDistribution(Exports):
     r"""Finite weighted mixture of components, vectorised over rows and outputs.
 
     One component is the plain case. The mixture is joint over outputs: a component is, say, one
@@ -425,6 +426,10 @@ class PredictiveDistribution:
         """
         q = _check_probability("q", q)
         q = np.broadcast_to(q.reshape(q.shape + (1,) * self.ndim), q.shape + self.shape)
+        return self._quantiles(q)
+
+    def _quantiles(self, q: Array) -> Array:
+        """Quantiles at levels of shape (...,) + shape, each of its own row."""
         cost = max(1, self._components.n_numbers)
         return self.map_rows(
             lambda d, q: mixture_quantiles(d._components, d._weights(), q), q, cost=cost

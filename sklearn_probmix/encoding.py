@@ -63,7 +63,7 @@ _NUMBERS = (Real, Decimal, np.bool_)
 # The square of what is larger overflows.
 _LARGEST = 1e150
 # Of standardised columns: a million standard deviations.
-_FARTHEST = 1e6
+FARTHEST = 1e6
 # Decimals that a rounded response may have, and the largest integer that a float surely is.
 _MOST_DECIMALS, _LARGEST_INTEGER = 6, 2.0**52
 # Responses of so few values get a mass on each, if there are so many rows to a value; skewness of
@@ -628,7 +628,7 @@ def _scaled(scaler, X):
         scaled = (X - scaler.mean_) / scaler.scale_
     scaled[np.isnan(scaled)] = 0.0
     # Farther away the activations of a network in float32 overflow.
-    scaled = scaled.clip(-_FARTHEST, _FARTHEST)
+    scaled = scaled.clip(-FARTHEST, FARTHEST)
     excess = np.abs(scaled) - scaler.reach_
     beyond = excess > 0
     if beyond.any():
@@ -688,7 +688,7 @@ def _labels(values: ArrayLike, name: str, warn: bool) -> np.ndarray:
             f"{name} should be a 1d array, got an array of shape {labels.shape} instead; expected "
             "one label for each row."
         )
-    labels = column_or_1d(labels, input_name=name, warn=warn)
+    labels = column_or_1d(labels, warn=warn)
     if labels.dtype.kind == "f":
         return to_numbers(labels, name)
     if labels.dtype.kind in "OMm":

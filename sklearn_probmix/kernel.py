@@ -253,7 +253,7 @@ class KernelNetwork(Noisy):
             parts = combine(*context, self._left_out(places), *heads)
         else:
             # A look at the whole context takes memory, so few rows look at once.
-            chunks = zip(*(head.split(_QUERIES, dim=1) for head in heads), strict=True)
+            chunks = zip(*(head.split(self.row_block, dim=1) for head in heads), strict=True)
             looks = [combine(*context, None, *chunk) for chunk in chunks]
             parts = [torch.cat(part, dim=1) for part in zip(*looks, strict=True)]
         eta, log_weights = (part.transpose(0, 1) for part in parts)

@@ -77,12 +77,12 @@ class Linear(nn.Module):
         n_members, n_out, n_in = self.weight.shape
         between = x.shape[2:-1]
         if x.shape[1] == 1 and not self.training:
-            product = self._left(x).reshape(len(x), *between, n_members, n_out)
+            product = self._left(x).reshape(x.shape[0], *between, n_members, n_out)
             return product.movedim(-2, 1)
         flat = x.transpose(0, 1).reshape(x.shape[1], -1, n_in).transpose(1, 2)
         flat = flat.expand(n_members, -1, -1)
         product = torch.baddbmm(self.bias.unsqueeze(2), self.weight, flat).transpose(1, 2)
-        return product.reshape(n_members, len(x), *between, n_out).transpose(0, 1)
+        return product.reshape(n_members, x.shape[0], *between, n_out).transpose(0, 1)
 
     def _left(self, x):
         """Map all rows by one product, whose outputs are those of all members."""

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import sklearn
 from numpy.typing import ArrayLike
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import cross_validate
 from sklearn.utils import _safe_indexing
+from sklearn.utils.fixes import parse_version
 
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.metrics import (
@@ -113,7 +115,21 @@ def _scorer(score, *shown):
     # Named, so that a scorer prints which level or quantiles it is of.
     defaults = inspect.signature(score).parameters
     given = {name: defaults[name].default for name in shown}
-    return make_scorer(score, response_method="predict_proba", greater_is_better=False, **given)
+    scorer = make_scorer(score, response_method="predict_proba", greater_is_better=False, **given)
+    if parse_version(sklearn.__version__) < parse_version("1.9"):
+        scorer.__class__ = _EarlierScorer
+    return scorer
+
+
+class _EarlierScorer(type(make_scorer(nll))):  # type: ignore[misc]
+    """Earlier releases refuse to ask a regressor for its `predict_proba`."""
+
+    def _score(self, method_caller, estimator, X, y_true, **kwargs):
+        return super()._score(_ask, estimator, X, y_true, **kwargs)
+
+
+def _ask(estimator, method, X, **kwargs):
+    return getattr(estimator, method)(X)
 
 
 neg_nll_scorer = _scorer(nll)

@@ -14,6 +14,8 @@ PACKAGE = Path(sklearn_probmix.__file__).parent
 FILES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # Big or optional: whoever does not use them must not wait for them, nor need them.
 ONLY_INSIDE_FUNCTIONS = {"matplotlib", "pynndescent", "skops"}
+# Files that are for those who have a library, and are imported inside of functions.
+NEEDS = {"skpro_distribution": "skpro", "skpro_regressor": "skpro"}
 
 
 class Rule(NamedTuple):
@@ -57,11 +59,15 @@ RULES = {
     "crps": Rule({"components", "quantiles"}, {"numpy", "scipy"}),
     "piecewise": Rule({"components"}, {"numpy"}),
     "outlines": Rule(set(), {"numpy"}),
+    "skpro_distribution": Rule(set(), {"numpy", "pandas", "skpro"}),
+    "exports": Rule({"components", "skpro_distribution"}, {"numpy", "scipy", "torch"}),
     "distributions": Rule(
-        {"scipy_components", "floats", "quantiles", "crps", "outlines"}, {"numpy", "scipy"}
+        {"scipy_components", "exports", "floats", "quantiles", "crps", "outlines"},
+        {"numpy", "scipy"},
     ),
     "forecasts": Rule({"distributions", "piecewise"}, {"numpy"}),
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
+    "survival": Rule({"metrics", "floats"}, {"numpy"}),
     "scorers": Rule({"metrics"}, {"numpy", "sklearn"}),
     "displays": Rule({"metrics"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
     "training_displays": Rule({"displays"}, {"matplotlib", "numpy", "sklearn"}),
@@ -89,7 +95,11 @@ RULES = {
     ),
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
+    "skpro_regressor": Rule({"regressor"}, {"sklearn", "skpro"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
+    "onnx_export": Rule(
+        {"kernel", "training", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
+    ),
     "pipelines": Rule({"codec"}, {"numpy", "skops", "sklearn"}),
     "persistence": Rule(
         {"codec", "files", "pipelines", "response", "regressor", "classifier"},
@@ -169,8 +179,14 @@ def test_modules_import_only_what_lies_below(module):
     assert outside <= RULES[module].outside, f"{module} may use {sorted(RULES[module].outside)}"
     stale = (RULES[module].below - own) | (RULES[module].outside - outside)
     assert not stale, f"{module} does not use {sorted(stale)}"
-    at_top = {found.name.partition(".")[0] for found in imports_of(module) if found.at_top}
-    assert not at_top & ONLY_INSIDE_FUNCTIONS
+    at_top = {found.name for found in imports_of(module) if found.at_top}
+    assert not {name.partition(".")[0] for name in at_top} & ONLY_INSIDE_FUNCTIONS
+    assert not {name.removeprefix("sklearn_probmix.") for name in at_top} & set(NEEDS)
+
+
+def test_distributions_do_without_torch():
+    # Only who asks for torch's distributions has to have it.
+    assert "torch" not in {found.name for found in imports_of("exports") if found.at_top}
 
 
 def test_the_wings_meet_in_the_estimators_only():
@@ -184,6 +200,7 @@ def test_the_wings_meet_in_the_estimators_only():
         "distributions",
         "forecasts",
         "metrics",
+        "survival",
         "scorers",
         "displays",
         "training_displays",
@@ -225,6 +242,7 @@ def test_all_names_what_is_there():
 
 
 def test_import_loads_nothing_optional():
-    code = f"import sys, sklearn_probmix;print(*{ONLY_INSIDE_FUNCTIONS} & set(sys.modules))"
+    optional = ONLY_INSIDE_FUNCTIONS | set(NEEDS.values())
+    code = f"import sys, sklearn_probmix;print(*{optional} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

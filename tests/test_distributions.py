@@ -350,8 +350,10 @@ def test_array_is_the_mean():
     assert_array_equal(np.asarray(dist), dist.mean())
     assert np.asarray(dist, dtype=np.float32).dtype == np.float32
     assert_array_equal(np.array(dist, copy=True), dist.mean())
-    with pytest.raises(ValueError, match="copy=False"):
-        np.array(dist, copy=False)
+    # Before numpy 2 it was only a wish.
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        with pytest.raises(ValueError, match="copy=False"):
+            np.array(dist, copy=False)
 
 
 def test_repr_and_pickle():

@@ -1,0 +1,104 @@
+"""How Sphinx builds the site: `make site`."""
+
+import inspect
+import shutil
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import sklearn_probmix
+
+HERE = Path(__file__).parent
+
+project = "sklearn-probmix"
+author = copyright = "The sklearn-probmix developers"
+version = release = sklearn_probmix.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_nb",
+]
+root_doc = "index"
+exclude_patterns = ["_build", "_templates"]
+templates_path = ["_templates"]
+html_theme = "pydata_sphinx_theme"
+html_title = project
+html_show_sourcelink = False
+html_theme_options = {"show_prev_next": False, "header_links_before_dropdown": 5}
+html_sidebars = {"site/changelog": [], "site/coming_from": [], "site/theory": []}
+
+# Notebooks are shown as they were run last; `make notebooks` runs them.
+nb_execution_mode = "off"
+myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_heading_anchors = 3
+# Pages link to files of the repository, which are no pages.
+suppress_warnings = ["myst.xref_missing"]
+
+autosummary_generate = True
+numpydoc_show_class_members = False
+# A default such as () is no reference.
+autodoc_typehints = "none"
+
+MODULES = {
+    "sklearn_probmix": None,
+    "sklearn_probmix.metrics": None,
+    "sklearn_probmix.survival": None,
+    "sklearn_probmix.forecasts": None,
+    "sklearn_probmix.families": None,
+    "sklearn_probmix.components": None,
+    "sklearn_probmix.modules": None,
+    "sklearn_probmix.datasets": None,
+    "sklearn_probmix.skpro_regressor": "skpro",
+    "sklearn_probmix.skpro_distribution": "skpro",
+}
+
+
+def public_names(module):
+    """Yield names of the classes and functions that a page of their own describes."""
+    exported = module.__all__ if module is sklearn_probmix else vars(module)
+    for name in sorted(exported):
+        made = getattr(module, name)
+        is_own = module is sklearn_probmix or getattr(made, "__module__", "") == module.__name__
+        is_described = inspect.isclass(made) or inspect.isfunction(made)
+        if is_own and is_described and not name.startswith("_"):
+            yield name
+
+
+def write_api(app, config):
+    """Write the page of all public names, from which autosummary makes one for each."""
+    lines = ["API reference", "=============", ""]
+    for name, needs in MODULES.items():
+        if needs is None or find_spec(needs):
+            module = import_module(name)
+            lines += [name, "-" * len(name), "", inspect.getdoc(module).partition("\n\n")[0], ""]
+            lines += [f".. currentmodule:: {name}", "", ".. autosummary::", "   :toctree:", ""]
+            lines += [*(f"   {each}" for each in public_names(module)), ""]
+    folder = HERE / "api"
+    folder.mkdir(exist_ok=True)
+    (folder / "index.rst").write_text("\n".join(lines), encoding="utf-8")
+
+
+def copy_pages(app, config):
+    """Copy notebooks and reports of benchmarks: Sphinx reads what is below its folder only."""
+    for pattern in ("notebooks/*.ipynb", "benchmarks/*/*.md"):
+        folder = HERE / pattern.partition("/")[0]
+        folder.mkdir(exist_ok=True)
+        for page in HERE.parent.glob(pattern):
+            shutil.copy2(page, folder)
+
+
+def is_left_out(app, what, name, made, skip, options):
+    """Say whether a member is left out: what scikit-learn, torch and skpro put there is theirs."""
+    function = made.fget if isinstance(made, property) else made
+    module = getattr(function, "__module__", None) or ""
+    return skip or (callable(function) and not module.startswith("sklearn_probmix"))
+
+
+def setup(app):
+    """Connect what happens before Sphinx looks for pages."""
+    for prepare in (write_api, copy_pages):
+        app.connect("config-inited", prepare)
+    app.connect("autodoc-skip-member", is_left_out)

@@ -1,0 +1,92 @@
+"""The adapters for skpro, by skpro's own checks."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import stats
+
+from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor
+from sklearn_probmix.metrics import crps
+from tests.one_network import TINY
+from tests.test_exports import COUNTS, JOINT, NORMALS, Y
+
+skpro = pytest.importorskip("skpro", reason="needs skpro: pip install sklearn-probmix[skpro]")
+
+import pandas as pd  # noqa: E402
+from skpro.metrics import CRPS  # noqa: E402
+from skpro.utils.estimator_checks import check_estimator  # noqa: E402
+
+from sklearn_probmix.skpro_distribution import SkproDistribution  # noqa: E402
+from sklearn_probmix.skpro_regressor import SkproRegressor  # noqa: E402
+
+# Skpro says where it approximates.
+pytestmark = pytest.mark.filterwarnings("ignore:.*pdfnorm:UserWarning")
+
+
+class Examples(SkproDistribution):
+    """Instances for skpro's checks.
+
+    >>> 1 + 1
+    2
+    """
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        index = pd.Index(["p", "q", "r", "s"])
+        both = NORMALS.mix([NORMALS, COUNTS])
+        return [
+            {"distribution": JOINT, "index": index, "columns": pd.Index(["a", "b"])},
+            {"distribution": COUNTS, "index": index, "columns": pd.Index(["a"])},
+            {"distribution": both, "index": index, "columns": pd.Index(["a"])},
+            {"distribution": NORMALS[0]},
+        ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("made", "at_least"), [(Examples, 180), (SkproRegressor, 60)])
+def test_skpros_own_checks_pass(made, at_least):
+    results = check_estimator(made, verbose=False)
+    assert {name: result for name, result in results.items() if result != "PASSED"} == {}
+    assert len(results) >= at_least
+
+
+@pytest.mark.parametrize("dist", [NORMALS, COUNTS, NORMALS.mix([NORMALS, COUNTS])])
+def test_skpros_crps_is_ours(dist):
+    y = pd.DataFrame({"y": np.round(Y)})
+    assert_allclose(CRPS()(y, dist.to_skpro(columns=["y"])), crps(y["y"], dist), rtol=1e-5)
+
+
+def test_energy_of_a_normal_is_known():
+    mean, sd, y = 1.0, 2.0, 0.3
+    one = PredictiveDistribution("norm", {"loc": [[mean]], "scale": [[sd]]})
+    z = (y - mean) / sd
+    expected = sd * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z))
+    assert_allclose(one.to_skpro().energy([[y]]), [[expected]])
+    assert_allclose(one.to_skpro().energy(), [[2 * sd / np.sqrt(np.pi)]])
+
+
+def test_a_mass_is_no_density():
+    both = NORMALS.mix([NORMALS, COUNTS]).to_skpro()
+    ones = np.ones((4, 1))
+    assert_allclose(both.pdf(ones).to_numpy()[:, 0], NORMALS.pdf(np.ones(4)) / 2)
+    assert_allclose(both.pmf(ones).to_numpy()[:, 0], COUNTS.pmf(np.ones(4)) / 2)
+
+
+class TestRegressor:
+    X = pd.DataFrame({"x": np.linspace(0, 1, 40), 3: np.sin(np.arange(40.0))})
+    y = pd.DataFrame({"time": 1 + X["x"]}, index=X.index)
+
+    def test_it_predicts_what_the_estimator_does(self):
+        own = ProbMixupRegressor(**TINY).fit(self.X.rename(columns=str), self.y["time"])
+        dist = SkproRegressor(ProbMixupRegressor(**TINY)).fit(self.X, self.y).predict_proba(self.X)
+        expected = own.predict_proba(self.X.rename(columns=str))
+        assert_allclose(dist.quantile([0.2])["time"][0.2], expected.ppf(0.2), rtol=0)
+
+    def test_censored_rows_are_known_to_be_more(self):
+        censored = pd.DataFrame({"time": [0.0, 1.0] * 20})
+        own = ProbMixupRegressor(**TINY).fit(
+            self.X.rename(columns=str), self.y["time"], censored=[False, True] * 20
+        )
+        made = SkproRegressor(ProbMixupRegressor(**TINY)).fit(self.X, self.y, censored)
+        expected = own.predict(self.X.rename(columns=str))
+        assert_allclose(made.predict(self.X)["time"], expected, rtol=0)
