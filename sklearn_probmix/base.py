@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -57,6 +57,7 @@ from sklearn_probmix.response import Response
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.table import Division, Table
 from sklearn_probmix.training import (
+    NOT_BEGUN,
     Common,
     Trained,
     check_unchanged,
@@ -629,6 +630,55 @@ class BaseProbMixup(BaseEstimator):
 
     def _train(self, table, division, rng, nets=None, max_epochs=None):
         """Train every kind that earns it, or continue their nets; return what is done with."""
+        kinds = self._kinds_to_train(table, division, nets)
+        # Modules of a user take turns, as they draw from torch's global generator.
+        with Workers(1 if self.net is not None else self.n_jobs, len(kinds)) as workers:
+            entrants = self._entrants(kinds, table, rng, workers.watch)
+            is_race = nets is None and self._is_race(division)
+            checkpoint = None
+            if self.checkpoint is not None and max_epochs is None:
+                fit = _fit_of(entrants, table, division, is_race)
+                checkpoint = Checkpoint(self.checkpoint, fit)
+            # Shorter than the kinds where an earlier fit was interrupted.
+            nets = nets or [None] * len(kinds)
+            kinds = kinds[: len(nets)]
+
+            def train_alone(place):
+                if checkpoint is not None:
+                    return resume(place, entrants[place], division, workers, checkpoint)
+                kind, common, own, seed, _ = entrants[place]
+                is_pass, net = max_epochs is not None, nets[place]
+                kind = kind.updated(max_epochs=max_epochs) if is_pass else kind
+                new = train(kind, common, own, division, seed=seed, net=net, keeps_context=is_pass)
+                if new.stop_reason == "interruption":
+                    workers.stop()
+                return new
+
+            outcomes: Iterator[Trained | None] = (
+                iter(self._race(entrants, table, division, workers, checkpoint))
+                if is_race
+                else workers.map(train_alone, range(len(kinds)))
+            )
+            trained: list[Trained] = []
+            own, missing = [], []
+            for kind in kinds:
+                new = next(outcomes, NOT_BEGUN)
+                if new is None:
+                    continue
+                if self._is_kept(new, kind):
+                    trained.append(new)
+                    own.append(kind)
+                else:
+                    missing.append(kind)
+            if workers.is_stopped:
+                self._warn_of_interruption(trained, missing)
+                # It is not over.
+                checkpoint = None
+        self._keep(trained, own)
+        return checkpoint
+
+    def _kinds_to_train(self, table, division, nets):
+        """Kinds sized to the table, those of the nets where there are any."""
         if nets is None:
             kinds = self._kinds_for(table, division)
             self._warn_of_unused(kinds)
@@ -644,54 +694,7 @@ class BaseProbMixup(BaseEstimator):
         if self._is_auto() and nets is None:
             # Some differ on small tables only.
             kinds = [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]
-        # Modules of a user take turns, as they draw from torch's global generator.
-        with Workers(1 if self.net is not None else self.n_jobs, len(kinds)) as workers:
-            entrants = self._entrants(kinds, table, rng, workers.watch)
-            is_race = nets is None and self._is_race(division)
-            checkpoint = None
-            if self.checkpoint is not None and max_epochs is None:
-                fit = _fit_of(entrants, table, division, is_race)
-                checkpoint = Checkpoint(self.checkpoint, fit)
-            # Shorter than the kinds where an earlier fit was interrupted.
-            nets = nets or [None] * len(kinds)
-            kinds = kinds[: len(nets)]
-
-            def train_alone(place):
-                kind, common, own, seed, _ = entrants[place]
-                if checkpoint is not None:
-                    new = resume(place, entrants[place], division, checkpoint)
-                else:
-                    is_pass, net = max_epochs is not None, nets[place]
-                    kind = kind.updated(max_epochs=max_epochs) if is_pass else kind
-                    new = train(
-                        kind, common, own, division, seed=seed, net=net, keeps_context=is_pass
-                    )
-                if new.stop_reason == "interruption":
-                    workers.stop()
-                return new
-
-            outcomes: Iterator[Trained | None] = (
-                iter(self._race(entrants, table, division, workers, checkpoint))
-                if is_race
-                else workers.map(train_alone, range(len(kinds)))
-            )
-            trained: list[Trained] = []
-            own, missing = [], []
-            for kind in kinds:
-                new = next(outcomes, _NOT_BEGUN)
-                if new is None:
-                    continue
-                if self._is_kept(new, kind):
-                    trained.append(new)
-                    own.append(kind)
-                else:
-                    missing.append(kind)
-            if workers.is_stopped:
-                self._warn_of_interruption(trained, missing)
-                # It is not over.
-                checkpoint = None
-        self._keep(trained, own)
-        return checkpoint
+        return kinds
 
     def _kinds_for(self, table, division):
         """Every kind that is to be trained on a table, whole."""
@@ -924,10 +927,6 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
-
-
-# Of a kind that an interruption kept from beginning.
-_NOT_BEGUN = Trained(cast(Any, None), 0, np.zeros(1, dtype=int), "interruption")
 
 
 def _fit_of(entrants, table, division, is_race):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Checkpoint:
     Raises
     ------
     ValueError
-        If the folder holds another fit, or what is no checkpoint.
+        If the folder cannot be made, holds another fit, or what is no checkpoint.
 
     Examples
     --------
@@ -51,7 +52,12 @@ class Checkpoint:
     def __init__(self, folder: str | os.PathLike[str], fit: Mapping[str, str]):
         self.folder = Path(folder)
         self.fit = dict(fit)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"checkpoint={str(folder)!r} is no folder and cannot become one ({error})."
+            ) from error
         for path in self._files():
             found, _ = _metadata(path)
             other = [name for name in self.fit if found.get(name) != self.fit[name]]
@@ -86,11 +92,12 @@ class Checkpoint:
         write_whole(self._path(place), content)
 
     def clear(self) -> None:
-        """Delete the files, and the folder if nothing else is in it."""
+        """Delete the files, and the folder if nothing else is in it and it may be deleted."""
         # What a killed fit was writing is left beside them.
         for path in [*self._files(), *self.folder.glob(".kind-*.safetensors.*.tmp")]:
-            path.unlink()
-        if not any(self.folder.iterdir()):
+            path.unlink(missing_ok=True)
+        # Neither other files, nor a folder that is mounted or worked in, are worth the fit.
+        with suppress(OSError):
             self.folder.rmdir()
 
     def _path(self, place):

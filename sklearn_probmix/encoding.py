@@ -378,7 +378,8 @@ def fit_scaler(
     constant = unit <= 10 * np.finfo(np.float64).eps * size
     scaler.scale_[constant] = np.maximum(1.0, 1e-6 * size[constant])
     doubtful = (scaler.var_ < _LEAST_VARIANCE) | (scaler.scale_ != np.sqrt(scaler.var_))
-    for column in np.flatnonzero(doubtful & ~constant):
+    # Of a column without values, in a part of a stream, the deviation stays NaN.
+    for column in np.flatnonzero(doubtful & ~constant & ~np.isnan(unit)):
         values = columns[:, column].astype(np.float64)
         share = (values.clip(*np.transpose(fences)[column]) - scaler.mean_[column]) / unit[column]
         is_given = ~np.isnan(share)
@@ -458,7 +459,7 @@ def _fences(columns, is_number):
     low, high = np.full((2, columns.shape[1]), [[-np.inf], [np.inf]])
     for place in range(columns.shape[1]):
         values = columns[:, place][~np.isnan(columns[:, place])]
-        if is_number is not None and not is_number[place]:
+        if not len(values) or (is_number is not None and not is_number[place]):
             continue
         # Halved, for the difference of huge numbers is infinite.
         middle = np.median(values) / 2

@@ -16,7 +16,7 @@ from sklearn_probmix.checkpoint import Checkpoint
 from sklearn_probmix.kinds import LARGE_TABLE, Kind
 from sklearn_probmix.progress import RaceBar
 from sklearn_probmix.table import Division, Table
-from sklearn_probmix.training import Common, Trained, Training
+from sklearn_probmix.training import NOT_BEGUN, Common, Trained, Training
 from sklearn_probmix.workers import Workers
 
 __all__ = ["Entrant", "race", "resume"]
@@ -144,16 +144,13 @@ class _Runner:
 
     @property
     def is_missing(self) -> bool:
-        """Whether an interruption kept this kind from being judged."""
-        return not self.scores and (self.is_interrupted or self.training is None)
+        """Whether an interruption kept this kind from beginning, or from being judged."""
+        is_unjudged = self.judge is not None and not self.scores
+        return self.training is None or (is_unjudged and self.is_interrupted)
 
     def end(self) -> Trained:
         """Return the net, and nothing of a kind that is missing."""
-        if self.training is None or self.is_missing:
-            nothing: Any = None
-            n_members = self.entrant.common.n_members
-            return Trained(nothing, 0, np.zeros(n_members, dtype=int), "interruption")
-        return self.training.end()
+        return NOT_BEGUN if self.training is None or self.is_missing else self.training.end()
 
     def deserves_more(self, weight: float, best: float) -> bool:
         """Whether another rung may help a mixture in which this kind has a weight.
@@ -260,7 +257,9 @@ def race(
     ]
 
 
-def resume(place: int, entrant: Entrant, division: Division, checkpoint: Checkpoint) -> Trained:
+def resume(
+    place: int, entrant: Entrant, division: Division, workers: Workers, checkpoint: Checkpoint
+) -> Trained:
     """Train a kind to its end, from where a checkpoint is; it is kept whenever steps have doubled.
 
     Parameters
@@ -269,15 +268,15 @@ def resume(place: int, entrant: Entrant, division: Division, checkpoint: Checkpo
         Of the kind in the checkpoint.
     entrant : Entrant
     division : Division
+    workers : Workers
+        Ctrl-C stops them.
     checkpoint : Checkpoint
     """
     runner, n_steps = _Runner(place, entrant, division, checkpoint=checkpoint), _FIRST_RUNG
-    while not (runner.is_over or runner.is_interrupted):
-        runner.run(n_steps)
+    while not (runner.is_over or workers.is_stopped):
+        _run(workers, n_steps, runner)
         n_steps *= 2
-    if runner.training is None:
-        raise KeyboardInterrupt
-    return runner.training.end()
+    return runner.end()
 
 
 def _run(workers, n_steps, runner):

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 import torch
@@ -76,6 +76,10 @@ class Trained(NamedTuple):
     def is_kept(self) -> bool:
         """Whether every member has weights to keep."""
         return bool(self.best_epoch.all())
+
+
+#: Of a kind that an interruption kept from beginning, or from being judged.
+NOT_BEGUN = Trained(cast(Any, None), 0, np.zeros(1, dtype=int), "interruption")
 
 
 class TabularNet(NeuralNet):

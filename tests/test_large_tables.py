@@ -1,5 +1,6 @@
 """Tables of many rows: memory, parts of a pass, predictions in chunks, and streams."""
 
+import copy
 import os
 import re
 import subprocess
@@ -290,6 +291,18 @@ class TestStream:
         assert_allclose(est.scaler_.scale_, X.std(0, np.float64), rtol=1e-6)
         if make is ProbMixupRegressor:
             assert_allclose([est.y_shift_[0], est.y_scale_[0]], [Y.mean(), Y.std()], rtol=1e-10)
+
+    @pytest.mark.parametrize("weight", [None, np.linspace(0.1, 1, 100)])
+    def test_a_column_that_is_missing_in_a_chunk_keeps_its_scale(self, weight):
+        est = regressor().partial_fit(X[:100], Y[:100])
+        before, rows = copy.deepcopy(vars(est.scaler_)), X[100:200].copy()
+        rows[:, 1] = np.nan
+        after = est.partial_fit(rows, Y[100:200], sample_weight=weight).scaler_
+        for name in ("mean_", "var_", "scale_", "reach_"):
+            found = getattr(after, name)
+            assert_allclose(found[1], before[name][1], rtol=1e-12)
+            assert np.isfinite(found).all()
+        assert after.mean_[0] != before["mean_"][0]
 
     def test_a_first_chunk_unlike_the_others_does_no_harm(self):
         # Its x and y are within a thousandth of what they come to.

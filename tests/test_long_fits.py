@@ -246,6 +246,32 @@ class TestCheckpoint:
             for name, value in other.module_.state_dict().items():
                 assert_array_equal(one.module_.state_dict()[name], value, err_msg=name)
 
+    def test_ctrl_c_while_a_kind_is_kept_ends_no_kind_as_if_it_were_whole(
+        self, table, tmp_path, monkeypatch, heeds_ctrl_c
+    ):
+        method = [kind.updated(max_epochs=12) for kind in RACERS[:2]]
+        whole = racer(method=method).fit(*table)
+        est = racer(method=method, checkpoint=tmp_path)
+
+        def press(file):
+            signal.raise_signal(signal.SIGINT)
+
+        with monkeypatch.context() as patch, pytest.warns(UserWarning, match="missing: Kind"):
+            patch.setattr("os.fsync", press)
+            clone(est).fit(*table)
+        assert_array_equal(bits(est.fit(*table), table[0]), bits(whole, table[0]))
+
+    def test_a_folder_that_cannot_be_deleted_costs_no_fit(self, table, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        est = racer(checkpoint=".").fit(*table)
+        assert_array_equal(bits(est, table[0]), bits(racer().fit(*table), table[0]))
+        assert not [*tmp_path.iterdir()]
+
+    def test_a_path_that_is_no_folder_is_refused(self, table, tmp_path):
+        (tmp_path / "note").touch()
+        with pytest.raises(ValueError, match=r"checkpoint=.*note' is no folder"):
+            racer(checkpoint=tmp_path / "note").fit(*table)
+
     def test_killed_and_started_again_it_ends_with_the_same_bits(self, table, tmp_path):
         X, y = table
         folder = tmp_path / "folder"
