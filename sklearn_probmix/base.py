@@ -604,8 +604,8 @@ class BaseProbMixup(BaseEstimator):
         unused = [f"{name}={getattr(self, name)!r}" for name in heeded if not heeded[name]]
         unused = [text for text in unused if not text.endswith("=None")]
         if unused:
-            names = " and ".join(sorted({repr(kind.method) for kind in kinds}))
-            warn(f"{' and '.join(unused)} has no effect: method {names} does not use it.")
+            names = " or ".join(sorted({repr(kind.method) for kind in kinds}))
+            warn(f"No network of method {names} uses {' and '.join(unused)}.")
 
     def _family_of(self, kind):
         return self.family_ if kind.family is None else self._named_family(kind.family)

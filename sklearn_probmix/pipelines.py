@@ -47,7 +47,7 @@ def to_bytes(transformers: Pipeline) -> bytes:
     try:
         _check(content)
     except ValueError as error:
-        raise TypeError(f"the Pipeline cannot be saved as data: {error}. {_HOW}") from error
+        raise TypeError(f"the Pipeline cannot be saved as data: {error} {_HOW}") from error
     return content
 
 

@@ -84,8 +84,8 @@ def used():
 path, n_rows, MiB = sys.argv[1], 1_000_000, 2**20
 X = np.memmap(path, dtype=np.float32, mode="r", shape=(n_rows, 20))
 y = X[:, 0].astype(np.float64)
-kind = Kind("erm", hidden_layer_sizes=(), batch_size=16384, max_epochs=1)
-est = ProbMixupRegressor(method=kind, n_members=2, validation=0.01)
+kind = Kind("erm", hidden_layer_sizes=(), batch_size=16384, max_epochs=1, lr=0.05)
+est = ProbMixupRegressor(method=kind, n_members=2, validation=0.01, random_state=0)
 limit = used() + X.nbytes + 350 * MiB
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 est.fit(X, y)
@@ -110,6 +110,7 @@ def in_a_process(code, *arguments):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory as Linux has them")
+@pytest.mark.slow
 def test_a_memory_map_of_a_million_rows_takes_the_memory_of_one_copy(tmp_path):
     X = np.memmap(tmp_path / "X", dtype=np.float32, mode="w+", shape=(1_000_000, 20))
     np.random.default_rng(0).standard_normal(out=X, dtype=np.float32)
