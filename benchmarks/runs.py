@@ -1,10 +1,10 @@
 """Resumable experiments: one JSON line per finished fit, keyed by the settings of the fit.
 
-A line is ``{"settings": {...}, "scores": {...}, "cpu_seconds": 1.2, "yardstick_ms": 12.3,
-"versions": {...}}``, or has "error" in the place of "scores" where the fit raised a ValueError, which
-is a result too. Lines are only ever appended. "yardstick_ms" is the time of a piece of work that is
-always the same, just before the fit: seconds of two machines, or of two hours, compare as multiples
-of it. The first lines were written without it and without versions.
+A line is ``{"settings": {...}, "scores": {...}, "cpu_seconds": 1.2, "yardstick_ms": 5.2,
+"versions": {...}}``, or has "error" in the place of "scores" where the fit raised a ValueError,
+which is a result too. Lines are only ever appended. "yardstick_ms" is the time of a piece of work
+that is always the same, just before the fit: seconds of two machines, or of two hours, compare as
+multiples of it. The first lines have neither that nor versions.
 """
 
 from __future__ import annotations
