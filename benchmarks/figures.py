@@ -11,6 +11,7 @@ import argparse
 import difflib
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,7 @@ def pages(root, results):
         Folder of results.
     """
 
+    @cache
     def read(name):
         if name == "speed":
             return json.loads((results / "speed.json").read_text(encoding="utf-8"))
