@@ -70,8 +70,8 @@ def defaults(est: BaseEstimator) -> dict[str, Any]:
     """
     own = {name: value for name, value in est.get_params(deep=False).items() if value is not None}
     flat = dict.fromkeys(est.get_params(deep=False)) | _OF_KINDS | own
-    # Of no matter to the scores of tables of numbers.
-    for name in ("random_state", "categorical_features", "checkpoint", "n_jobs"):
+    # Of no matter to tables of numbers, or to what is predicted.
+    for name in ("random_state", "categorical_features", "n_jobs", "checkpoint"):
         del flat[name]
     if est.family == "auto":
         flat["variance_floor"] = 1e-4
