@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_probmix.devices import sent
 from sklearn_probmix.families import Family
 from sklearn_probmix.pooling import Mixture, linear_pool, log_linear_pool, mix_responses
 
@@ -72,6 +73,11 @@ class Draw(NamedTuple):
     """Index in the batch of every row's partner, shape (n_mixes * rows,)."""
     own_is_chosen: Tensor | None
     """With linear pooling, whether the row itself is taken where no mixture can be; same shape."""
+
+    def on(self, device: torch.device) -> Draw:
+        """Return the draw on a device."""
+        chosen = None if self.own_is_chosen is None else sent(self.own_is_chosen, device)
+        return Draw(sent(self.lam, device), sent(self.partner, device), chosen)
 
 
 @dataclass(frozen=True)
@@ -136,12 +142,14 @@ class Mixer:
         log_expected = self.objective == "log-expected"
         noise = None
         if self.beta > 0 and (log_expected or self.may_have_components):
-            noise = torch.from_numpy(rng.standard_normal(tuple(y_i.shape))).to(y_i)
+            normal = torch.from_numpy(rng.standard_normal(tuple(y_i.shape)))
+            noise = sent(normal, y_i.device).to(y_i)
         points, weights = mix_responses(
             self.family, y_i, y_j, lam, response=self.response, beta=self.beta, noise=noise
         )
         if log_expected:
-            uniform = torch.from_numpy(rng.random((len(points), 1))).to(weights)
+            uniform = torch.from_numpy(rng.random((len(points), 1)))
+            uniform = sent(uniform, weights.device).to(weights)
             points = _sample_point(points, weights, uniform)
         mixed = Target(
             points.unflatten(0, (-1, n_members)),
