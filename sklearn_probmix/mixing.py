@@ -114,11 +114,11 @@ class Mixer:
         """Draw lam and, unless the batch brings its own, the partners."""
         if partner is None:
             partner = torch.from_numpy(rng.permutation(n_rows))
-        lam = torch.from_numpy(rng.beta(self.alpha, self.alpha, size=self.n_mixes * n_rows))
+        lam = rng.beta(self.alpha, self.alpha, size=self.n_mixes * n_rows)
         chosen = None
         if self.pooling == "linear":
-            chosen = torch.from_numpy(rng.random(len(lam)) < lam.numpy())
-        return Draw(lam, partner.repeat(self.n_mixes), chosen)
+            chosen = torch.from_numpy(rng.random(len(lam)) < lam)
+        return Draw(torch.from_numpy(lam), partner.repeat(self.n_mixes), chosen)
 
     def target(self, target: Target, draw: Draw, rng: np.random.Generator) -> Target:
         """Mix the responses of rows and partners.
