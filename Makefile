@@ -1,7 +1,7 @@
 # Quick start: `make demo`. All targets: `make help`.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types doctest notebooks site compatibility clean
+.PHONY: help demo test lint types doctest notebooks site compatibility benchmark-quick clean
 
 BIN := .venv/bin
 AT_LEAST_3_11 := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -28,6 +28,7 @@ help:
 	@echo "make notebooks  run the notebooks"
 	@echo "make site       build the documentation in docs/_build/html"
 	@echo "make compatibility  build, install and try the wheel; tests with the oldest libraries"
+	@echo "make benchmark-quick  fit a slice of the benchmarks, beside the stored results"
 	@echo "make clean      remove .venv and all that the tools left behind"
 
 demo: $(SET_UP_DEMO)
@@ -64,6 +65,10 @@ site: .venv/.installed-docs
 compatibility: $(SET_UP_TEST)
 	@echo "Trying the wheel, and the oldest releases of other libraries"
 	@$(BIN)/python -m nox -s package oldest
+
+benchmark-quick: $(SET_UP_TEST)
+	@echo "Fitting two small tables, beside the stored results"
+	@$(ONE_THREAD) $(BIN)/python -m benchmarks.quick
 
 clean:
 	@echo "Removing .venv and caches"

@@ -12,7 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-__all__ = ["UCISplit", "load_stock_windows", "load_table", "load_uci_split", "uci_splits"]
+__all__ = [
+    "UCISplit",
+    "load_frame",
+    "load_stock_windows",
+    "load_table",
+    "load_uci_split",
+    "uci_splits",
+]
 
 _OHLC = ("Open", "High", "Low", "Close")
 
@@ -166,6 +173,26 @@ def load_table(path, split):
     except ValueError:
         y = np.array(columns[-1])
     return UCISplit(*train_test_split(X, y, test_size=0.1, random_state=split))
+
+
+def load_frame(path):
+    """Read a table without header as it is, the target last; "?" is missing.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Of a file such as ``auto_imports.csv.gz``.
+
+    Returns
+    -------
+    X : pandas.DataFrame
+    y : ndarray of shape (n_samples,)
+    """
+    import pandas as pd
+
+    frame = pd.read_csv(path, header=None, na_values="?")
+    frame = frame.rename(columns=lambda place: f"column {place}")
+    return frame.iloc[:, :-1], frame.iloc[:, -1].to_numpy()
 
 
 def _as_numbers(column):

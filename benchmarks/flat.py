@@ -70,8 +70,9 @@ def defaults(est: BaseEstimator) -> dict[str, Any]:
     """
     own = {name: value for name, value in est.get_params(deep=False).items() if value is not None}
     flat = dict.fromkeys(est.get_params(deep=False)) | _OF_KINDS | own
-    # Of no matter to tables of numbers.
-    del flat["random_state"], flat["categorical_features"]
+    # Of no matter to tables of numbers, or to what is predicted.
+    for name in ("random_state", "categorical_features", "n_jobs", "checkpoint"):
+        del flat[name]
     if est.family == "auto":
         flat["variance_floor"] = 1e-4
     else:

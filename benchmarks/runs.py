@@ -1,17 +1,24 @@
 """Resumable experiments: one JSON line per finished fit, keyed by the settings of the fit.
 
-A line is ``{"settings": {...}, "scores": {...}, "cpu_seconds": 1.2}``, or has "error" in the place
-of "scores" where the fit raised a ValueError, which is a result too. Lines are only ever appended.
+A line is ``{"settings": {...}, "scores": {...}, "cpu_seconds": 1.2, "yardstick_ms": 5.2,
+"versions": {...}}``, or has "error" in the place of "scores" where the fit raised a ValueError,
+which is a result too. Lines are only ever appended. "yardstick_ms" is the time of a piece of work
+that is always the same, just before the fit: seconds of two machines, or of two hours, compare as
+multiples of it. The first lines have neither that nor versions.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
+import subprocess
 import sys
 import time
 import warnings
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
@@ -20,9 +27,11 @@ from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
-__all__ = ["RESULTS", "fit_or_report", "key", "read_results", "run_missing"]
+__all__ = ["RESULTS", "digest", "fit_or_report", "key", "read_results", "run_missing", "versions"]
 
 RESULTS = Path(__file__).parent / "results"
+# Whose versions may change a score or a time.
+PACKAGES = "sklearn-probmix", "numpy", "scipy", "scikit-learn", "skorch", "torch"
 
 
 def key(settings):
@@ -38,6 +47,58 @@ def key(settings):
     str
     """
     return json.dumps(settings, sort_keys=True)
+
+
+def digest(settings):
+    """Return a short name of settings, the same for ever: part of the hash of their `key`.
+
+    Parameters
+    ----------
+    settings : dict
+
+    Returns
+    -------
+    str
+        Of eight hexadecimal digits.
+    """
+    return hashlib.sha256(key(settings).encode()).hexdigest()[:8]
+
+
+@cache
+def versions():
+    """Return what ran: the commit (with "+" if files differ from it), Python and the packages.
+
+    Returns
+    -------
+    dict of str to str
+        Without the commit where there is no git.
+    """
+    found = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    command = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    try:
+        done = subprocess.run(
+            command, cwd=RESULTS.parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return found
+    return {"commit": done.stdout.strip()} | found
+
+
+def yardstick_ms():
+    """Time a piece of work like that of a small network: milliseconds of the processor.
+
+    Returns
+    -------
+    float
+        The quickest of three.
+    """
+    x, weight, times = torch.ones(64, 128), torch.eye(128), []
+    for _ in range(3):
+        start = time.process_time()
+        for _ in range(200):
+            x = torch.relu(x @ weight)
+        times.append(time.process_time() - start)
+    return round(1000 * min(times), 2)
 
 
 def read_results(path):
@@ -127,6 +188,7 @@ def run_missing(fit, jobs, path, *, n_jobs=1, title="", together=None):
 
 def _measured(fit, group, together):
     torch.set_num_threads(1)
+    yardstick = yardstick_ms()
     # Of the processor, which other processes do not slow down; fits run in one thread.
     start = time.process_time()
     try:
@@ -141,8 +203,9 @@ def _measured(fit, group, together):
             return [line for settings in group for line in _measured(fit, [settings], together)]
         outcomes = [{"error": str(error)}]
     cpu_seconds = round((time.process_time() - start) / len(group), 2)
+    measured = {"cpu_seconds": cpu_seconds, "yardstick_ms": yardstick, "versions": versions()}
     return [
-        {"settings": settings, **outcome, "cpu_seconds": cpu_seconds}
+        {"settings": settings, **outcome, **measured}
         for settings, outcome in zip(group, outcomes, strict=True)
     ]
 

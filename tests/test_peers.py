@@ -1,6 +1,7 @@
 """Peers are scored like ours, and the verdicts on them are computed."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_splits_are_stratified_and_repeatable(name, sizes):
 
 def test_one_classification_fit(tmp_path):
     todo = fits.jobs("classification", ["iris"], ["logistic-regression"], 1)
-    results = run_missing(fits.fit_classification, todo, tmp_path / "peers.jsonl")
+    results = run_missing(partial(fits.fit_classification, None), todo, tmp_path / "peers.jsonl")
     scores = results[key(todo[0])]["scores"]
     assert scores["accuracy"] > 0.8
     assert 0 < scores["log_loss"] < 0.5
@@ -178,7 +179,8 @@ def test_the_report_marks_the_best():
 def test_a_peer_that_is_not_installed_is_a_usage_error(tmp_path, capsys, monkeypatch):
     peer = contenders.CLASSIFICATION["catboost"]._replace(package="no-such-package")
     monkeypatch.setitem(contenders.CLASSIFICATION, "catboost", peer)
-    arguments = ["classification", "--peers", "catboost", "--results", str(tmp_path)]
+    arguments = ["classification", "--datasets", "iris", "--peers", "catboost"]
+    arguments += ["--results", str(tmp_path)]
     with pytest.raises(SystemExit):
         commands.main(arguments)
     assert "extra benchmarks" in capsys.readouterr().err

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
@@ -14,6 +13,7 @@ from sklearn.model_selection import cross_val_predict, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+from benchmarks.data import load_frame
 from benchmarks.scores import regression_scores
 from sklearn_probmix import Kind, PredictiveDistribution, ProbMixupClassifier, ProbMixupRegressor
 
@@ -104,10 +104,8 @@ def jobs(tables, splits):
 
 def fit_table(root, settings):
     """Fit behind one encoding to a random part of a table, and score the other quarter."""
-    path = Path(root, "tables", f"{settings['table']}.csv.gz")
-    frame = pd.read_csv(path, header=None, na_values="?")
-    frame = frame.rename(columns=lambda place: f"column {place}").iloc[:MOST_ROWS]
-    X, y = frame.iloc[:, :-1], frame.iloc[:, -1].to_numpy()
+    X, y = load_frame(Path(root, "tables", f"{settings['table']}.csv.gz"))
+    X, y = X.iloc[:MOST_ROWS], y[:MOST_ROWS]
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=settings["split"])
     est = TABLES[settings["table"]](
         method=KINDS[settings["kind"]], n_members=5, random_state=settings["split"]

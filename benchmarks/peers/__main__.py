@@ -48,10 +48,11 @@ def run_aside(args):
 
 
 def run_classification(args):
-    """Fit all peers to scikit-learn's tables and to generated ones with known noise."""
+    """Fit all peers to scikit-learn's tables, generated ones with known noise, and german."""
     todo = jobs("classification", args.datasets, args.peers, args.splits)
     path = args.results / "peers-classification.jsonl"
-    run_missing(fit_classification, todo, path, n_jobs=args.jobs, title="classification")
+    fit = partial(fit_classification, args.data)
+    run_missing(fit, todo, path, n_jobs=args.jobs, title="classification")
 
 
 def write_tables(args):
@@ -88,14 +89,15 @@ def _parser():
         )
 
     regression = add("regression", run_regression)
-    regression.add_argument(
-        "--data",
-        type=Path,
-        default=os.environ.get("PROBMIX_DATA"),
-        help="folder that holds uci and tables; by default the variable PROBMIX_DATA",
-    )
     aside = add("aside", run_aside)
     classification = add("classification", run_classification)
+    for command in (regression, classification):
+        command.add_argument(
+            "--data",
+            type=Path,
+            default=os.environ.get("PROBMIX_DATA"),
+            help="folder that holds uci and tables; by default the variable PROBMIX_DATA",
+        )
     for command, datasets, peers, n_splits in [
         (
             regression,
@@ -119,7 +121,10 @@ def main(argv=None):
     """Run one command."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if "data" in args and (args.data is None or not Path(args.data).is_dir()):
+    of_files = args.command == "regression" or (
+        args.command == "classification" and any(TABLES[name].is_file for name in args.datasets)
+    )
+    if of_files and (args.data is None or not Path(args.data).is_dir()):
         parser.error(f"--data {args.data}: no such folder; name one or set PROBMIX_DATA")
     try:
         args.run(args)

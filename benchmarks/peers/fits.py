@@ -125,9 +125,13 @@ def fit_aside(settings):
     return {**scores, "true_nll": true_nll, **seconds, **_own_scores(est)}
 
 
-def fit_classification(settings):
-    """Fit one peer to one split of a table and score its class probabilities."""
-    X, X_test, y, y_test = TABLES[settings["dataset"]].split(settings["split"])
+def fit_classification(root, settings):
+    """Fit one peer to one split of a table, perhaps of the data, and score its probabilities."""
+    dataset, split = settings["dataset"], settings["split"]
+    if TABLES[dataset].is_file:
+        X, X_test, y, y_test = load_table(Path(root, "tables", f"{dataset}.csv.gz"), split)
+    else:
+        X, X_test, y, y_test = TABLES[dataset].split(split)
     est, proba, seconds = _timed(CLASSIFICATION, settings, X, y, X_test)
     labels = np.unique(y)
     proba = np.asarray(proba, dtype=float)

@@ -11,10 +11,10 @@ from benchmarks.markdown import NOT_RUN, Number, table
 from benchmarks.paper.settings import LARGE_SETS, SMALL_SETS
 from benchmarks.peers.contenders import OURS, PEERS, REGRESSION
 from benchmarks.peers.tables import ASIDE, FILES, N_GENERATED_TEST, TABLES
-from benchmarks.runs import key
+from benchmarks.runs import digest
 from benchmarks.scores import LEVEL
 
-__all__ = ["compare", "fits_of", "render_report"]
+__all__ = ["compare", "fits_of", "render_report", "settings_of_ours"]
 
 CONFIDENCE = 0.95
 # As a share of the test rows.
@@ -23,7 +23,6 @@ MANY_COPIES = 0.05
 OOF_TOLERANCE = 0.1
 # Of the weights of kinds that are told.
 LEAST_WEIGHT = 0.01
-KINDS = REGRESSION[OURS].parameters["auto"]
 BOOSTING = "hist-gradient-boosting"
 DATASETS = {
     "regression": [*SMALL_SETS, *LARGE_SETS, *FILES],
@@ -56,6 +55,8 @@ class Fits(NamedTuple):
     """Name of a score to an array of its values, one per split."""
     n_failed: int
     versions: set
+    parameters: dict
+    """Of the peer."""
 
     @property
     def n_fits(self):
@@ -122,8 +123,8 @@ class Comparison(NamedTuple):
         return "worse" if low > 0 else "higher"
 
 
-def fits_of(results, task):
-    """Collect the fits whose parameters are those of today.
+def settings_of_ours(results, task):
+    """Choose which settings of ours are shown: today's; until these have run, the last that have.
 
     Parameters
     ----------
@@ -133,25 +134,57 @@ def fits_of(results, task):
 
     Returns
     -------
+    settings : str
+        Their `digest`.
+    is_today : bool
+    """
+    today = digest(PEERS[task][OURS].parameters)
+    ran = [
+        digest(result["settings"]["parameters"])
+        for result in results.values()
+        if result["settings"]["peer"] == OURS
+    ]
+    chosen = today if today in ran or not ran else ran[-1]
+    return chosen, chosen == today
+
+
+def fits_of(results, task, ours=None):
+    """Collect the fits whose parameters are those of today.
+
+    Parameters
+    ----------
+    results : dict
+        As `read_results` returns them.
+    task : {"regression", "aside", "classification"}
+    ours : str or None, default=None
+        The `digest` of our parameters, if not those of today.
+
+    Returns
+    -------
     dict of (str, str) to Fits
         By table and peer; of several versions of a peer the one that ran last counts.
     """
-    wanted = {name: key(peer.parameters) for name, peer in PEERS[task].items()}
+    wanted = {name: digest(peer.parameters) for name, peer in PEERS[task].items()}
+    if ours is not None:
+        wanted[OURS] = ours
     last = {}
     for result in results.values():
         settings = result["settings"]
         name = settings["peer"]
-        if key(settings["parameters"]) == wanted.get(name):
+        if digest(settings["parameters"]) == wanted.get(name):
             last[settings["dataset"], name, settings["split"]] = result
     found = {}
     for dataset in DATASETS[task]:
         for name in PEERS[task]:
             cell = {place[2]: last[place] for place in sorted(last) if place[:2] == (dataset, name)}
             scored = {split: fit["scores"] for split, fit in cell.items() if "scores" in fit}
-            names = next(iter(scored.values()), {})
+            # Those that all have: later fits may have more.
+            names = set.intersection(*map(set, scored.values())) if scored else ()
             scores = {score: np.array([fit[score] for fit in scored.values()]) for score in names}
             versions = {fit["settings"]["version"] for fit in cell.values()}
-            found[dataset, name] = Fits(list(scored), scores, len(cell) - len(scored), versions)
+            parameters = next(iter(cell.values()))["settings"]["parameters"] if cell else {}
+            n_failed = len(cell) - len(scored)
+            found[dataset, name] = Fits(list(scored), scores, n_failed, versions, parameters)
     return found
 
 
@@ -198,7 +231,9 @@ def render_report(results):
     str
         Markdown.
     """
-    fits = {task: fits_of(results[task], task) for task in PEERS}
+    ours = {task: settings_of_ours(results[task], task) for task in PEERS}
+    fits = {task: fits_of(results[task], task, ours[task][0]) for task in PEERS}
+    earlier = [task for task, (_, is_today) in ours.items() if not is_today]
     parts = [
         "# Our defaults and what users have elsewhere",
         (
@@ -208,6 +243,11 @@ def render_report(results):
             "impossible can make a mean. The best of a column is in bold, where it has at least "
             "half as many splits as the others. All peers are fitted in one thread, and times are "
             "seconds of the processor."
+            + (
+                f" Ours ran with earlier settings, those of today have not: {', '.join(earlier)}."
+                if earlier
+                else ""
+            )
         ),
         "## Claims",
         table([*_regression_claims(fits["regression"]), *_class_claims(fits["classification"])]),
@@ -466,9 +506,9 @@ def _out_of_fold(fits):
 
 def _weights(fits):
     rows = []
-    kinds = [_name_of(kind) for kind in KINDS]
     for dataset in DATASETS["regression"]:
         cell = fits[dataset, OURS]
+        kinds = [_name_of(kind) for kind in cell.parameters.get("auto", [])]
         weights = [cell.mean(f"weight_{k}") for k in range(len(kinds))] if cell else []
         order = np.argsort(weights)[::-1]
         said = [f"{kinds[k]} {weights[k]:.2f}" for k in order if weights[k] >= LEAST_WEIGHT]

@@ -30,13 +30,17 @@ N_LARGE = 2000
 
 
 class Table(NamedTuple):
-    """A classification table: one of scikit-learn's, or a law from which rows are drawn."""
+    """A classification table: one of scikit-learn's, a law from which rows are drawn, or a file."""
 
     about: str
     load: Callable | None = None
     make: Callable | None = None
     """Of (n_samples, random_state)."""
     n_train: int | None = None
+
+    @property
+    def is_file(self):
+        return self.load is None and self.make is None
 
     def split(self, split):
         """Return X, X_test, y, y_test: a stratified tenth, or 2,000 new rows, to test on."""
@@ -53,9 +57,18 @@ def _flipped(n_samples, random_state):
     )
 
 
+def _logistic(n_samples, random_state):
+    """Classes of a logistic law in eight columns."""
+    rng = np.random.default_rng(random_state)
+    X = rng.normal(size=(n_samples, 8))
+    slope = np.array([2.0, -1.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0])
+    return X, (rng.random(n_samples) < expit(X @ slope)).astype(int)
+
+
 _moons = partial(make_moons, noise=0.35)
 _FLIPPED = "make_classification, 10 columns, 5 informative, a fifth of the labels drawn anew"
 _MOONS = "make_moons, noise .35"
+_LOGISTIC = "a logistic law in 8 columns, 4 of them without effect"
 _RINGS = "the paper's three rings"
 TABLES = {
     "breast-cancer": Table("569 × 30, 2 classes", load_breast_cancer),
@@ -68,6 +81,9 @@ TABLES = {
     "moons-1000": Table(_MOONS, make=_moons, n_train=1000),
     "rings-100": Table(_RINGS, make=make_rings, n_train=100),
     "rings-500": Table(_RINGS, make=make_rings, n_train=500),
+    "logistic-100": Table(_LOGISTIC, make=_logistic, n_train=100),
+    "logistic-300": Table(_LOGISTIC, make=_logistic, n_train=300),
+    "german": Table("1000 × 61, one column for each value of text, 2 classes"),
 }
 
 

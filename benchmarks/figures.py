@@ -1,0 +1,198 @@
+"""Every measured figure of the documentation, written from ``benchmarks/results``.
+
+``python -m benchmarks.figures`` writes the reports that are nothing but results, and in other
+Markdown what stands between ``<!-- figures: NAME WORDS -->`` and ``<!-- end -->``, a table or part
+of a sentence. ``--check`` writes nothing, and fails where a file differs from the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import costs
+from benchmarks.censored import study as censored
+from benchmarks.columns import study as columns
+from benchmarks.defaults import study as defaults
+from benchmarks.paper.report import render_report as paper_report
+from benchmarks.paper.report import toy_cell, toy_cells
+from benchmarks.peers import summary
+from benchmarks.peers.contenders import PEERS
+from benchmarks.peers.report import render_report as peers_report
+from benchmarks.runs import RESULTS, read_results
+
+ROOT = Path(__file__).parent.parent
+PAGES = "*.md", "docs/*.md", "docs/site/*.md", "benchmarks/*/*.md"
+EXPERIMENTS = "toy-regression", "toy-classification", "uci", "causes", "stocks"
+BLOCK = re.compile(r"(<!-- figures: (.+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def speed(read, who):
+    """Ratios of "ours" or of "skorch" to a loop written by hand, the lowest and the highest."""
+    ratios = [
+        row["ratio"]
+        for row in read("speed")["ratios"]
+        if row["reference"].startswith("loop")
+        and row["contender"].startswith("skorch") == (who == "skorch")
+    ]
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def toy(read, *places):
+    """Median standardised NLL out of distribution of places such as m-probmix:0.25:linear."""
+    cells, found = toy_cells(read("toy-regression")), []
+    for place in places:
+        method, alpha, pooling = place.split(":")
+        cell = toy_cell(cells, method, float(alpha), pooling=pooling)
+        found.append(f"{cell.median('nll_standardised_out'):.0f}")
+    return " and ".join(found)
+
+
+def encoded(read, table, network, score):
+    """Mean score behind each encoding."""
+    found = {}
+    for result in read("columns").values():
+        settings = result["settings"]
+        if (settings["table"], settings["kind"]) == (table, network):
+            found.setdefault(settings["encoding"], []).append(result["scores"][score])
+    return ", ".join(f"{np.mean(values):.3f} {name}" for name, values in found.items())
+
+
+# By name: functions of `read`, which reads a file of results by its name, and of words.
+FIGURES = {
+    "beside peers": lambda read, which: summary.beside_peers(read("peers-regression"), which),
+    "beside former": lambda read: summary.beside_former(read("peers-regression")),
+    "changes": lambda read, task: summary.changes(read(f"peers-{task}"), task),
+    "against": lambda read, task, *words: summary.against(read(f"peers-{task}"), task, *words),
+    "costs": lambda read: costs.report(read("costs")),
+    "costs against": lambda read, table: costs.against(read("costs"), table),
+    "kinds": lambda read: defaults.report(read("defaults"), read("defaults-stacks")),
+    "columns": lambda read: columns.report(read("columns")),
+    "encoded": encoded,
+    "censored": lambda read: censored.report(read("censored")),
+    "speed": speed,
+    "toy": toy,
+}
+# Reports that are nothing but results.
+REPORTS = {
+    "benchmarks/paper/PAPER_RESULTS.md": lambda read: paper_report(
+        {name: read(name) for name in EXPERIMENTS}
+    ),
+    "benchmarks/peers/PEERS_RESULTS.md": lambda read: peers_report(
+        {task: read(f"peers-{task}") for task in PEERS}
+    ),
+}
+
+
+def figure(words, read):
+    """Make one figure.
+
+    Parameters
+    ----------
+    words : str
+        A name of `FIGURES`, and what its function takes.
+    read : callable
+        Maps the name of a file of results to what it holds.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure.
+    """
+    # The longer names first: one may be the beginning of another.
+    for name in sorted(FIGURES, key=len, reverse=True):
+        if words == name or words.startswith(f"{name} "):
+            return FIGURES[name](read, *words.removeprefix(name).split()).strip()
+    raise ValueError(f"no figure {words!r}; expected one of {', '.join(FIGURES)}")
+
+
+def filled(text, read):
+    """Write the figures into a page.
+
+    Parameters
+    ----------
+    text : str
+        Markdown. Where the mark ends its line, the figure has lines of its own.
+    read : callable
+
+    Returns
+    -------
+    str
+    """
+
+    def fill(block):
+        start, words, old, end = block.groups()
+        space = "\n\n" if old.startswith("\n") else ""
+        return f"{start}{space}{figure(words, read)}{space}{end}"
+
+    return BLOCK.sub(fill, text)
+
+
+def pages(root, results):
+    """Yield all pages with figures: path, its text, and what it should be.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the repository.
+    results : Path
+        Folder of results.
+    """
+
+    @cache
+    def read(name):
+        if name == "speed":
+            return json.loads((results / "speed.json").read_text(encoding="utf-8"))
+        return read_results(results / f"{name}.jsonl")
+
+    for path in sorted(path for pattern in PAGES for path in root.glob(pattern)):
+        text, report = path.read_text(encoding="utf-8"), REPORTS.get(str(path.relative_to(root)))
+        if report or BLOCK.search(text):
+            yield path, text, report(read) if report else filled(text, read)
+
+
+def drift(root=ROOT, results=RESULTS):
+    """Compare the pages with the results.
+
+    Returns
+    -------
+    str
+        Differences as `diff` writes them, from what stands there to what should.
+    """
+    return "\n".join(
+        line
+        for path, text, wanted in pages(root, results)
+        for line in difflib.unified_diff(
+            *(text.splitlines(), wanted.splitlines(), str(path), "results"), n=0, lineterm=""
+        )
+    )
+
+
+def main(argv=None):
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.figures", description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail on a difference")
+    options = parser.parse_args(argv)
+    if options.check:
+        if found := drift(results=options.results):
+            raise SystemExit(f"{found}\nRun python -m benchmarks.figures")
+        return
+    for path, text, wanted in pages(ROOT, options.results):
+        if text != wanted:
+            path.write_text(wanted, encoding="utf-8")
+            print(f"Wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Short tables and sentences for the documentation: ours, now and formerly, beside the peers."""
+
+from __future__ import annotations
+
+from benchmarks.markdown import NOT_RUN, table
+from benchmarks.peers.contenders import OURS, PEERS
+from benchmarks.peers.report import DATASETS, FACTORS, fits_of, settings_of_ours
+
+__all__ = ["against", "beside_former", "beside_peers", "changes"]
+
+# The digests of settings of ours that many splits were run with: the first three kinds, trained to
+# their end (of classes, two).
+FORMER = {"regression": "0c184558", "aside": "0c184558", "classification": "bf45b6a6"}
+FORMER_TITLE = "three kinds"
+# Their y takes few values, and today's default gives each a mass: its NLL is that of a probability,
+# which compares with no density.
+OF_FEW_VALUES = {"wine-quality-red", "winequality-white", "naval-propulsion-plant", "abalone"}
+SCORES = "nll", "crps"
+# One network in the setting of the paper, which nobody has elsewhere.
+LEFT_OUT = {"erm", OURS}
+
+
+def _ours(results, task, which):
+    """Return the title of "today" or "former", and all fits with ours by these settings."""
+    if which == "former":
+        return FORMER_TITLE, fits_of(results, task, FORMER[task])
+    settings, is_today = settings_of_ours(results, task)
+    title = "today's default" if is_today else "the default as last run"
+    return title, fits_of(results, task, settings)
+
+
+def beside_peers(results, which):
+    """Render NLL / CRPS of ours and of the peers that have all splits that ours has.
+
+    Parameters
+    ----------
+    results : dict
+        Of the task "regression", as `read_results` returns them.
+    which : {"today", "former"}
+        Settings of ours.
+
+    Returns
+    -------
+    str
+        Markdown, the lowest scores of each row in bold.
+    """
+    title, fits = _ours(results, "regression", which)
+    peers = [name for name in PEERS["regression"] if name not in LEFT_OUT]
+    rows = []
+    for dataset in DATASETS["regression"]:
+        splits = fits[dataset, OURS].splits
+        if not splits:
+            continue
+        found = {
+            title if name == OURS else PEERS["regression"][name].title: _means(
+                fits[dataset, name], splits, dataset
+            )
+            for name in [OURS, *peers]
+        }
+        apart = {title} if which == "today" and dataset in OF_FEW_VALUES else set()
+        row = {"NLL / CRPS": _name(dataset), "splits": len(splits)}
+        rows.append(row | _marked(found, apart))
+    return table(rows) if rows else NOT_RUN
+
+
+def beside_former(results):
+    """Render today's default beside the former on the splits that both have.
+
+    Parameters
+    ----------
+    results : dict
+        Of the task "regression".
+
+    Returns
+    -------
+    str
+        Markdown: NLL / CRPS, coverage of today's 90 % intervals, seconds of the processor.
+    """
+    (title, today), (_, former) = (
+        _ours(results, "regression", name) for name in ("today", "former")
+    )
+    rows = []
+    for dataset in DATASETS["regression"]:
+        cells = {title: today[dataset, OURS], FORMER_TITLE: former[dataset, OURS]}
+        splits = _common(*cells.values())
+        if not splits:
+            continue
+        found = {name: _means(cell, splits, dataset) for name, cell in cells.items()}
+        apart = {title} if dataset in OF_FEW_VALUES else set()
+        seconds = [f"{cell.on('fit_seconds', splits).mean():.0f}" for cell in cells.values()]
+        rows.append(
+            {
+                "NLL / CRPS": _name(dataset),
+                "splits": len(splits),
+                **_marked(found, apart),
+                "90 % covered": f"{cells[title].on('coverage', splits).mean():.2f}",
+                "seconds, today's / three kinds": " / ".join(seconds),
+            }
+        )
+    return table(rows) if rows else NOT_RUN
+
+
+def changes(results, task):
+    """Say on how many tables the first score is lower than formerly, and the range of changes.
+
+    Parameters
+    ----------
+    results : dict
+        Of the task.
+    task : {"regression", "aside", "classification"}
+
+    Returns
+    -------
+    str
+    """
+    (_, today), (_, former) = (_ours(results, task, name) for name in ("today", "former"))
+    score = "log_loss" if task == "classification" else "nll"
+    found = []
+    for dataset in DATASETS[task]:
+        cells = today[dataset, OURS], former[dataset, OURS]
+        compares = task != "regression" or dataset not in OF_FEW_VALUES
+        if compares and (splits := _common(*cells)):
+            new, old = (cell.on(score, splits).mean() for cell in cells)
+            found.append(new - old)
+    if not found:
+        return NOT_RUN
+    lower = sum(change < 0 for change in found)
+    return f"lower on {lower} of {len(found)} tables, by {min(found):+.3f} to {max(found):+.3f}"
+
+
+def against(results, task, dataset, peer, score):
+    """Say what a peer and ours have on a table: means over the splits that both have.
+
+    Parameters
+    ----------
+    results : dict
+        Of the task.
+    task, dataset, peer, score : str
+
+    Returns
+    -------
+    str
+    """
+    _, fits = _ours(results, task, "today")
+    cells = fits[dataset, peer], fits[dataset, OURS]
+    splits = _common(*cells)
+    if not splits:
+        return NOT_RUN
+    return " against ".join(f"{cell.on(score, splits).mean():.2f}" for cell in cells)
+
+
+def _common(first, second):
+    return sorted(set(first.splits) & set(second.splits))
+
+
+def _name(dataset):
+    return dataset + (f" (CRPS ×{FACTORS[dataset]})" if dataset in FACTORS else "")
+
+
+def _means(cell, splits, dataset):
+    """NLL and CRPS over splits, if the cell has them all."""
+    if not set(splits) <= set(cell.splits):
+        return None
+    nll, crps = (cell.on(score, splits).mean() for score in SCORES)
+    return nll, FACTORS.get(dataset, 1) * crps
+
+
+def _marked(found, apart):
+    """Write NLL / CRPS under each name; an NLL that is apart is not in the running."""
+    texts = {
+        name: [f"{value:.{digits}f}" for value, digits in zip(values or (), (2, 3), strict=False)]
+        for name, values in found.items()
+    }
+    for place in range(len(SCORES)):
+        running = [name for name in texts if texts[name] and (place or name not in apart)]
+        best = min((float(texts[name][place]) for name in running), default=None)
+        for name in running if len(running) > 1 else ():
+            if float(texts[name][place]) == best:
+                texts[name][place] = f"**{texts[name][place]}**"
+    for name in apart:
+        texts[name][0] += " (a probability)"
+    return {name: " / ".join(text) for name, text in texts.items()}

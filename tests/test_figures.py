@@ -1,0 +1,142 @@
+"""Measured figures in Markdown are those of benchmarks/results."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from benchmarks import costs, figures, quick
+from benchmarks.peers import summary
+from benchmarks.peers.contenders import OURS, PEERS
+from benchmarks.peers.report import settings_of_ours
+from benchmarks.runs import RESULTS, digest, key, read_results, run_missing
+
+
+def line(task, dataset, split, peer, parameters=None, **scores):
+    parameters = PEERS[task][peer].parameters if parameters is None else parameters
+    settings = {"dataset": dataset, "split": split, "peer": peer, "version": "1"}
+    return {"settings": settings | {"parameters": parameters}, "scores": scores}
+
+
+def results_of(*lines):
+    return {key(one["settings"]): one for one in lines}
+
+
+def test_documentation_is_what_the_results_say():
+    assert not figures.drift(), "run python -m benchmarks.figures"
+
+
+def test_marks_in_a_sentence_do_not_begin_a_line():
+    # Where they would begin a block, and end the paragraph.
+    for _, text, _ in figures.pages(figures.ROOT, RESULTS):
+        assert not re.search(r"^ *<!-- (figures: [^>]+-->.|end -->.)", text, re.MULTILINE)
+
+
+def test_drift_of_a_figure_and_of_a_report_is_found(tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(RESULTS, results)
+    speeds = json.loads((results / "speed.json").read_text())
+    for row in speeds["ratios"]:
+        row["ratio"] *= 2
+    (results / "speed.json").write_text(json.dumps(speeds))
+    found = figures.drift(results=results)
+    changed = {name.rsplit("/", 1)[1] for name in re.findall(r"^--- (\S+)", found, re.MULTILINE)}
+    assert changed == {"results.md"}
+    with (results / "peers-aside.jsonl").open("a") as file:
+        scores = dict.fromkeys(["nll", "crps", "rmse", "coverage", "width", "true_nll"], 0.5)
+        scores |= {"fit_seconds": 1.0, "predict_seconds": 1.0}
+        file.write(json.dumps(line("aside", "diabetes", 9, "gp", **scores)) + "\n")
+    assert "PEERS_RESULTS.md" in figures.drift(results=results)
+
+
+def test_marks_of_a_sentence_and_of_a_table_are_filled():
+    def read(name):
+        assert name == "speed"
+        loops = [("erm", 1.0), ("probmix", 1.25), ("skorch as it comes", 3.0)]
+        rows = [{"contender": name, "reference": "loop", "ratio": ratio} for name, ratio in loops]
+        return {"ratios": [*rows, {"contender": "erm", "reference": "one", "ratio": 9.0}]}
+
+    text = "It takes <!-- figures: speed ours -->?<!-- end --> times.\n"
+    filled = figures.filled(text, read)
+    assert filled == text.replace("?", "1.00 to 1.25")
+    assert figures.filled(filled, read) == filled
+    text = "<!-- figures: speed skorch -->\nold\n<!-- end -->"
+    assert figures.filled(text, read).split("\n") == [
+        *("<!-- figures: speed skorch -->", "", "3.00 to 3.00", "", "<!-- end -->")
+    ]
+    with pytest.raises(ValueError, match="no figure 'sped ours'; expected one of"):
+        figures.filled("<!-- figures: sped ours --><!-- end -->", read)
+
+
+def test_ours_is_today_s_or_what_ran_last():
+    former, later = {"lr": 1}, {"lr": 2}
+    lines = [line("regression", "yacht", 0, OURS, each, nll=1.0) for each in (former, later)]
+    assert settings_of_ours(results_of(*lines), "regression") == (digest(later), False)
+    today = line("regression", "yacht", 0, OURS, nll=1.0)
+    found = settings_of_ours(results_of(today, *lines), "regression")
+    assert found == (digest(today["settings"]["parameters"]), True)
+
+
+def test_peers_are_shown_on_the_splits_of_ours():
+    results = results_of(
+        *(line("regression", "yacht", split, OURS, nll=split, crps=0.25) for split in (0, 1)),
+        *(line("regression", "yacht", split, "gp", nll=1, crps=split / 4) for split in (0, 1, 9)),
+        line("regression", "yacht", 0, "catboost", nll=0, crps=0),
+        # A mass on each value: ours has the lowest figure, which does not compare.
+        line("regression", "wine-quality-red", 0, OURS, nll=0, crps=0.5),
+        line("regression", "wine-quality-red", 0, "gp", nll=1, crps=0.5),
+        line("regression", "wine-quality-red", 0, "ngboost", nll=2, crps=0.75),
+    )
+    _, _, yacht, wine = summary.beside_peers(results, "today").split("\n")
+    assert yacht == "| yacht | 2 | **0.50** / 0.250 |  |  | 1.00 / **0.125** |  |  |"
+    assert wine.startswith(
+        "| wine-quality-red | 1 | 0.00 (a probability) / **0.500** | 2.00 / 0.75"
+    )
+    assert "| **1.00** / **0.500** |" in wine
+    assert summary.against(results, "regression", "yacht", "gp", "crps") == "0.12 against 0.25"
+
+
+def test_settings_that_a_figure_names_are_in_the_results():
+    for task, settings in summary.FORMER.items():
+        results = read_results(RESULTS / f"peers-{task}.jsonl").values()
+        assert settings in {digest(result["settings"]["parameters"]) for result in results}
+
+
+def test_costs_of_the_latest_fits_are_shown():
+    job = next(job for job in costs.jobs(["diabetes"]) if job.get("arguments") == {})
+    scores = {"fit_seconds": 12.3, "crps": 31.26, "nll": 5.4}
+    old = job | {"parameters": {"lr": 1}}
+    results = results_of({"settings": old, "scores": scores})
+    assert "| the default (of earlier defaults) | 12 s: 31.3 / 5.40 | not run |" in costs.report(
+        results
+    )
+    results = results_of(
+        {"settings": job, "scores": scores | {"crps": 1277.1, "fit_seconds": 1.0}},
+        *results.values(),
+    )
+    assert "| 1.0 s: 1,277 / 5.40 | not run |" in costs.report(results)
+
+
+def squared(settings):
+    return {"nll": settings["seed"] ** 2}
+
+
+def test_lines_say_what_ran_and_how_quick_the_machine_is(tmp_path):
+    path = tmp_path / "squares.jsonl"
+    run_missing(squared, [{"seed": 2}], path)
+    (result,) = read_results(path).values()
+    assert result["settings"] == {"seed": 2}
+    assert result["versions"]["numpy"] == np.__version__
+    assert 0.1 < result["yardstick_ms"] < 1000
+
+
+def test_the_quick_slice_stands_beside_what_is_stored():
+    now = line("aside", "diabetes", 0, "gp", nll=5.0, crps=30.0, coverage=0.9, fit_seconds=1.0)
+    stored = results_of(
+        line("aside", "diabetes", 0, "gp", nll=5.25, crps=30, coverage=0.9, fit_seconds=2),
+        line("aside", "diabetes", 1, "gp", nll=9.0, crps=90, coverage=0.1, fit_seconds=9),
+    )
+    text = quick.beside_stored([now], stored)
+    assert "| diabetes | Gaussian process | 5 / 5.25 | 30 / 30 | 0.9 / 0.9 | 1 / 2 |" in text
