@@ -35,6 +35,7 @@ from sklearn_probmix.calibration import Spread, Temperature, stacking_weights
 from sklearn_probmix.checkpoint import Checkpoint
 from sklearn_probmix.columns import ColumnEncoder
 from sklearn_probmix.criterion import log_likelihood
+from sklearn_probmix.devices import chosen_device
 from sklearn_probmix.encoding import (
     cell_width,
     fit_scaler,
@@ -400,15 +401,7 @@ class BaseProbMixup(BaseEstimator):
             named = callback[-1] if isinstance(callback, tuple) else callback
             if not hasattr(named, "on_epoch_end"):
                 raise ValueError(f"callbacks holds {callback!r}; expected callbacks of skorch.")
-        try:
-            # Where there is no such device torch says so, by one error or another.
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError, ImportError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"device={self.device!r} cannot be used here ({reason}); expected one that torch "
-                "finds on this machine, such as device='cpu'."
-            ) from error
+        chosen_device(self.device)
 
     def _check_rows(self, X, y, to_targets, reset, suffix):
         """Check X and y, or X_val and y_val, as arrays."""
@@ -623,7 +616,8 @@ class BaseProbMixup(BaseEstimator):
             n_outputs=len(self.y_shift_),
             n_members=self.n_members,
             net=self.net,
-            device=self.device,
+            # Of a net of one's own, rows go where it is batch by batch.
+            device="cpu" if self.net is not None else chosen_device(self.device),
             callbacks=tuple(self.callbacks or ()),
             verbose=int(self.verbose),
         )
@@ -703,19 +697,22 @@ class BaseProbMixup(BaseEstimator):
     def _entrants(self, kinds, table, rng, watch=None):
         """Kinds with what they are trained with; those of one family share its table."""
         seeds = rng.randint(2**31, size=len(kinds)).tolist()
+        commons = [self._common(kind)._replace(watch=watch) for kind in kinds]
+        device = commons[0].device
+        there = table.to(device)
         tables = {
-            kind.family: table._replace(y=self._response(kind).standardise(table.y))
+            kind.family: there._replace(y=self._response(kind).standardise(table.y).to(device))
             for kind in kinds
         }
         return [
             Entrant(
                 kind,
-                self._common(kind)._replace(watch=watch),
+                common,
                 tables[kind.family],
                 seed,
                 self._has_masses(kind),
             )
-            for kind, seed in zip(kinds, seeds, strict=True)
+            for kind, common, seed in zip(kinds, commons, seeds, strict=True)
         ]
 
     def _kinds_for_censored(self, kinds):

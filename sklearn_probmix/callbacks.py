@@ -178,7 +178,7 @@ class ProbMixup(Callback):
             )
         X, y = batch[0], as_target(batch[1])
         partner = batch.partner if isinstance(batch, PairedBatch) else None
-        self.draw_ = self.mixer_.draw(self.rng_, len(y.points), partner)
+        self.draw_ = self.mixer_.draw(self.rng_, len(y.points), partner).on(y.points.device)
         batch[1] = self.target_ = self.mixer_.target(y, self.draw_, self.rng_)
         if self.site == "input":
             if not isinstance(X, torch.Tensor) or not X.is_floating_point():
@@ -424,8 +424,7 @@ class BestEpoch(Callback):
         names = ["nll"] if self.monitor == "nll" else ["nll", "crps"]
         family, own = get_family(self.family), valid.ndim == 2
         forward = net.module_.each if own else net.infer
-        weights = torch.zeros((), dtype=torch.float64)
-        totals = dict.fromkeys(names, weights)
+        chunks: list[Any] = []
         net.module_.eval()
         with torch.no_grad():
             for rows in valid.split(_VALIDATION_CHUNK):
@@ -433,11 +432,15 @@ class BestEpoch(Callback):
                 y, weight = part.y, part.row_weight()
                 y, weight = (y, weight * (rows >= 0)) if own else (y.unsqueeze(1), weight[:, None])
                 output, points = forward(part.X.to(net.device)), y.unsqueeze(2).to(net.device)
-                weights = weights + weight.sum(0)
-                for name in names:
-                    score = scores[name](family, output, points, self.n_members)
-                    totals[name] = totals[name] + (score[..., 0].cpu().double() * weight).sum(0)
-        means = {name: (total / weights).numpy() for name, total in totals.items()}
+                found = [scores[name](family, output, points, self.n_members) for name in names]
+                chunks.append((weight, *(score[..., 0] for score in found)))
+        # Only now, since to ask for numbers is to wait for them.
+        chunks = [[part.cpu() for part in chunk] for chunk in chunks]
+        total = sum(weight.sum(0) for weight, *_ in chunks)
+        means = {}
+        for place, name in enumerate(names, start=1):
+            sums = ((chunk[place].double() * chunk[0]).sum(0) for chunk in chunks)
+            means[name] = (sum(sums) / total).numpy()
         self.losses_.append(means["nll"])
         net.history.record("valid_loss", float(means["nll"].mean()))
         if "crps" in means:
@@ -448,8 +451,10 @@ class BestEpoch(Callback):
         if self.weights_ is None or better.all():
             self.weights_ = _copy(state)
             return
+        members = torch.from_numpy(np.flatnonzero(better))
         for name, value in _tensors(state).items():
-            self.weights_[name][better] = value[better]
+            members = members.to(value.device)
+            self.weights_[name].index_copy_(0, members, value.index_select(0, members))
 
     def _stop(self, reason):
         # What skorch's own EarlyStopping raises: its training loop ends on it.

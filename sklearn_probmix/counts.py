@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -14,6 +16,7 @@ from sklearn_probmix.families import (
     Family,
     Params,
     Units,
+    constant,
     finite_exp,
     stack_parameters,
 )
@@ -60,10 +63,15 @@ class _Counts(Family):
     def unfitted(self) -> Family:
         return type(self)()
 
-    @staticmethod
-    def _log(values: Sequence[float] | None, like: Tensor) -> Tensor:
-        """Logarithm of a number for each output, or of 1, shape (n_outputs,) or (1,)."""
-        return like.new_tensor([math.log(value) for value in values or (1.0,)])
+    @property
+    def log_mean_(self) -> NDArray[np.float64]:
+        """Logarithms of what is taken out, shape (n_outputs,) or (1,)."""
+        return _logarithms(self.mean)
+
+
+def _logarithms(values):
+    """Logarithm of a number for each output, or of 1."""
+    return np.array([math.log(value) for value in values or (1.0,)])
 
 
 def _positive(name, values):
@@ -91,7 +99,7 @@ class Poisson(_Counts):
     n_params = 1
 
     def natural(self, raw: Tensor) -> Tensor:
-        return raw + self._log(self.mean, raw).unsqueeze(-1)
+        return raw + constant(self, "log_mean_", raw.device).to(raw.dtype).unsqueeze(-1)
 
     @property
     def information(self) -> float:
@@ -132,6 +140,11 @@ class NegativeBinomial(_Counts):
         super().__init__(mean)
         self.size = _positive("size", size)
 
+    @property
+    def log_size_(self) -> NDArray[np.float64]:
+        """Logarithms of where r begins, shape (n_outputs,) or (1,)."""
+        return _logarithms(self.size)
+
     def fitted(self, y: Tensor, weight: Tensor) -> Family:
         if self.mean is not None:
             return self
@@ -145,10 +158,13 @@ class NegativeBinomial(_Counts):
     def natural(self, raw: Tensor) -> Tensor:
         log_mean, shared = raw.unbind(-1)
         # A sixth, as r may be larger by many powers of ten.
-        log_size = self._log(self.size, raw) + 6 * shared
+        log_mean_, log_size_ = (
+            constant(self, name, raw.device).to(raw.dtype) for name in ("log_mean_", "log_size_")
+        )
+        log_size = log_size_ + 6 * shared
         log_size = log_size.clamp(*_LOG_SIZE)
         # log(mu / (mu + r)), of which no digit is lost where r is small or large against mu.
-        log_ratio = log_size - self._log(self.mean, raw) - log_mean
+        log_ratio = log_size - log_mean_ - log_mean
         return stack_parameters(-softplus(log_ratio.clamp(*_LOG_RATIO)), log_size)
 
     def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:

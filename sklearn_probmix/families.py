@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 from numbers import Integral
 from typing import Any
 
@@ -298,6 +299,28 @@ class Family(ABC):
 
     def __hash__(self) -> int:
         return hash((type(self), tuple(vars(self).items())))
+
+
+def constant(family: Family, name: str, device: torch.device) -> Tensor:
+    """Return an array that is an attribute of a family as a tensor on a device.
+
+    A GPU keeps what it was sent, since every copy would make the host wait for it.
+
+    Parameters
+    ----------
+    family : Family
+    name : str
+    device : torch.device
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(getattr(family, name))
+    return _on_device(family, name, device)
+
+
+@lru_cache(maxsize=256)
+def _on_device(family, name, device):
+    with torch.inference_mode(False):
+        return torch.from_numpy(getattr(family, name)).to(device)
 
 
 class Normal(Family):

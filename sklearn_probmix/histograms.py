@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from sklearn_probmix.components import Components
-from sklearn_probmix.families import FAMILIES, Family, Normal, Units
+from sklearn_probmix.families import FAMILIES, Family, Normal, Units, constant
 from sklearn_probmix.histogram_components import HistogramComponents
 from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.pooling import log_linear_pool
@@ -69,6 +69,7 @@ class _Bins(Family):
         raise NotImplementedError
 
     n_params = property(lambda self: self.edges_.shape[1] + 1)
+    is_missing_ = property(lambda self: np.pad(np.isinf(self.edges_), ((0, 0), (1, 0))))
 
     def _settled(self, value: Rows | None) -> NDArray[np.float64]:
         if value is None:
@@ -79,10 +80,9 @@ class _Bins(Family):
         return _array(value)
 
     def natural(self, raw: Tensor) -> Tensor:
-        is_missing = np.pad(np.isinf(self.edges_), ((0, 0), (1, 0)))
-        if not is_missing.any():
+        if not self.is_missing_.any():
             return raw
-        return raw.masked_fill(torch.from_numpy(is_missing).to(raw.device), _NO_BIN)
+        return raw.masked_fill(constant(self, "is_missing_", raw.device), _NO_BIN)
 
     def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
         y = y.double()
@@ -95,7 +95,7 @@ class _Bins(Family):
 
     def _code(self, y):
         """Numbers of the bins, of y's shape; an edge belongs to the bin below it."""
-        edges = torch.from_numpy(self.edges_).to(y.device)
+        edges = constant(self, "edges_", y.device)
         if y.shape[-1] != len(edges):
             raise ValueError(f"y has {y.shape[-1]} outputs; expected {len(edges)}, as in fitted.")
         columns = y.movedim(-1, 0)
@@ -103,11 +103,10 @@ class _Bins(Family):
         last = torch.isfinite(edges).sum(1, keepdim=True)
         return torch.minimum(code, last).reshape(columns.shape).movedim(0, -1)
 
-    def _at(self, table, code):
-        """Entries of a table (n_outputs, n_params) for bins (..., n_outputs)."""
-        return torch.from_numpy(table).to(code.device)[
-            torch.arange(len(table), device=code.device), code
-        ]
+    def _at(self, name, code):
+        """Entries of one of our tables (n_outputs, n_params) for bins (..., n_outputs)."""
+        table = constant(self, name, code.device)
+        return table[torch.arange(len(table), device=code.device), code]
 
     def _snap(self, y):
         """Return the response that a mixed one counts as."""
@@ -116,11 +115,11 @@ class _Bins(Family):
     def kernel(self, y: Tensor, beta: float, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if beta == 0:
             return self._snap(y).unsqueeze(1), torch.ones_like(y[:, :1])
-        spread = math.sqrt(beta) * torch.from_numpy(self.unit_).to(y.device)
+        spread = math.sqrt(beta) * constant(self, "unit_", y.device)
         if noise is not None and y.shape[1] > 1:
             # Of several outputs and components no few points have the law of the kernel.
             return self._snap(y + spread * noise).unsqueeze(1), torch.ones_like(y[:, :1])
-        edges = torch.from_numpy(self.edges_).to(y.device)
+        edges = constant(self, "edges_", y.device)
         levels = torch.special.ndtr((edges - y.unsqueeze(-1)) / spread.unsqueeze(-1))
         # The outputs rise together, from level to level of any of them: each has its own law.
         every = levels.flatten(1).sort(dim=1).values
@@ -128,7 +127,7 @@ class _Bins(Family):
         weights = torch.diff(every, append=torch.ones_like(every[:, :1]))
         middle = (every + weights / 2).unsqueeze(1).expand(-1, y.shape[1], -1)
         code = torch.searchsorted(levels, middle.contiguous()).movedim(1, -1)
-        return self._at(self.centres_, code), weights
+        return self._at("centres_", code), weights
 
     def pooled_kernel(
         self, y_i: Tensor, y_j: Tensor, lam: Tensor, beta: float, noise: Tensor | None = None
@@ -231,11 +230,18 @@ class Histogram(_Bins):
     def centres_(self) -> NDArray[np.float64]:
         return _shapes(self.edges, self.tails)[0]
 
+    @property
+    def log_sizes_(self) -> NDArray[np.float64]:
+        """Logarithms of the widths of bins, and of the mean distances of tails."""
+        return _shapes(self.edges, self.tails)[1]
+
+    ends_ = property(lambda self: np.stack(_ends(self.edges_)))
+
     def _log_shape(self, y, code):
-        first, last = (torch.from_numpy(end).to(y.device) for end in _ends(self.edges_))
-        below, above = torch.from_numpy(self.tails_).to(y.device).unbind(1)
+        first, last = constant(self, "ends_", y.device).unbind(0)
+        below, above = constant(self, "tails_", y.device).unbind(1)
         depth = (first - y).clamp(min=0) / below + (y - last).clamp(min=0) / above
-        return -self._at(_shapes(self.edges, self.tails)[1], code) - depth
+        return -self._at("log_sizes_", code) - depth
 
     def components(self, eta: Tensor, shift: Units = 0.0, scale: Units = 1.0) -> Components:
         start, unit = (np.reshape(np.asarray(v, dtype=float), (-1, 1)) for v in (shift, scale))
@@ -328,7 +334,7 @@ class Lattice(_Bins):
         return self.values_
 
     def _snap(self, y):
-        return self._at(self.values_, self._code(y))
+        return self._at("values_", self._code(y))
 
     def _log_shape(self, y, code):
         return 0.0

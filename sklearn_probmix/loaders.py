@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch.utils import to_tensor
 from torch.utils.data import Dataset, default_collate
 
+from sklearn_probmix.devices import sent
 from sklearn_probmix.table import DividedRows
 
 __all__ = ["NeighborLoader", "TensorLoader"]
@@ -41,7 +42,7 @@ class PairedBatch(Batch):
     def partner(self) -> torch.Tensor:
         """Index of every row's partner, shape (rows,)."""
         rows = len(_leaf(self[0]))
-        return torch.arange(rows).roll(rows // 2)
+        return torch.arange(rows, device=self.rows.device).roll(rows // 2)
 
 
 class TensorLoader:
@@ -114,7 +115,11 @@ class TensorLoader:
         self._begun, self._n_made = self.rng.bit_generator.state, 0
         rows = self.data.rows
         rows = _shuffled(rows, self.rng) if self.shuffle else rows
-        self._rest = iter(rows.split(self.batch_size))
+        self._rest = iter(self._sent(rows).split(self.batch_size))
+
+    def _sent(self, rows):
+        """Put the rows of a whole pass where the table is."""
+        return sent(rows, _leaf(self.data.X).device)
 
     def state(self) -> dict[str, Any]:
         """Return where the loader is, between two iterations.
@@ -201,7 +206,7 @@ class NeighborLoader(TensorLoader):
                 f"NeighborLoader needs one array X to find neighbours in; found {type(X)}."
             )
         self.neighbors = [
-            rows[nearest_neighbors(X[rows], n_neighbors)] for rows in _members(self.data.rows)
+            rows[nearest_neighbors(X[rows].cpu(), n_neighbors)] for rows in _members(self.data.rows)
         ]
 
     def __iter__(self) -> Iterator[PairedBatch]:
@@ -218,7 +223,7 @@ class NeighborLoader(TensorLoader):
         # Batch by batch: the origins of its edges, then their partners.
         joint = torch.stack(ends, dim=-1) if self.data.rows.ndim == 2 else ends[0]
         joint = joint.unflatten(1, (-1, half)).transpose(0, 1).flatten(1, 2)
-        for rows in joint:
+        for rows in self._sent(joint):
             yield PairedBatch(self.data.batch(rows), rows)
 
 

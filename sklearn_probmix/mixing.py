@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_probmix.devices import sent
 from sklearn_probmix.families import Family
 from sklearn_probmix.pooling import Mixture, linear_pool, log_linear_pool, mix_responses
 
@@ -73,6 +74,11 @@ class Draw(NamedTuple):
     own_is_chosen: Tensor | None
     """With linear pooling, whether the row itself is taken where no mixture can be; same shape."""
 
+    def on(self, device: torch.device) -> Draw:
+        """Return the draw on a device."""
+        chosen = None if self.own_is_chosen is None else sent(self.own_is_chosen, device)
+        return Draw(sent(self.lam, device), sent(self.partner, device), chosen)
+
 
 @dataclass(frozen=True)
 class Mixer:
@@ -108,11 +114,11 @@ class Mixer:
         """Draw lam and, unless the batch brings its own, the partners."""
         if partner is None:
             partner = torch.from_numpy(rng.permutation(n_rows))
-        lam = torch.from_numpy(rng.beta(self.alpha, self.alpha, size=self.n_mixes * n_rows))
+        lam = rng.beta(self.alpha, self.alpha, size=self.n_mixes * n_rows)
         chosen = None
         if self.pooling == "linear":
-            chosen = torch.from_numpy(rng.random(len(lam)) < lam.numpy())
-        return Draw(lam, partner.repeat(self.n_mixes), chosen)
+            chosen = torch.from_numpy(rng.random(len(lam)) < lam)
+        return Draw(torch.from_numpy(lam), partner.repeat(self.n_mixes), chosen)
 
     def target(self, target: Target, draw: Draw, rng: np.random.Generator) -> Target:
         """Mix the responses of rows and partners.
@@ -136,12 +142,14 @@ class Mixer:
         log_expected = self.objective == "log-expected"
         noise = None
         if self.beta > 0 and (log_expected or self.may_have_components):
-            noise = torch.from_numpy(rng.standard_normal(tuple(y_i.shape))).to(y_i)
+            normal = torch.from_numpy(rng.standard_normal(tuple(y_i.shape)))
+            noise = sent(normal, y_i.device).to(y_i)
         points, weights = mix_responses(
             self.family, y_i, y_j, lam, response=self.response, beta=self.beta, noise=noise
         )
         if log_expected:
-            uniform = torch.from_numpy(rng.random((len(points), 1))).to(weights)
+            uniform = torch.from_numpy(rng.random((len(points), 1)))
+            uniform = sent(uniform, weights.device).to(weights)
             points = _sample_point(points, weights, uniform)
         mixed = Target(
             points.unflatten(0, (-1, n_members)),

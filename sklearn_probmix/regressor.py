@@ -246,8 +246,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         integer `random_state` are the same ones, otherwise their scores are too good. `family`,
         `n_members`, `hidden_layer_sizes` and what else describes the networks may not change.
     device : str, default="cpu"
-        Where networks train and predict, such as "cuda". A GPU pays for wide networks, large
-        batches and many members; small tables are quicker on a CPU.
+        Where networks train, and from then on predict: "cuda", a GPU, which is an error where torch
+        finds none, or "auto", a GPU if there is one and else the CPU. It holds the whole table. On
+        a GPU equal seeds give equal scores up to rounding, not equal bits.
     n_jobs : int or None, default=None
         Kinds of network that train side by side, in threads, with the bits that they have one after
         the other; -1 takes all cores, None is 1 unless a `joblib.parallel_config` says otherwise.

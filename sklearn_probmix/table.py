@@ -37,7 +37,12 @@ class Table(NamedTuple):
         """Weights, ones if there are none."""
         if self.weight is not None:
             return self.weight
-        return torch.ones(self.y.shape[:-1], dtype=torch.float32)
+        return torch.ones(self.y.shape[:-1], dtype=torch.float32, device=self.y.device)
+
+    def to(self, device: str | torch.device) -> Table:
+        """Put the rows on a device."""
+        weight = None if self.weight is None else self.weight.to(device)
+        return Table(self.X.to(device), self.y.to(device), weight)
 
     @classmethod
     def concatenate(cls, tables: Sequence[Table]) -> Table:
@@ -108,7 +113,7 @@ class DividedRows(Dataset):
     ----------
     table : Table
     rows : Tensor of shape (n,) or (n, members)
-        Index of the training rows.
+        Index of the training rows, on the CPU wherever the table is.
 
     Attributes
     ----------

@@ -16,6 +16,7 @@ import torch
 from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler
+from skorch.dataset import get_len
 from skorch.history import History
 from skorch.utils import TeeGenerator
 from torch.utils.data import DataLoader
@@ -131,6 +132,25 @@ class TabularNet(NeuralNet):
         """Compute the loss of a batch."""
         return self.criterion_(y_pred, y_true)
 
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Make an epoch, whose losses are asked for at its end: to ask is to wait for them."""
+        if iterator is None:
+            return
+        batches = []
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            self.history.record_batch(f"{prefix}_loss", step["loss"].detach())
+            self.history.record_batch(f"{prefix}_batch_size", get_len(batch[0]))
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+            batches.append(self.history[-1]["batches"][-1])
+        losses = [record[f"{prefix}_loss"] for record in batches]
+        for record, loss in zip(batches, torch.stack(losses).tolist(), strict=True):
+            record[f"{prefix}_loss"] = loss
+        self.history.record(f"{prefix}_batch_count", len(batches))
+
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Make one step of an optimiser that evaluates the loss once, unlike LBFGS."""
         self._zero_grad_optimizer()
@@ -224,13 +244,13 @@ class Training:
         self._best = BestEpoch(
             patience=kind.n_iter_no_change,
             table=table,
-            valid=division.valid if most_steps is None else _spread(division.valid, _N_JUDGES),
+            valid=_judges(table, division, most_steps),
             monitor=kind.monitor,
             family=common.family,
             fits=division.fits or (common.n_members,),
         )
         generator = None if common.net is not None else torch.Generator().manual_seed(seeds[0])
-        net = new_net(kind, common, table, division) if net is None else _copy_of(net)
+        net = new_net(kind, common, table, division) if net is None else _copy_of(net, common)
         settings = _loaders(kind, net, seeds[2], most_steps) | {
             "callbacks": _callbacks(kind, common, self._best, seeds[1]),
             "train_split": None,
@@ -485,14 +505,15 @@ def natural_parameters(net: NeuralNet, X: torch.Tensor) -> Mixture:
     """
     if net.module_.training:
         net.module_.eval()
-    block = net.module_.row_block if isinstance(net, TabularNet) else _CHUNK
+    on_cpu = isinstance(net, TabularNet) and torch.device(net.device).type == "cpu"
+    block = net.module_.row_block if on_cpu else _CHUNK
     chunks = []
     with torch.no_grad():
-        for rows in X.split(_CHUNK):
+        for rows in X.to(net.device).split(_CHUNK):
             padding = rows.new_zeros(-len(rows) % block, *rows.shape[1:])
             output = as_mixture(net.infer(torch.cat([rows, padding])))
-            chunks.append([value[: len(rows)].cpu() for value in output])
-    return Mixture(*map(torch.cat, zip(*chunks, strict=True)))
+            chunks.append([value[: len(rows)] for value in output])
+    return Mixture(*(torch.cat(parts).cpu() for parts in zip(*chunks, strict=True)))
 
 
 def held_out_parameters(net: NeuralNet, table: Table, division: Division) -> Mixture:
@@ -513,16 +534,16 @@ def held_out_parameters(net: NeuralNet, table: Table, division: Division) -> Mix
         n_outputs, n_params) on the CPU.
     """
     valid: Any = division.valid
+    X = table.X.to(net.device)
     holders = division.holders(len(table.y))
     net.module_.eval()
     chunks = []
     with torch.no_grad():
-        for rows in valid.split(_CHUNK):
+        for rows in valid.to(X.device).split(_CHUNK):
             padding = rows.new_zeros(-len(rows) % _CHUNK, rows.shape[1])
-            X = table.X[torch.cat([rows, padding])].to(net.device)
-            output = as_mixture(net.module_.each(X))
-            chunks.append([value[: len(rows)].cpu() for value in output])
-    eta, log_weights = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+            output = as_mixture(net.module_.each(X[torch.cat([rows, padding])]))
+            chunks.append([value[: len(rows)] for value in output])
+    eta, log_weights = (torch.cat(parts).cpu() for parts in zip(*chunks, strict=True))
     # Where in a member's column each row stands.
     position = torch.zeros(len(table.y), valid.shape[1], dtype=torch.long)
     for member, rows in enumerate(valid.T):
@@ -619,12 +640,20 @@ def _knots(kind, common, table, division):
 
 def _knots_of(table, rows, n_knots):
     X = table.X[_spread(rows[rows >= 0].unique(), _ENOUGH_FOR_KNOTS)]
-    return quantile_knots(X.flatten(0, -2), n_knots)
+    return quantile_knots(X.flatten(0, -2).cpu(), n_knots)
 
 
 def _spread(rows, n_rows):
     """About so many of these rows, or fewer, evenly spread."""
     return rows[:: math.ceil(len(rows) / n_rows)]
+
+
+def _judges(table, division, most_steps):
+    """Index of the rows that judge an epoch, where the table is."""
+    valid = division.valid
+    if most_steps is not None:
+        valid = _spread(valid, _N_JUDGES)
+    return None if valid is None else valid.to(table.X.device)
 
 
 def _give_own_knots(ensemble, table, division):
@@ -643,6 +672,7 @@ def _give_context(module, table, rows, seed):
     if n_rows > most:
         taken = np.random.default_rng(seed).choice(n_rows, most, replace=False)
         rows = rows[torch.from_numpy(np.sort(taken))]
+    rows, first = rows.to(table.X.device), first.to(table.X.device)
     weight = table.row_weight()[rows]
     if rows.ndim == 2:
         # Some members have fewer rows than others; what fills them up has no weight.
@@ -661,7 +691,7 @@ def _give_context(module, table, rows, seed):
 def _places_of_context(module, table):
     """Find rows of a context in a table, -1 where they are not: seen again, they are left out."""
     X, y = module.context.cpu(), module.responses.cpu()
-    rows = torch.cat([table.X, module.kept(table.y).to(y.dtype)], dim=1)
+    rows = torch.cat([table.X, module.kept(table.y).to(y.dtype)], dim=1).cpu()
     places = {row.tobytes(): place for place, row in enumerate(rows.numpy())}
     context = torch.cat([X, y], dim=-1).flatten(0, -2).numpy()
     found = [places.get(row.tobytes(), -1) for row in context]
@@ -727,14 +757,15 @@ def _initialize(net, generator):
         net.generator = None
 
 
-def _copy_of(net):
-    """Copy what training changes."""
+def _copy_of(net, common):
+    """Copy what training changes, to where it is to be."""
     if not isinstance(net, TabularNet):
         return copy.deepcopy(net)
     # Many times quicker than a deep copy, for which skorch writes all to a temporary file.
     new = object.__new__(type(net))
-    new.__dict__.update(vars(net) | {"history_": History(net.history)})
-    new.module_ = copy.deepcopy(net.module_)
+    changed = {"history_": History(net.history), "device": common.device}
+    new.__dict__.update(vars(net) | changed)
+    new.module_ = copy.deepcopy(net.module_).to(common.device)
     new.initialize_optimizer()
     new.optimizer_.load_state_dict(copy.deepcopy(net.optimizer_.state_dict()))
     return new

@@ -34,17 +34,18 @@ RULES = {
     "calibration": Rule(set(), {"numpy", "scipy", "sklearn"}),
     "warn": Rule(set(), set()),
     # The left wing trains.
+    "devices": Rule(set(), {"torch"}),
     "pooling": Rule(set(), {"torch"}),
     "families": Rule({"pooling", "scipy_components", "calibration"}, {"torch"}),
     "histograms": Rule({"families", "histogram_components", "lattice"}, {"numpy", "torch"}),
     "response": Rule({"families"}, {"torch"}),
-    "counts": Rule({"families"}, {"torch"}),
+    "counts": Rule({"families"}, {"numpy", "torch"}),
     "compound": Rule({"families", "components"}, {"numpy", "torch"}),
     "transformed": Rule({"families", "components"}, {"numpy", "scipy", "torch"}),
-    "mixing": Rule({"families"}, {"numpy", "torch"}),
+    "mixing": Rule({"families", "devices"}, {"numpy", "torch"}),
     "criterion": Rule({"mixing"}, {"torch"}),
     "table": Rule(set(), {"numpy", "skorch", "torch"}),
-    "loaders": Rule({"table"}, {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
+    "loaders": Rule({"table", "devices"}, {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
     "modules": Rule({"families"}, {"numpy", "torch"}),
     "kernel": Rule({"modules"}, {"numpy", "torch"}),
     "ensemble": Rule({"pooling"}, {"torch"}),
@@ -86,7 +87,7 @@ RULES = {
         {"training", "calibration", "checkpoint", "workers", "progress"}, {"numpy", "skorch"}
     ),
     "base": Rule(
-        {"race", "response", "calibration", "encoding", "options", "settings"},
+        {"race", "response", "calibration", "devices", "encoding", "options", "settings"},
         {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule(
