@@ -465,6 +465,8 @@ class BaseProbMixup(BaseEstimator):
         self.scaler_, share = merge_scalers(before, new)
         if self.family_.is_normal:
             y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
+            # Refuses what is too far from the rows before, and would move all of them.
+            self._own_response().standardise(y)
             weight = torch.tensor(np.ones(len(y)) if weight is None else weight)
             shift, scale = (part.numpy() for part in self.family_.scaling(y, weight))
             self.y_shift_, variance = merge_moments(
