@@ -153,7 +153,8 @@ def save_model(est: BaseProbMixup | Pipeline, path: str | os.PathLike[str]) -> N
     Examples
     --------
     >>> import tempfile
-    >>>     >>> from sklearn.datasets import load_iris
+    >>> from pathlib import Path
+    >>> from sklearn.datasets import load_iris
     >>> from sklearn_probmix import ProbMixupClassifier
     >>> from sklearn_probmix.persistence import load_model, save_model
     >>> X, y = load_iris(return_X_y=True)
