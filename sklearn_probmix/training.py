@@ -7,6 +7,7 @@ import inspect
 import math
 import os
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, NoReturn, cast
@@ -311,9 +312,22 @@ class Training:
         """
         try:
             self.net.fit_loop(self._rows, epochs=n_epochs)
-        except KeyboardInterrupt:
-            # What ends training for another reason names it before.
-            self._best.stop_reason_ = self._best.stop_reason_ or "interruption"
+        except KeyboardInterrupt as error:
+            # What ends training for another reason names it before, unless it is a user's callback.
+            if self._best.in_epoch_ or not self._is_of_a_user(error):
+                self._best.stop_reason_ = self._best.stop_reason_ or "interruption"
+
+    def _is_of_a_user(self, error):
+        """Whether a callback of a user raised it, as skorch's EarlyStopping does, not Ctrl-C."""
+        theirs = [
+            callback
+            for _, callback in self.net.callbacks_
+            if not type(callback).__module__.startswith("sklearn_probmix.")
+        ]
+        raised_in = [
+            frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)
+        ]
+        return any(one is callback for one in raised_in for callback in theirs)
 
     def state(self) -> dict[str, Any]:
         """Return what training has changed of one of our own networks, between two epochs.

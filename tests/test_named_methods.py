@@ -1,4 +1,7 @@
-"""Predictions of single networks of every method, held to those of version 0.1.0."""
+"""Predictions of single networks of every method, held to what they were.
+
+Those with dropout were stored anew when it began to draw bytes.
+"""
 
 from pathlib import Path
 
