@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import (
 )
 
 # Imported to have their families in FAMILIES before a Kind lists these.
-from sklearn_probmix import compound, counts, histograms, transformed  # noqa: F401
+from sklearn_probmix import compound, counts, histograms, transformed  # noqa: F401  # enter FAMILIES
 from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal
 from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.warn import warn

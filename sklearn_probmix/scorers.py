@@ -121,7 +121,7 @@ def _scorer(score, *shown):
     return scorer
 
 
-class _EarlierScorer(type(make_scorer(nll))):  # type: ignore[misc]
+class _EarlierScorer(type(make_scorer(nll))):  # type: ignore[misc]  # not a public class
     """Earlier releases refuse to ask a regressor for its `predict_proba`."""
 
     def _score(self, method_caller, estimator, X, y_true, **kwargs):

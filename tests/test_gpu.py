@@ -217,6 +217,8 @@ class TestOnGpu:
             est.fit(X, Y, WEIGHT)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+        # A wait would have been an error in one of these epochs.
+        assert len(est.net_.history) == 2
 
     def test_a_fit_goes_on_where_the_device_says(self):
         est = ProbMixupRegressor(**TINY, warm_start=True, device="cuda").fit(X, Y)

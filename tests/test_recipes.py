@@ -19,7 +19,7 @@ from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
 # An import that is a switch: without it there is no HalvingGridSearchCV.
-from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # switches on
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import (
     GridSearchCV,

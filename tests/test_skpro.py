@@ -1,6 +1,9 @@
 """The adapters for skpro, by skpro's own checks."""
 
+from importlib import import_module
+
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
@@ -12,12 +15,11 @@ from tests.test_exports import COUNTS, JOINT, NORMALS, Y
 
 skpro = pytest.importorskip("skpro", reason="needs skpro: pip install sklearn-probmix[skpro]")
 
-import pandas as pd  # noqa: E402
-from skpro.metrics import CRPS  # noqa: E402
-from skpro.utils.estimator_checks import check_estimator  # noqa: E402
-
-from sklearn_probmix.skpro_distribution import SkproDistribution  # noqa: E402
-from sklearn_probmix.skpro_regressor import SkproRegressor  # noqa: E402
+# What is not there without skpro is imported after the line that skips.
+CRPS = import_module("skpro.metrics").CRPS
+check_estimator = import_module("skpro.utils.estimator_checks").check_estimator
+SkproDistribution = import_module("sklearn_probmix.skpro_distribution").SkproDistribution
+SkproRegressor = import_module("sklearn_probmix.skpro_regressor").SkproRegressor
 
 # Skpro says where it approximates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*pdfnorm:UserWarning")
