@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from importlib.metadata import version
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -17,25 +15,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import (
-    GroupKFold,
-    GroupShuffleSplit,
-    KFold,
-    ShuffleSplit,
-    StratifiedKFold,
-    StratifiedShuffleSplit,
-    check_cv,
-)
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from skorch import NeuralNet
 
 from sklearn_probmix.calibration import Spread, Temperature, stacking_weights
-from sklearn_probmix.checkpoint import Checkpoint
+from sklearn_probmix.checkpoint import Checkpoint, digests
 from sklearn_probmix.columns import ColumnEncoder
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.devices import chosen_device
+from sklearn_probmix.dividing import Rows, divide
 from sklearn_probmix.encoding import (
     cell_width,
     fit_scaler,
@@ -49,7 +39,7 @@ from sklearn_probmix.encoding import (
     to_numbers,
 )
 from sklearn_probmix.families import Family, get_family
-from sklearn_probmix.kinds import LARGE_TABLE, METHODS, Kind, as_kinds
+from sklearn_probmix.kinds import METHODS, Kind, as_kinds
 from sklearn_probmix.options import readable_options
 from sklearn_probmix.pooling import Mixture, pool
 from sklearn_probmix.progress import RaceBar
@@ -72,11 +62,6 @@ from sklearn_probmix.workers import Workers
 
 __all__ = ["BaseProbMixup", "PredictsInChunks", "unchanged_on_error"]
 
-# Fewer rows are not divided unless they are told to be.
-_LEAST_ROWS_TO_DIVIDE = 10
-_HELD_OUT = 0.2
-# Of a large table, where more would not judge better: the members then share them.
-_MOST_HELD_OUT = 10_000
 # Relative to the mean; in float32 rows of less may all vanish together.
 _LEAST_WEIGHT = 1e-30
 # Rows by which the spread between members is judged.
@@ -93,26 +78,6 @@ _OF_TRAINING = (
     *("alpha", "n_neighbors", "pooling", "dropout", "response", "monitor"),
     *("lr", "weight_decay", "batch_size", "max_epochs"),
 )
-
-
-class Rows(NamedTuple):
-    """Rows of weight of a fit, and what of the data as given is needed to divide them."""
-
-    table: Table
-    y: np.ndarray
-    """In the original units; shape (n, ...)."""
-    groups: np.ndarray | None
-    kept: NDArray[np.intp]
-    """Places of these rows in the given data, shape (n,)."""
-    given: tuple[Any, ...]
-    """X, y and groups as they were given."""
-
-    def position(self, places: Sequence[int] | NDArray[np.intp]) -> NDArray[np.intp]:
-        """Positions among these rows of those that are at these places of the given data."""
-        position = np.full(len(self.given[1]), -1)
-        position[self.kept] = np.arange(len(self.kept))
-        found = position[np.asarray(places)] if len(places) else position[:0]
-        return found[found >= 0]
 
 
 class Part(NamedTuple):
@@ -503,68 +468,7 @@ class BaseProbMixup(BaseEstimator):
 
     def _divide(self, rows: Rows, rng: np.random.RandomState) -> Division:
         """Decide who trains and who is held out, by `validation`."""
-        how, n_rows = self.validation, len(rows.y)
-        if how == "auto":
-            how = "cv" if self.n_members > 1 else "holdout"
-            if how == "cv" and n_rows >= LARGE_TABLE + _MOST_HELD_OUT:
-                how = _MOST_HELD_OUT / n_rows
-        if isinstance(how, str | float) and n_rows < _LEAST_ROWS_TO_DIVIDE:
-            warn(f"{n_rows} rows are too few to hold some out; the last epoch is kept.")
-            how = None
-        if how is None:
-            return Division.holdout(np.arange(n_rows), None)
-        if how == "cv" or isinstance(how, Integral):
-            return self._folds(rows, rng, self.n_members if how == "cv" else int(how))
-        share = _HELD_OUT if how == "holdout" else how
-        train, valid = self._hold_out(rows, rng, share)
-        if not (len(train) and len(valid)):
-            raise ValueError(
-                f"validation={self.validation!r} gives {len(train)} training and {len(valid)} "
-                f"validation rows of {n_rows}; expected some of each."
-            )
-        return Division.holdout(train, valid)
-
-    def _hold_out(self, rows, rng, how):
-        """Training and validation rows by a share, or by the first split of a splitter."""
-        n_rows = len(rows.y)
-        if isinstance(how, Real):
-            _check_groups(rows.groups, 2, "the hold-out")
-            n_valid = math.ceil(float(how) * n_rows)
-            splitters = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
-            splitter = self._choose(splitters, rows, min(n_valid, n_rows - n_valid), 2)
-            splitter = splitter(1, test_size=how, random_state=rng.randint(2**31))
-            return next(splitter.split(rows.y, rows.y, rows.groups))
-        # It may know the rows by their places, so it sees those of no weight too.
-        splits = iter(check_cv(how).split(*rows.given))
-        train, valid = map(rows.position, next(splits, ((), ())))
-        n_used = len(np.union1d(train, valid))
-        if n_used < n_rows and len(train) and len(valid):
-            warn(
-                f"The first split of validation={how!r} has {len(train)} training and "
-                f"{len(valid)} validation rows; {n_rows - n_used} of {n_rows} rows are not used."
-            )
-        return train, valid
-
-    def _folds(self, rows, rng, n_folds):
-        """Folds that are held out, each by one member or by as many as there are to a fold."""
-        n_rows = len(rows.y)
-        if not 2 <= n_folds <= n_rows or self.n_members % n_folds:
-            raise ValueError(
-                f"n_members={self.n_members!r}, validation={self.validation!r}: each member holds "
-                f"out one of {n_folds} folds of {n_rows} rows; expected at least 2 folds, at most "
-                "as many as rows, and members for all of them alike."
-            )
-        _check_groups(rows.groups, n_folds, f"each of n_members={n_folds}")
-        splitter = self._choose((KFold, StratifiedKFold, GroupKFold), rows, n_rows, n_folds)
-        splitter = splitter(n_folds, shuffle=True, random_state=rng.randint(2**31))
-        held_out = [fold for _, fold in splitter.split(rows.y, rows.y, rows.groups)]
-        return Division.folds(held_out, self.n_members)
-
-    def _choose(self, splitters, rows, n_rows, n_parts):
-        plain, stratified, grouped = splitters
-        if rows.groups is not None:
-            return grouped
-        return stratified if self._can_stratify(rows.y, n_rows, n_parts) else plain
+        return divide(rows, self.validation, self.n_members, rng, self._can_stratify)
 
     def _can_stratify(self, y, n_rows, n_parts):
         return False
@@ -633,7 +537,7 @@ class BaseProbMixup(BaseEstimator):
             is_race = nets is None and self._is_race(division)
             checkpoint = None
             if self.checkpoint is not None and max_epochs is None:
-                fit = _fit_of(entrants, table, division, is_race)
+                fit = digests(entrants, table, division, is_race)
                 checkpoint = Checkpoint(self.checkpoint, fit)
             # Shorter than the kinds where an earlier fit was interrupted.
             nets = nets or [None] * len(kinds)
@@ -928,32 +832,6 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
         raise
 
 
-def _fit_of(entrants, table, division, is_race):
-    """Digests of all that the training of these kinds depends on."""
-    parts = {
-        "data": [table.X, table.y, table.weight],
-        "random_state or validation": [*division, *(entrant.seed for entrant in entrants)],
-        "parameters": [
-            is_race,
-            *((each.kind, each.common.family, each.common.n_members) for each in entrants),
-            entrants[0].common.device,
-        ],
-        "versions of libraries": [torch.__version__, np.__version__, version("sklearn-probmix")],
-    }
-    return {name: _digest(values) for name, values in parts.items()}
-
-
-def _digest(values):
-    digest = hashlib.sha256()
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            digest.update(repr((value.dtype, value.shape)).encode())
-            digest.update(np.ascontiguousarray(value.numpy()).data)
-        else:
-            digest.update(repr(value).encode())
-    return digest.hexdigest()
-
-
 def _entered(kinds, fitted):
     """Find the kinds that a race delivered; all where these are others."""
     rest = iter(kinds)
@@ -964,12 +842,3 @@ def _entered(kinds, fitted):
 def _is_alike(kind, fitted):
     """Whether a fitted kind differs in nothing but what may change when training goes on."""
     return kind.updated(**{name: getattr(fitted, name) for name in _OF_TRAINING}) == fitted
-
-
-def _check_groups(groups, n_needed, who):
-    """Refuse fewer groups than are held out together."""
-    if groups is not None and (n_groups := len(np.unique(groups))) < n_needed:
-        raise ValueError(
-            f"groups holds {n_groups} different groups; expected at least {n_needed}, since {who} "
-            "holds out whole groups."
-        )

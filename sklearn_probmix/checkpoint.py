@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -17,7 +20,7 @@ from safetensors.torch import save as to_safetensors
 from sklearn_probmix.codec import decode, encode
 from sklearn_probmix.files import write_whole
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "digests"]
 
 
 class Checkpoint:
@@ -105,6 +108,48 @@ class Checkpoint:
 
     def _files(self):
         return sorted(self.folder.glob("kind-*.safetensors"))
+
+
+def digests(
+    entrants: Sequence[Any], table: Sequence[Any], division: Sequence[Any], is_race: bool
+) -> dict[str, str]:
+    """Digests of all that a fit depends on, by what a message calls it.
+
+    Parameters
+    ----------
+    entrants : sequence of Entrant
+        Kinds with what they are trained with.
+    table : Table
+        Of all kinds, on the CPU.
+    division : Division
+    is_race : bool
+
+    Returns
+    -------
+    dict of str to str
+    """
+    parts = {
+        "data": table,
+        "random_state or validation": [*division, *(entrant.seed for entrant in entrants)],
+        "parameters": [
+            is_race,
+            *((each.kind, each.common.family, each.common.n_members) for each in entrants),
+            entrants[0].common.device,
+        ],
+        "versions of libraries": [torch.__version__, np.__version__, version("sklearn-probmix")],
+    }
+    return {name: _digest(values) for name, values in parts.items()}
+
+
+def _digest(values):
+    digest = hashlib.sha256()
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            digest.update(repr((value.dtype, value.shape)).encode())
+            digest.update(np.ascontiguousarray(value.numpy()).data)
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()
 
 
 def _metadata(path):

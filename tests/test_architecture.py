@@ -80,14 +80,18 @@ RULES = {
     "options": Rule(set(), {"sklearn"}),
     "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
     "files": Rule(set(), set()),
-    "checkpoint": Rule({"codec", "files"}, {"safetensors", "torch"}),
+    "checkpoint": Rule({"codec", "files"}, {"numpy", "safetensors", "torch"}),
+    "dividing": Rule({"kinds", "table"}, {"numpy", "sklearn"}),
     "workers": Rule({"settings"}, {"joblib", "threadpoolctl", "torch"}),
     "progress": Rule(set(), {"numpy", "tqdm"}),
     "race": Rule(
         {"training", "calibration", "checkpoint", "workers", "progress"}, {"numpy", "skorch"}
     ),
     "base": Rule(
-        {"race", "response", "calibration", "devices", "encoding", "options", "settings"},
+        {
+            *("race", "response", "calibration", "devices", "dividing"),
+            *("encoding", "options", "settings"),
+        },
         {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule(

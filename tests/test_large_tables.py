@@ -16,7 +16,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from one_network import TINY
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor, base, encoding, race
+from sklearn_probmix import (
+    Kind,
+    ProbMixupClassifier,
+    ProbMixupRegressor,
+    base,
+    dividing,
+    encoding,
+    race,
+)
 from sklearn_probmix.encoding import (
     fit_scaler,
     merge_scalers,
@@ -172,9 +180,9 @@ def large(monkeypatch):
     racer = Kind(hidden_layer_sizes=(), lr=0.01, batch_size=2, max_epochs=3, n_iter_no_change=None)
     kinds = tuple(racer.updated(weight_decay=0.1 + place / 10) for place in range(4))
     kernel = Kind(network="kernel", hidden_layer_sizes=(4,), batch_size=2, n_steps=90)
-    for module in (base, race):
+    for module in (dividing, race):
         monkeypatch.setattr(module, "LARGE_TABLE", 200)
-    monkeypatch.setattr(base, "_MOST_HELD_OUT", 50)
+    monkeypatch.setattr(dividing, "_MOST_HELD_OUT", 50)
     monkeypatch.setattr(race, "_FIRST_RUNG", 20)
     for make in (ProbMixupRegressor, ProbMixupClassifier):
         monkeypatch.setattr(make, "_auto_kinds", (*kinds, kernel))

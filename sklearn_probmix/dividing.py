@@ -1,0 +1,159 @@
+"""Which rows train and which are held out, as `validation`, weights and groups say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import (
+    GroupKFold,
+    GroupShuffleSplit,
+    KFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+    check_cv,
+)
+
+from sklearn_probmix.kinds import LARGE_TABLE
+from sklearn_probmix.table import Division, Table
+from sklearn_probmix.warn import warn
+
+__all__ = ["Rows", "divide"]
+
+# Fewer rows are not divided unless they are told to be.
+_LEAST_ROWS_TO_DIVIDE = 10
+_HELD_OUT = 0.2
+# Of a large table, where more would not judge better: the members then share them.
+_MOST_HELD_OUT = 10_000
+
+
+class Rows(NamedTuple):
+    """Rows of weight of a fit, and what of the data as given is needed to divide them."""
+
+    table: Table
+    y: np.ndarray
+    """In the original units; shape (n, ...)."""
+    groups: np.ndarray | None
+    kept: NDArray[np.intp]
+    """Places of these rows in the given data, shape (n,)."""
+    given: tuple[Any, ...]
+    """X, y and groups as they were given."""
+
+    def position(self, places: Sequence[int] | NDArray[np.intp]) -> NDArray[np.intp]:
+        """Positions among these rows of those that are at these places of the given data."""
+        position = np.full(len(self.given[1]), -1)
+        position[self.kept] = np.arange(len(self.kept))
+        found = position[np.asarray(places)] if len(places) else position[:0]
+        return found[found >= 0]
+
+
+def divide(
+    rows: Rows,
+    validation: Any,
+    n_members: int,
+    rng: np.random.RandomState,
+    can_stratify: Callable[[np.ndarray, int, int], bool],
+) -> Division:
+    """Decide who trains and who is held out.
+
+    Parameters
+    ----------
+    rows : Rows
+    validation : str, float, int, splitter, list or None
+        As the parameter of the estimators.
+    n_members : int
+    rng : RandomState
+        Source of the division.
+    can_stratify : callable
+        Of y, the number of rows of the smaller part and the number of parts: whether parts may
+        have the values of y in the same shares.
+
+    Returns
+    -------
+    Division
+
+    Raises
+    ------
+    ValueError
+        If a part would have no rows, or members and folds do not fit together.
+    """
+    how, n_rows = validation, len(rows.y)
+    if how == "auto":
+        how = "cv" if n_members > 1 else "holdout"
+        if how == "cv" and n_rows >= LARGE_TABLE + _MOST_HELD_OUT:
+            how = _MOST_HELD_OUT / n_rows
+    if isinstance(how, str | float) and n_rows < _LEAST_ROWS_TO_DIVIDE:
+        warn(f"{n_rows} rows are too few to hold some out; the last epoch is kept.")
+        how = None
+    if how is None:
+        return Division.holdout(np.arange(n_rows), None)
+    if how == "cv" or isinstance(how, Integral):
+        return _folds(rows, validation, n_members, rng, can_stratify)
+    share = _HELD_OUT if how == "holdout" else how
+    train, valid = _hold_out(rows, share, rng, can_stratify)
+    if not (len(train) and len(valid)):
+        raise ValueError(
+            f"validation={validation!r} gives {len(train)} training and {len(valid)} "
+            f"validation rows of {n_rows}; expected some of each."
+        )
+    return Division.holdout(train, valid)
+
+
+def _hold_out(rows, how, rng, can_stratify):
+    """Training and validation rows by a share, or by the first split of a splitter."""
+    n_rows = len(rows.y)
+    if isinstance(how, Real):
+        _check_groups(rows.groups, 2, "the hold-out")
+        n_valid = math.ceil(float(how) * n_rows)
+        splitters = ShuffleSplit, StratifiedShuffleSplit, GroupShuffleSplit
+        splitter = _choose(splitters, rows, min(n_valid, n_rows - n_valid), 2, can_stratify)
+        splitter = splitter(1, test_size=how, random_state=rng.randint(2**31))
+        return next(splitter.split(rows.y, rows.y, rows.groups))
+    # It may know the rows by their places, so it sees those of no weight too.
+    splits = iter(check_cv(how).split(*rows.given))
+    train, valid = map(rows.position, next(splits, ((), ())))
+    n_used = len(np.union1d(train, valid))
+    if n_used < n_rows and len(train) and len(valid):
+        warn(
+            f"The first split of validation={how!r} has {len(train)} training and "
+            f"{len(valid)} validation rows; {n_rows - n_used} of {n_rows} rows are not used."
+        )
+    return train, valid
+
+
+def _folds(rows, validation, n_members, rng, can_stratify):
+    """Folds that are held out, each by one member or by as many as there are to a fold."""
+    n_rows = len(rows.y)
+    n_folds = n_members if isinstance(validation, str) else int(validation)
+    if not 2 <= n_folds <= n_rows or n_members % n_folds:
+        raise ValueError(
+            f"n_members={n_members!r}, validation={validation!r}: each member holds "
+            f"out one of {n_folds} folds of {n_rows} rows; expected at least 2 folds, at most "
+            "as many as rows, and members for all of them alike."
+        )
+    _check_groups(rows.groups, n_folds, f"each of n_members={n_folds}")
+    splitter = _choose((KFold, StratifiedKFold, GroupKFold), rows, n_rows, n_folds, can_stratify)
+    splitter = splitter(n_folds, shuffle=True, random_state=rng.randint(2**31))
+    held_out = [fold for _, fold in splitter.split(rows.y, rows.y, rows.groups)]
+    return Division.folds(held_out, n_members)
+
+
+def _choose(splitters, rows, n_rows, n_parts, can_stratify):
+    plain, stratified, grouped = splitters
+    if rows.groups is not None:
+        return grouped
+    return stratified if can_stratify(rows.y, n_rows, n_parts) else plain
+
+
+def _check_groups(groups, n_needed, who):
+    """Refuse fewer groups than are held out together."""
+    if groups is not None and (n_groups := len(np.unique(groups))) < n_needed:
+        raise ValueError(
+            f"groups holds {n_groups} different groups; expected at least {n_needed}, since {who} "
+            "holds out whole groups."
+        )
