@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.peers import __main__ as commands
-from benchmarks.peers import contenders, fits, tables
+from benchmarks.peers import contenders, fits, forecasts, tables
 from benchmarks.peers.report import compare, fits_of, render_report
 from benchmarks.runs import RESULTS, key, read_results, run_missing
 from sklearn_probmix.metrics import crps
@@ -59,8 +59,8 @@ def test_quantiles_of_a_normal_score_like_the_normal():
     levels = (np.arange(100) + 0.5) / 100
     normal = stats.norm(mean, 1)
     quantiles = normal.ppf(levels[:, None])
-    forecast = contenders.QuantileForecast(levels, quantiles, *normal.interval(0.9), 0.01)
-    ours = fits.forecast_scores(y, contenders.normals(mean, np.ones(500)))
+    forecast = forecasts.QuantileForecast(*normal.interval(0.9), levels, quantiles, 0.01)
+    ours = fits.forecast_scores(y, forecasts.normals(mean, np.ones(500)))
     theirs = fits.forecast_scores(y, forecast)
     assert ours["crps"] == pytest.approx(crps(y, normal))
     assert theirs["crps"] == pytest.approx(ours["crps"], rel=0.01)
