@@ -31,10 +31,10 @@ from benchmarks.peers.recent import (
 from benchmarks.scores import LEVEL
 from sklearn_probmix import PredictiveDistribution, ProbMixupClassifier, ProbMixupRegressor
 
-__all__ = ["CLASSIFICATION", "EXTRA", "OURS", "PEERS", "REGRESSION"]
+__all__ = ["CLASSIFICATION", "EXTRA", "OURS", "PEERS", "RECENT", "REGRESSION"]
 
 OURS = "ours"
-# What is installed for most peers.
+# Names of extras: that of most peers, and that of an environment of its own.
 EXTRA = "benchmarks"
 RECENT = "benchmarks-recent"
 # Trees that are grown until a fifth of the training rows says stop.
