@@ -307,7 +307,7 @@ REGRESSION = {
         "LightGBMLSS",
         "lightgbmlss",
         LightGBMLSS,
-        {"n_estimators": 500, "n_trials": 30, "folds": 5, "early_stopping_rounds": 20},
+        {"n_estimators": 100, "n_trials": 30, "folds": 5, "early_stopping_rounds": 20},
         "Student's t, settings found by its own search, y standardised",
         extra=RECENT,
     ),

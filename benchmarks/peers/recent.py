@@ -40,8 +40,8 @@ class LightGBMLSS:
     """Boosting of all parameters of Student's t, its settings searched by cross-validation.
 
     The search is that of the walk-through of its documentation (docs/examples/Gaussian_Regression),
-    save that leaves may have fewer than 20 rows and that there may be more trees: some tables are
-    small. y is standardised, since the trees begin at .5.
+    save that leaves may have fewer than 20 rows: some tables are small. y is standardised, since
+    the trees begin at .5.
     """
 
     SEARCH = {
