@@ -390,7 +390,7 @@ class BaseProbMixup(BaseEstimator):
             # Indexed, an array without axes becomes the number that scikit-learn expects.
             sample_weight = to_numbers(sample_weight, "sample_weight")[()]
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        weight = weight * self._class_weight(y)
+        weight = weight * self._weight_of_response(y)
         if not weight.max() > 0:
             raise ValueError("sample_weight sums to 0; expected at least one positive weight.")
         if (weight == weight[0]).all():
@@ -399,7 +399,7 @@ class BaseProbMixup(BaseEstimator):
         weight[weight <= _LEAST_WEIGHT * weight.mean()] = 0
         return weight / weight[weight > 0].mean()
 
-    def _class_weight(self, y):
+    def _weight_of_response(self, y):
         return np.ones(len(y))
 
     def _fit_scaling(self, X, y, weight):

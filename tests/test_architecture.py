@@ -95,7 +95,7 @@ RULES = {
         {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule(
-        {"base", "metrics", "compound"},
+        {"base", "metrics", "compound", "warn"},
         {"numpy", "scipy", "sklearn", "skorch", "torch"},
     ),
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
