@@ -370,7 +370,7 @@ class BestEpoch(Callback):
                 f"the training rows make no batch of batch_size={net.batch_size} (with drop_last, "
                 "perhaps); expected at least one."
             )
-        loss = float(agreed(net, net.history[-1, "train_loss"]))
+        loss = agreed(net, net.history[-1, "train_loss"])
         net.history.record("train_loss", loss / self.n_members)
         score = None if self.valid is None else self._validate(net, self.table, self.valid)
         self.in_epoch_ = False
