@@ -70,7 +70,9 @@ def test_a_search_on_a_cluster_finds_what_joblib_finds(run, library, word):
         assert_array_equal(ran["search"].cv_results_[name], search.cv_results_[name])
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+@pytest.mark.parametrize(
+    "scheduler", ["threads", pytest.param("processes", marks=pytest.mark.slow)]
+)
 def test_blocks_of_a_dask_array_are_predicted_as_one_piece(run, model, scheduler):
     pytest.importorskip("dask")
     est, X = model
@@ -80,7 +82,7 @@ def test_blocks_of_a_dask_array_are_predicted_as_one_piece(run, model, scheduler
     found = run("map_blocks")["low_high"]
     assert found.numblocks == (5, 1)
     expected = np.column_stack(est.predict_proba(X.to_numpy()).interval(0.9))
-    assert_array_equal(found.compute(scheduler=scheduler), expected)
+    assert_array_equal(found.compute(scheduler=scheduler, num_workers=2), expected)
 
 
 @pytest.mark.slow
