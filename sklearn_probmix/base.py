@@ -42,6 +42,7 @@ from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.kinds import METHODS, Kind, as_kinds
 from sklearn_probmix.options import readable_options
 from sklearn_probmix.pooling import Mixture, pool
+from sklearn_probmix.processes import check_processes
 from sklearn_probmix.progress import RaceBar
 from sklearn_probmix.race import Entrant, race, resume
 from sklearn_probmix.response import Response
@@ -362,6 +363,7 @@ class BaseProbMixup(BaseEstimator):
                     "package, a new fit, and an int in random_state, so that a fit that starts "
                     "again can go on."
                 )
+        check_processes(self.net, self.random_state)
         for callback in self.callbacks or []:
             named = callback[-1] if isinstance(callback, tuple) else callback
             if not hasattr(named, "on_epoch_end"):
