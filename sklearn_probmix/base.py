@@ -42,6 +42,7 @@ from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.kinds import METHODS, Kind, as_kinds
 from sklearn_probmix.options import readable_options
 from sklearn_probmix.pooling import Mixture, pool
+from sklearn_probmix.processes import check_processes
 from sklearn_probmix.progress import RaceBar
 from sklearn_probmix.race import Entrant, race, resume
 from sklearn_probmix.response import Response
@@ -362,6 +363,7 @@ class BaseProbMixup(BaseEstimator):
                     "package, a new fit, and an int in random_state, so that a fit that starts "
                     "again can go on."
                 )
+        check_processes(self.net, self.random_state)
         for callback in self.callbacks or []:
             named = callback[-1] if isinstance(callback, tuple) else callback
             if not hasattr(named, "on_epoch_end"):
@@ -390,7 +392,7 @@ class BaseProbMixup(BaseEstimator):
             # Indexed, an array without axes becomes the number that scikit-learn expects.
             sample_weight = to_numbers(sample_weight, "sample_weight")[()]
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        weight = weight * self._class_weight(y)
+        weight = weight * self._weight_of_response(y)
         if not weight.max() > 0:
             raise ValueError("sample_weight sums to 0; expected at least one positive weight.")
         if (weight == weight[0]).all():
@@ -399,7 +401,7 @@ class BaseProbMixup(BaseEstimator):
         weight[weight <= _LEAST_WEIGHT * weight.mean()] = 0
         return weight / weight[weight > 0].mean()
 
-    def _class_weight(self, y):
+    def _weight_of_response(self, y):
         return np.ones(len(y))
 
     def _fit_scaling(self, X, y, weight):

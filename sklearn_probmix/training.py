@@ -37,6 +37,7 @@ from sklearn_probmix.kinds import METHODS, Kind
 from sklearn_probmix.loaders import NeighborLoader, TensorLoader
 from sklearn_probmix.modules import MLP, knots_of_a_column, quantile_knots, use_generator
 from sklearn_probmix.pooling import Mixture
+from sklearn_probmix.processes import part_of, unwrapped
 from sklearn_probmix.table import DividedRows, Division, Table
 
 __all__ = ["Common", "Trained", "as_mixture", "natural_parameters", "new_net", "train"]
@@ -268,6 +269,8 @@ class Training:
             step = {"lr": kind.lr, "weight_decay": _weight_decay(kind, common)}
             for group in net.optimizer_.param_groups:
                 group |= step if common.net is None else {"lr": common.net.lr}
+            if hasattr(net, "accelerator"):
+                net._initialize_accelerator()
         else:
             _initialize(net, generator)
             if len(division.fits) > 1 and common.net is None and kind.n_knots is not None:
@@ -275,8 +278,9 @@ class Training:
         if generator and net.device != "cpu":
             # Weights are drawn on the CPU, as the net makes them there.
             generator = torch.Generator(net.device).manual_seed(seeds[0])
-        if isinstance(net.module_, Ensemble):
-            net.module_.own_rows = division.train.ndim == 2
+        whole = unwrapped(net.module_)
+        if isinstance(whole, Ensemble):
+            whole.own_rows = division.train.ndim == 2
         module = template_of(net.module_)
         if isinstance(module, KernelNetwork):
             if keeps_context and module.context.shape[-2]:
@@ -403,6 +407,10 @@ class Training:
         best.table = best.valid = None
         if isinstance(net, TabularNet):
             net.loader = net.watch = None
+        elif hasattr(net, "accelerator"):
+            # Which would hold all that it has wrapped.
+            net.accelerator.free_memory()
+            net.optimizer_ = net.optimizer_.optimizer
         for name, callback in net.callbacks_:
             if name == "cosine":
                 # It holds the optimiser, which a pickle would then have twice.
@@ -835,6 +843,7 @@ def _loaders(kind, net, seed, n_batches):
     if ours or (net.iterator_train is DataLoader and not chosen):
         settings = {"iterator_train": TensorLoader, "iterator_train__random_state": seed}
         settings["iterator_train__n_batches"] = n_batches
+        settings["iterator_train__part"] = part_of(net)
         if needs_neighbors:
             settings["iterator_train"] = NeighborLoader
             settings["iterator_train__n_neighbors"] = kind.n_neighbors

@@ -48,7 +48,8 @@ RULES = {
     "loaders": Rule({"table", "devices"}, {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
     "modules": Rule({"families"}, {"numpy", "torch"}),
     "kernel": Rule({"modules"}, {"numpy", "torch"}),
-    "ensemble": Rule({"pooling"}, {"torch"}),
+    "processes": Rule(set(), {"numpy", "torch"}),
+    "ensemble": Rule({"pooling", "processes"}, {"torch"}),
     "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "kinds": Rule(
         {"modules", "compound", "counts", "histograms", "transformed", "warn"}, {"numpy", "sklearn"}
@@ -95,7 +96,7 @@ RULES = {
         {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule(
-        {"base", "metrics", "compound"},
+        {"base", "metrics", "compound", "warn"},
         {"numpy", "scipy", "sklearn", "skorch", "torch"},
     ),
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
