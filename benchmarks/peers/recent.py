@@ -94,7 +94,8 @@ class LightGBMLSS:
         return PredictiveDistribution(
             "t",
             {
-                "df": params["df"],
+                # Where its exponential overflows it means the Normal.
+                "df": np.minimum(params["df"], 1e6),
                 "loc": self.shift + self.scale * params["loc"],
                 "scale": self.scale * params["scale"],
             },
