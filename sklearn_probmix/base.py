@@ -40,6 +40,13 @@ from sklearn_probmix.encoding import (
 )
 from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.kinds import METHODS, Kind, as_kinds
+from sklearn_probmix.nets import (
+    Common,
+    check_unchanged,
+    held_out_parameters,
+    natural_parameters,
+    refuse_change,
+)
 from sklearn_probmix.options import readable_options
 from sklearn_probmix.pooling import Mixture, pool
 from sklearn_probmix.processes import check_processes
@@ -48,16 +55,7 @@ from sklearn_probmix.race import Entrant, race, resume
 from sklearn_probmix.response import Response
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.table import Division, Table
-from sklearn_probmix.training import (
-    NOT_BEGUN,
-    Common,
-    Trained,
-    check_unchanged,
-    held_out_parameters,
-    natural_parameters,
-    refuse_change,
-    train,
-)
+from sklearn_probmix.training import NOT_BEGUN, Trained, train
 from sklearn_probmix.warn import warn
 from sklearn_probmix.workers import Workers
 

@@ -41,12 +41,12 @@ from sklearn_probmix.ensemble import Ensemble, template_of
 from sklearn_probmix.families import FAMILIES, Family, get_family
 from sklearn_probmix.files import write_whole
 from sklearn_probmix.kinds import METHODS, Kind
+from sklearn_probmix.nets import as_mixture, fit_context, new_net, own_generator
 from sklearn_probmix.pipelines import from_bytes, to_bytes
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.response import Response
 from sklearn_probmix.settings import neutral_settings
-from sklearn_probmix.training import as_mixture, fit_context, new_net, own_generator
 
 __all__ = ["load_model", "save_model"]
 

@@ -54,7 +54,11 @@ RULES = {
     "kinds": Rule(
         {"modules", "compound", "counts", "histograms", "transformed", "warn"}, {"numpy", "sklearn"}
     ),
-    "training": Rule({"callbacks", "kernel", "kinds"}, {"numpy", "sklearn", "skorch", "torch"}),
+    "nets": Rule(
+        {"criterion", "ensemble", "kernel", "kinds", "table"},
+        {"numpy", "sklearn", "skorch", "torch"},
+    ),
+    "training": Rule({"callbacks", "nets"}, {"numpy", "skorch", "torch"}),
     # The right wing judges.
     "floats": Rule(set(), {"numpy"}),
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
@@ -104,7 +108,7 @@ RULES = {
     "skpro_regressor": Rule({"regressor"}, {"sklearn", "skpro"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
     "onnx_export": Rule(
-        {"kernel", "training", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
+        {"nets", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
     ),
     "pipelines": Rule({"codec"}, {"numpy", "skops", "sklearn"}),
     "persistence": Rule(
