@@ -11,9 +11,18 @@ import narwhals
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_probmix.csv_table import date_format, number_options
 from sklearn_probmix.warn import warn
 
-__all__ = ["ENCODE_DATES", "ColumnEncoder", "declare", "is_missing", "read_array", "read_frame"]
+__all__ = [
+    "ENCODE_DATES",
+    "ColumnEncoder",
+    "as_numbers",
+    "declare",
+    "is_missing",
+    "read_array",
+    "read_frame",
+]
 
 # What one element may be; booleans of Python are integers.
 _NUMBERS = (Real, Decimal, np.bool_)
@@ -422,7 +431,8 @@ def _numbers(values, missing, where):
         if isinstance(bad, str):
             bad = str(bad)
             remedy = "Pass categories as columns of a data frame, or name them in "
-            remedy += f"categorical_features. {_ENCODE_TEXT}"
+            remedy += "categorical_features; set_output(transform='pandas') has transformers make "
+            remedy += f"one. {_ENCODE_TEXT}"
         raise kind(
             f"{where}, holds {repr(bad)[:60]} ({error}); expected numbers. {remedy}"
         ) from error
@@ -468,21 +478,40 @@ def _is_level_of_numbers(level):
     return level in ("True", "False") or _reads_as_number(level)
 
 
+def as_numbers(levels: set[str]) -> str:
+    """Say how text may be read as numbers; nothing where it holds something else."""
+    if all(map(_reads_as_number, levels)):
+        return "It reads as numbers: convert it first."
+    options = number_options(levels)
+    if not options:
+        return ""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return f"It reads as numbers by pandas.read_csv(..., {arguments})."
+
+
+def _remedy(levels):
+    """Say what may be done about text of many values."""
+    if remedy := as_numbers(levels):
+        return remedy
+    if notation := date_format(levels):
+        remedy = f"convert it by pandas.to_datetime(..., format={notation!r})"
+        return f"It reads as dates: {remedy}. {ENCODE_DATES}"
+    return f"Drop an identifier, make a category of a name. {_ENCODE_TEXT}"
+
+
 def _look_at(read, series, where, is_declared, n_columns):
     """Refuse free text in a fit, and warn of what looks like an identifier."""
     if read.dtype == object:
         given = [level for level in read if level is not None]
         n_levels, n_given = len(set(given)), len(given)
         if not is_declared and n_levels > max(_FEW, _SHARE * n_given):
-            hint = (
-                " It reads as numbers: convert it first."
-                if all(map(_reads_as_number, given))
-                else " Drop an identifier, make a category of a name."
-            )
             raise ValueError(
                 f"{where}, holds text of {n_levels} different values in {n_given} rows; expected "
-                f"categories, or text of few values.{hint} {_ENCODE_TEXT}"
+                f"categories, or text of few values. {_remedy(set(given))}"
             )
+        if not is_declared and number_options(set(given)):
+            remedy = as_numbers(set(given))
+            warn(f"{where}, is taken as a category of {n_levels} values. {remedy}")
         is_unique = n_levels == n_given >= _ENOUGH_ROWS
     else:
         is_unique = (

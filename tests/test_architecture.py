@@ -51,7 +51,8 @@ RULES = {
     "ensemble": Rule({"pooling"}, {"torch"}),
     "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "kinds": Rule(
-        {"modules", "compound", "counts", "histograms", "transformed", "warn"}, {"numpy", "sklearn"}
+        {"modules", "compound", "counts", "histograms", "transformed", "options", "warn"},
+        {"numpy", "sklearn"},
     ),
     "training": Rule({"callbacks", "kernel", "kinds"}, {"numpy", "sklearn", "skorch", "torch"}),
     # The right wing judges.
@@ -75,7 +76,7 @@ RULES = {
     "datasets": Rule(set(), {"numpy", "sklearn"}),
     # They meet.
     "settings": Rule({"floats"}, {"sklearn", "torch"}),
-    "columns": Rule({"warn"}, {"narwhals", "numpy"}),
+    "columns": Rule({"csv_table", "warn"}, {"narwhals", "numpy"}),
     "encoding": Rule({"columns"}, {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
     "options": Rule(set(), {"sklearn"}),
     "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
