@@ -299,20 +299,30 @@ def read_frame(
         if declared[place] is not True and _is_number(dtype)
     ]
     read = dict(zip(are_numbers, _bulk(frame, are_numbers), strict=True))
-    columns = []
+    columns: list[Any] = []
+    refused: dict[str, ValueError] = {}
     for place, series in enumerate(frame.iter_columns()):
         if encoder is not None and not encoder.has_values(place):
             columns.append(np.full(len(frame), np.nan))
             continue
         where = f"column {frame.columns[place]!r} of {name}, of type {dtypes[place]}"
-        if place not in read:
-            if encoder is not None and _is_number(dtypes[place]):
-                encoder.check_kind(place, where, series.is_null().all())
-            read[place] = _read_series(series, declared[place], where)
-        if reset:
-            is_declared = declared[place] is True or _is_category(series)
-            _look_at(read[place], series, where, is_declared, len(frame.columns))
+        try:
+            if place not in read:
+                if encoder is not None and _is_number(dtypes[place]):
+                    encoder.check_kind(place, where, series.is_null().all())
+                read[place] = _read_series(series, declared[place], where)
+            if reset:
+                is_declared = declared[place] is True or _is_category(series)
+                _look_at(read[place], series, where, is_declared, len(frame.columns))
+        except ValueError as error:
+            refused[frame.columns[place]] = error
+            continue
         columns.append(read[place])
+    if refused:
+        first, *others = refused
+        if others:
+            raise ValueError(f"{refused[first]} The columns {others} are refused, too.")
+        raise refused[first]
     return _coded(columns, frame.columns, name, encoder, reset)
 
 
