@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import costs
+from benchmarks import costs, gpu
 from benchmarks.censored import study as censored
 from benchmarks.columns import study as columns
 from benchmarks.defaults import study as defaults
@@ -76,6 +76,7 @@ FIGURES = {
     "columns": lambda read: columns.report(read("columns")),
     "encoded": encoded,
     "censored": lambda read: censored.report(read("censored")),
+    "gpu": lambda read: gpu.report(read("gpu")["fits"]),
     "speed": speed,
     "toy": toy,
 }
@@ -151,8 +152,9 @@ def pages(root, results):
 
     @cache
     def read(name):
-        if name == "speed":
-            return json.loads((results / "speed.json").read_text(encoding="utf-8"))
+        whole = results / f"{name}.json"
+        if whole.exists():
+            return json.loads(whole.read_text(encoding="utf-8"))
         return read_results(results / f"{name}.jsonl")
 
     for path in sorted(path for pattern in PAGES for path in root.glob(pattern)):
