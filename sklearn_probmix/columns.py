@@ -35,6 +35,8 @@ _UNSEEN = -1.0
 _FEW, _SHARE = 20, 0.5
 # Fewer rows, or unique integers that are not consecutive, may be unique by chance.
 _ENOUGH_ROWS = 20
+# Columns that one error speaks of.
+_MOST_REFUSED = 5
 ENCODE_DATES = "Encode them first, as tabular_pipeline and DatetimeEncoder of skrub do."
 _ENCODE_TEXT = "Encode it first, as tabular_pipeline and StringEncoder of skrub do."
 _ENCODE = "Encode them first, as tabular_pipeline of skrub does."
@@ -300,7 +302,7 @@ def read_frame(
     ]
     read = dict(zip(are_numbers, _bulk(frame, are_numbers), strict=True))
     columns: list[Any] = []
-    refused: dict[str, ValueError] = {}
+    refused: list[str] = []
     for place, series in enumerate(frame.iter_columns()):
         if encoder is not None and not encoder.has_values(place):
             columns.append(np.full(len(frame), np.nan))
@@ -315,14 +317,13 @@ def read_frame(
                 is_declared = declared[place] is True or _is_category(series)
                 _look_at(read[place], series, where, is_declared, len(frame.columns))
         except ValueError as error:
-            refused[frame.columns[place]] = error
+            refused.append(str(error))
             continue
         columns.append(read[place])
     if refused:
-        first, *others = refused
-        if others:
-            raise ValueError(f"{refused[first]} The columns {others} are refused, too.")
-        raise refused[first]
+        n_others = len(refused) - _MOST_REFUSED
+        others = [f"... and {n_others} other columns."] if n_others > 0 else []
+        raise ValueError("\n".join(refused[:_MOST_REFUSED] + others))
     return _coded(columns, frame.columns, name, encoder, reset)
 
 
