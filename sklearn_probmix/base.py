@@ -40,23 +40,22 @@ from sklearn_probmix.encoding import (
 )
 from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.kinds import METHODS, Kind, as_kinds
+from sklearn_probmix.nets import (
+    Common,
+    check_unchanged,
+    held_out_parameters,
+    natural_parameters,
+    refuse_change,
+)
 from sklearn_probmix.options import readable_options
 from sklearn_probmix.pooling import Mixture, pool
+from sklearn_probmix.processes import check_processes
 from sklearn_probmix.progress import RaceBar
 from sklearn_probmix.race import Entrant, race, resume
 from sklearn_probmix.response import Response
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.table import Division, Table
-from sklearn_probmix.training import (
-    NOT_BEGUN,
-    Common,
-    Trained,
-    check_unchanged,
-    held_out_parameters,
-    natural_parameters,
-    refuse_change,
-    train,
-)
+from sklearn_probmix.training import NOT_BEGUN, Trained, train
 from sklearn_probmix.warn import warn
 from sklearn_probmix.workers import Workers
 
@@ -362,6 +361,7 @@ class BaseProbMixup(BaseEstimator):
                     "package, a new fit, and an int in random_state, so that a fit that starts "
                     "again can go on."
                 )
+        check_processes(self.net, self.random_state)
         for callback in self.callbacks or []:
             named = callback[-1] if isinstance(callback, tuple) else callback
             if not hasattr(named, "on_epoch_end"):
@@ -390,7 +390,7 @@ class BaseProbMixup(BaseEstimator):
             # Indexed, an array without axes becomes the number that scikit-learn expects.
             sample_weight = to_numbers(sample_weight, "sample_weight")[()]
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        weight = weight * self._class_weight(y)
+        weight = weight * self._weight_of_response(y)
         if not weight.max() > 0:
             raise ValueError("sample_weight sums to 0; expected at least one positive weight.")
         if (weight == weight[0]).all():
@@ -399,7 +399,7 @@ class BaseProbMixup(BaseEstimator):
         weight[weight <= _LEAST_WEIGHT * weight.mean()] = 0
         return weight / weight[weight > 0].mean()
 
-    def _class_weight(self, y):
+    def _weight_of_response(self, y):
         return np.ones(len(y))
 
     def _fit_scaling(self, X, y, weight):

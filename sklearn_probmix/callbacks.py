@@ -18,6 +18,7 @@ from sklearn_probmix.ensemble import Ensemble, template_of
 from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.loaders import Batch, PairedBatch
 from sklearn_probmix.mixing import Mixer, as_target
+from sklearn_probmix.processes import agreed, unwrapped
 from sklearn_probmix.table import Table
 
 __all__ = ["AveragedWeights", "BestEpoch", "EpochBar", "LeaveOneOut", "ProbMixup"]
@@ -149,9 +150,10 @@ class ProbMixup(Callback):
         if self.site == "input":
             return
         module, self.n_axes_ = template_of(net.module_), 3
-        if isinstance(net.module_, Ensemble):
+        whole = unwrapped(net.module_)
+        if isinstance(whole, Ensemble):
             # Members that are stacked have an axis of their own, behind that of the rows.
-            self.n_axes_ = 3 + net.module_.stacks
+            self.n_axes_ = 3 + whole.stacks
         submodules = dict(module.named_modules())
         name = "" if self.site == "output" else self.site
         if name not in submodules:
@@ -368,7 +370,8 @@ class BestEpoch(Callback):
                 f"the training rows make no batch of batch_size={net.batch_size} (with drop_last, "
                 "perhaps); expected at least one."
             )
-        net.history.record("train_loss", net.history[-1, "train_loss"] / self.n_members)
+        loss = agreed(net, net.history[-1, "train_loss"])
+        net.history.record("train_loss", loss / self.n_members)
         score = None if self.valid is None else self._validate(net, self.table, self.valid)
         self.in_epoch_ = False
         self.n_epochs_ += 1
@@ -378,7 +381,7 @@ class BestEpoch(Callback):
         epoch = len(net.history)
         if score is None:
             self._prove()
-            self.unproven_ = epoch, _copy(net.module_.state_dict())
+            self.unproven_ = epoch, _copy(unwrapped(net.module_).state_dict())
             return
         better = score < self.best_score_
         if self.patience is not None:
@@ -386,7 +389,7 @@ class BestEpoch(Callback):
             better &= epoch <= self.last_epoch()
         net.history.record("valid_loss_best", bool(better.any()))
         if better.any():
-            self._keep(net.module_.state_dict(), better)
+            self._keep(unwrapped(net.module_).state_dict(), better)
             self.best_epoch_[better], self.best_score_[better] = epoch, score[better]
         if self.patience is not None and (epoch >= self.last_epoch()).all():
             self._stop("patience")
@@ -407,7 +410,7 @@ class BestEpoch(Callback):
             else:
                 self._prove()
         if self.weights_ is not None:
-            net.module_.load_state_dict(self.weights_)
+            unwrapped(net.module_).load_state_dict(self.weights_)
         self.weights_ = self.unproven_ = None
 
     def _prove(self):
@@ -423,7 +426,8 @@ class BestEpoch(Callback):
         scores = {"nll": lambda *args: -log_likelihood(*args), "crps": normal_crps}
         names = ["nll"] if self.monitor == "nll" else ["nll", "crps"]
         family, own = get_family(self.family), valid.ndim == 2
-        forward = net.module_.each if own else net.infer
+        whole: Any = unwrapped(net.module_)
+        forward = whole.each if own else net.infer
         chunks: list[Any] = []
         net.module_.eval()
         with torch.no_grad():
@@ -440,7 +444,7 @@ class BestEpoch(Callback):
         means = {}
         for place, name in enumerate(names, start=1):
             sums = ((chunk[place].double() * chunk[0]).sum(0) for chunk in chunks)
-            means[name] = (sum(sums) / total).numpy()
+            means[name] = agreed(net, (sum(sums) / total).numpy())
         self.losses_.append(means["nll"])
         net.history.record("valid_loss", float(means["nll"].mean()))
         if "crps" in means:

@@ -434,9 +434,9 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
             raise ValueError(f"y holds the single class {label!r}; expected at least 2 classes.")
         return X, np.searchsorted(self.classes_, y)
 
-    def _class_weight(self, y):
+    def _weight_of_response(self, y):
         if self.class_weight is None:
-            return super()._class_weight(y)
+            return super()._weight_of_response(y)
         weight = compute_sample_weight(self.class_weight, self.classes_[y])
         if not (np.isfinite(weight) & (weight >= 0)).all():
             raise ValueError(

@@ -83,6 +83,9 @@ class NegativeLogLikelihood(nn.Module):
     1.0
     """
 
+    # Accelerate leaves it as it is: on CPUs it fails to wrap what has no weights.
+    _is_accelerate_prepared = True
+
     def __init__(
         self, family: str | Family = "normal", n_members: int = 1, variance_weighting: float = 0.0
     ):

@@ -42,6 +42,7 @@ __all__ = [
     "likely_families",
     "merge_moments",
     "merge_scalers",
+    "responses_apart",
     "rounding_step",
     "row_chunks",
     "scale_columns",
@@ -79,6 +80,9 @@ _LEAST_VARIANCE = 1e-290
 _WILD, _NORMAL_RANGE = 30.0, 3.2897
 # In deviations from the mean, of columns without and with outliers.
 _REACH, _REACH_OF_WILD = 20.0, 4.0
+# Responses that stand apart: in robust deviations from the median; so many times as far as the next
+# nearer one, which heavy tails hardly are; at most one, or such a share of the rows; of so many.
+_FAR, _APART, _SHARE_APART, _ROWS_OF_ONE_APART = 20.0, 5.0, 0.005, 20
 # Rows by which outliers are told, and numbers that are looked at in float64 at once: 8 MB.
 _ENOUGH_ROWS, _CHUNK = 200_000, 1_000_000
 
@@ -587,6 +591,43 @@ def likely_families(y: np.ndarray) -> set[str]:
     if values[0] > 0 and values[-1] < 1:
         names.add("beta")
     return names
+
+
+def responses_apart(y: np.ndarray) -> np.ndarray:
+    """Find the few responses, if any, that are far away and stand apart from all others.
+
+    Parameters
+    ----------
+    y : array of float of shape (n, n_outputs)
+        Finite.
+
+    Returns
+    -------
+    array of int
+        Rows that are beyond 20 robust standard deviations from the median of an output, and at
+        least 5 times as far as every row that is nearer; no more than one row, or .5 %.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y = np.random.default_rng(0).normal(size=(100, 1))
+    >>> y[3] = 9999
+    >>> responses_apart(y)
+    array([3])
+    """
+    few, apart = max(1, int(_SHARE_APART * len(y))), np.zeros(len(y), dtype=bool)
+    if len(y) < _ROWS_OF_ONE_APART:
+        return np.flatnonzero(apart)
+    with np.errstate(over="ignore"):
+        distance = np.abs(y - np.median(y, axis=0))
+    robust_sd = 1.4826 * np.median(distance, axis=0)
+    # Where half of the responses are equal nothing is known of how far the others are.
+    for far, unit in zip(distance.T, robust_sd, strict=True):
+        farthest = np.sort(far)[-few - 1 :]
+        is_gap = (farthest[1:] > _FAR * unit) & (farthest[1:] > _APART * farthest[:-1])
+        if unit > 0 and is_gap.any():
+            apart |= far >= farthest[1:][is_gap][0]
+    return np.flatnonzero(apart)
 
 
 def rounding_step(y: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from sklearn_probmix.pooling import Mixture
+from sklearn_probmix.processes import unwrapped
 
 __all__ = ["Ensemble", "template_of"]
 
@@ -190,4 +191,5 @@ class Ensemble(nn.Module):
 
 def template_of(module: nn.Module) -> nn.Module:
     """Return the module that runs, of which an ensemble has one for all members."""
+    module = unwrapped(module)
     return module.template if isinstance(module, Ensemble) else module

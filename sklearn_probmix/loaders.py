@@ -62,6 +62,9 @@ class TensorLoader:
     n_batches : int or None, default=None
         Batches that one iteration makes at most: the next one goes on through the rows where it
         ended, and a new order begins when all were seen. None makes a pass over the rows.
+    part : tuple of int, default=(0, 1)
+        Index of this process and number of the processes that train one net: each takes every
+        so-manieth row of a batch, all as many. All need the same `random_state`.
 
     Yields
     ------
@@ -85,6 +88,7 @@ class TensorLoader:
         shuffle: bool = False,
         random_state: int | np.random.Generator | None = None,
         n_batches: int | None = None,
+        part: tuple[int, int] = (0, 1),
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}; expected at least 1.")
@@ -93,6 +97,7 @@ class TensorLoader:
         self.shuffle = shuffle
         self.rng = np.random.default_rng(random_state)
         self.n_batches = n_batches
+        self.part = part
         self._rest: Iterator[torch.Tensor] = iter(())
         self._begun, self._n_made = self.rng.bit_generator.state, 0
 
@@ -109,6 +114,7 @@ class TensorLoader:
                 self._begin_pass()
                 own = next(self._rest)
             self._n_made += 1
+            own = own[self._own_part(len(own))]
             yield Batch(self.data.batch(own), own)
 
     def _begin_pass(self):
@@ -116,6 +122,13 @@ class TensorLoader:
         rows = self.data.rows
         rows = _shuffled(rows, self.rng) if self.shuffle else rows
         self._rest = iter(self._sent(rows).split(self.batch_size))
+
+    def _own_part(self, n_rows):
+        """Index of this process's rows of a batch; some are taken twice where a part lacks one."""
+        index, n_parts = self.part
+        if n_parts == 1:
+            return slice(None)
+        return torch.arange(index, math.ceil(n_rows / n_parts) * n_parts, n_parts) % n_rows
 
     def _sent(self, rows):
         """Put the rows of a whole pass where the table is."""
@@ -173,6 +186,8 @@ class NeighborLoader(TensorLoader):
         standardised, flattened rows of X.
     n_batches : int or None, default=None
         Batches that one iteration makes at most; None makes as many as a pass over the rows.
+    part : tuple of int, default=(0, 1)
+        As of :class:`TensorLoader`, of the edges of a batch.
 
     Yields
     ------
@@ -198,8 +213,9 @@ class NeighborLoader(TensorLoader):
         random_state: int | np.random.Generator | None = None,
         n_neighbors: int = 5,
         n_batches: int | None = None,
+        part: tuple[int, int] = (0, 1),
     ):
-        super().__init__(dataset, batch_size, True, random_state, n_batches)
+        super().__init__(dataset, batch_size, True, random_state, n_batches, part)
         X = self.data.X
         if not isinstance(X, torch.Tensor):
             raise TypeError(
@@ -222,7 +238,8 @@ class NeighborLoader(TensorLoader):
             ends.append(torch.stack([rows[origins], neighbors[origins, picks]]))
         # Batch by batch: the origins of its edges, then their partners.
         joint = torch.stack(ends, dim=-1) if self.data.rows.ndim == 2 else ends[0]
-        joint = joint.unflatten(1, (-1, half)).transpose(0, 1).flatten(1, 2)
+        joint = joint.unflatten(1, (-1, half))[:, :, self._own_part(half)]
+        joint = joint.transpose(0, 1).flatten(1, 2)
         for rows in self._sent(joint):
             yield PairedBatch(self.data.batch(rows), rows)
 

@@ -362,8 +362,10 @@ class MLP(nn.Module):
         self.head = nn.Sequential(
             *chain(*layers[mixing_layer:]), Linear(sizes[-1], n_outputs * n_varying, generator)
         )
+        n_shared = self.family.n_shared
+        # Whoever averages gradients waits for one of each parameter that asks for it.
         self.shared = nn.Parameter(
-            torch.zeros(n_outputs, self.family.n_shared, dtype=torch.float32)
+            torch.zeros(n_outputs, n_shared, dtype=torch.float32), requires_grad=n_shared > 0
         )
         self.embedding: nn.Module = trunk
         self.sampler: GaussianSampler | None = None

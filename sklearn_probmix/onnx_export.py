@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from sklearn_probmix.encoding import FARTHEST
 from sklearn_probmix.kernel import KernelNetwork
+from sklearn_probmix.nets import as_mixture
 from sklearn_probmix.settings import neutral_settings
-from sklearn_probmix.training import as_mixture
 
 __all__ = ["export_onnx"]
 

@@ -41,12 +41,12 @@ from sklearn_probmix.ensemble import Ensemble, template_of
 from sklearn_probmix.families import FAMILIES, Family, get_family
 from sklearn_probmix.files import write_whole
 from sklearn_probmix.kinds import METHODS, Kind
+from sklearn_probmix.nets import as_mixture, fit_context, new_net, own_generator
 from sklearn_probmix.pipelines import from_bytes, to_bytes
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.response import Response
 from sklearn_probmix.settings import neutral_settings
-from sklearn_probmix.training import as_mixture, fit_context, new_net, own_generator
 
 __all__ = ["load_model", "save_model"]
 
@@ -533,7 +533,7 @@ def _restore_fitted(est, written, tensors):
         is_set = est.classes_.ndim == 1 and len(est.classes_) > 1
         is_set = is_set and np.array_equal(np.unique(est.classes_), est.classes_)
         check(is_set, "classes_", repr(est.classes_)[:200], "at least 2 sorted labels")
-        est._class_weight(np.arange(len(est.classes_)))
+        est._weight_of_response(np.arange(len(est.classes_)))
     est.family_ = _checked_family(est, getattr(est, "family_", None), est._make_family())
     entries = written.get("responses_", [])
     check_type("responses_", entries, list)

@@ -14,9 +14,10 @@ from skorch import NeuralNet
 from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.checkpoint import Checkpoint
 from sklearn_probmix.kinds import LARGE_TABLE, Kind
+from sklearn_probmix.nets import Common
 from sklearn_probmix.progress import RaceBar
 from sklearn_probmix.table import Division, Table
-from sklearn_probmix.training import NOT_BEGUN, Common, Trained, Training
+from sklearn_probmix.training import NOT_BEGUN, Trained, Training
 from sklearn_probmix.workers import Workers
 
 __all__ = ["Entrant", "race", "resume"]

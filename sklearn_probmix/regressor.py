@@ -19,13 +19,14 @@ from sklearn_probmix.base import BaseProbMixup, PredictsInChunks
 from sklearn_probmix.calibration import Spread, calibrate
 from sklearn_probmix.compound import Hurdle
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.encoding import grid_of_values, likely_families, to_response
+from sklearn_probmix.encoding import grid_of_values, likely_families, responses_apart, to_response
 from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal, get_family
 from sklearn_probmix.kinds import REGRESSION, Kind
 from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.metrics import coverage, crps, nll
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
+from sklearn_probmix.warn import warn
 
 __all__ = ["DistributionRegressorMixin", "ProbMixupRegressor"]
 
@@ -484,6 +485,19 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         if self._is_auto() and self.family != "auto":
             return [kind for kind in kinds if kind.family is None]
         return kinds
+
+    def _weight_of_response(self, y):
+        weight = super()._weight_of_response(y)
+        if self._is_auto() and self.family == "auto":
+            apart = responses_apart(y.reshape(len(y), -1))
+            weight[apart] = 0
+            if len(apart):
+                warn(
+                    f"y has {len(apart)} of {len(y)} values far from all others, as in row "
+                    f"{apart[0]}: {y[apart[0]]}. They are left out; with a family= by name they "
+                    "are not."
+                )
+        return weight
 
     def _kinds_for(self, table, division):
         self.values_ = None

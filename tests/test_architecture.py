@@ -48,13 +48,18 @@ RULES = {
     "loaders": Rule({"table", "devices"}, {"numpy", "pynndescent", "sklearn", "skorch", "torch"}),
     "modules": Rule({"families"}, {"numpy", "torch"}),
     "kernel": Rule({"modules"}, {"numpy", "torch"}),
-    "ensemble": Rule({"pooling"}, {"torch"}),
+    "processes": Rule(set(), {"numpy", "torch"}),
+    "ensemble": Rule({"pooling", "processes"}, {"torch"}),
     "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "kinds": Rule(
         {"modules", "compound", "counts", "histograms", "transformed", "options", "warn"},
         {"numpy", "sklearn"},
     ),
-    "training": Rule({"callbacks", "kernel", "kinds"}, {"numpy", "sklearn", "skorch", "torch"}),
+    "nets": Rule(
+        {"criterion", "ensemble", "kernel", "kinds", "table"},
+        {"numpy", "sklearn", "skorch", "torch"},
+    ),
+    "training": Rule({"callbacks", "nets"}, {"numpy", "skorch", "torch"}),
     # The right wing judges.
     "floats": Rule(set(), {"numpy"}),
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
@@ -96,7 +101,7 @@ RULES = {
         {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule(
-        {"base", "metrics", "compound"},
+        {"base", "metrics", "compound", "warn"},
         {"numpy", "scipy", "sklearn", "skorch", "torch"},
     ),
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
@@ -104,7 +109,7 @@ RULES = {
     "skpro_regressor": Rule({"regressor"}, {"sklearn", "skpro"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
     "onnx_export": Rule(
-        {"kernel", "training", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
+        {"nets", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
     ),
     "pipelines": Rule({"codec"}, {"numpy", "skops", "sklearn"}),
     "persistence": Rule(

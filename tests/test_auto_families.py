@@ -14,9 +14,9 @@ from sklearn_probmix import (
     load_model,
     save_model,
 )
-from sklearn_probmix.encoding import cell_width, grid_of_values, likely_families
+from sklearn_probmix.encoding import cell_width, grid_of_values, likely_families, responses_apart
+from sklearn_probmix.nets import natural_parameters
 from sklearn_probmix.race import Entrant, race
-from sklearn_probmix.training import natural_parameters
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(150, 2))
@@ -51,6 +51,56 @@ def small_kind(family=None, **parameters):
 )
 def test_families_that_responses_look_like(y, expected):
     assert likely_families(np.asarray(y, dtype=float)) == expected
+
+
+HEAVY = stats.t(3).rvs(2000, random_state=0)
+SKEWED = stats.lognorm(1.5).rvs(2000, random_state=0)
+
+
+class TestResponsesApart:
+    @pytest.mark.parametrize("values", [[9999.0], [50.0, -60.0], [1e300]])
+    def test_few_that_are_far_away(self, values):
+        y = RNG.normal(size=(500, 1))
+        y[: len(values), 0] = values
+        assert_array_equal(responses_apart(y), np.arange(len(values)))
+
+    @pytest.mark.parametrize(
+        "y",
+        [
+            RNG.normal(size=500),
+            HEAVY,
+            SKEWED,
+            np.where(RNG.random(500) < 0.6, 0, RNG.uniform(1, 9, 500)),
+            np.r_[RNG.normal(size=480), np.full(20, 1000.0)],
+            [0.0] * 10 + [1e6],
+            np.ones(30),
+        ],
+        ids=["normal", "heavy", "skewed", "mostly equal", "more than few", "few rows", "constant"],
+    )
+    def test_none(self, y):
+        assert len(responses_apart(np.asarray(y)[:, None])) == 0
+
+    def test_of_any_output(self):
+        y = RNG.normal(size=(200, 2))
+        y[5, 0], y[9, 1] = 400, -400
+        assert_array_equal(responses_apart(y), [5, 9])
+
+    def test_a_fit_leaves_them_out_and_says_so(self):
+        y = NORMAL.copy()
+        y[7] = 9999
+        with pytest.warns(UserWarning, match="1 of 150 values far .* row 7: 9999.0. .* family="):
+            est = ProbMixupRegressor(**SMALL, hidden_layer_sizes=(8,)).fit(X, y)
+        weight = np.ones(150)
+        weight[7] = 0
+        # All others are in the range of NORMAL.
+        without = ProbMixupRegressor(**SMALL, hidden_layer_sizes=(8,)).fit(X, NORMAL, weight)
+        assert_array_equal(est.predict(X), without.predict(X))
+
+    def test_a_family_by_name_keeps_them(self):
+        y = NORMAL.copy()
+        y[7] = 9999
+        est = ProbMixupRegressor(method=small_kind(), family="normal", **SMALL).fit(X, y)
+        assert est.predict(X).max() > 9
 
 
 def test_a_grid_has_unseen_values_too():

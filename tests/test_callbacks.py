@@ -454,9 +454,8 @@ class Step:
         )
 
     def gradient_of(self, loss):
-        gradients = torch.autograd.grad(
-            loss, list(self.reference.parameters()), materialize_grads=True
-        )
+        weights = [weight for weight in self.reference.parameters() if weight.requires_grad]
+        gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
         return torch.cat([gradient.flatten() for gradient in gradients])
 
     def erm(self):

@@ -27,9 +27,9 @@ from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.families import Normal, get_family
 from sklearn_probmix.metrics import crps, nll
 from sklearn_probmix.modules import MLP
+from sklearn_probmix.nets import held_out_parameters, natural_parameters
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.table import DividedRows, Division, Table
-from sklearn_probmix.training import held_out_parameters, natural_parameters
 
 
 def kind(method="m-probmix", **fields):

@@ -270,6 +270,9 @@ CASES = {
     "`y` in units from 1e-300 to 1e300, integers near 2^53 and 2^60, one wild value": of_y(
         1e-300 * Y, 1e300 * Y, np.arange(N) + 2**53, np.arange(N) + 2**60, put(Y, 1e300), _FAR
     ),
+    "`y` with a value far from all others, and everything else the default": [
+        lambda: ProbMixupRegressor(random_state=0).fit(X, put(Y, 999, dtype=float)).predict(X)
+    ],
     "`y` with a missing value: NaN, None, pandas.NA": of_y(
         put(Y, np.nan, dtype=float),
         put(Y, None),

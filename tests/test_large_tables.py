@@ -33,7 +33,7 @@ from sklearn_probmix.encoding import (
     to_columns,
 )
 from sklearn_probmix.loaders import TensorLoader
-from sklearn_probmix.training import _spread
+from sklearn_probmix.nets import spread
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 3)).astype(np.float32)
@@ -158,9 +158,9 @@ class TestPartsOfAPass:
         loader = TensorLoader(self.Data, 4, n_batches=5)
         assert [len(X) for X, _ in loader] == [4, 4, 2]
 
-    def test_rows_that_judge_are_spread(self):
-        assert _spread(torch.arange(10), 4).tolist() == [0, 3, 6, 9]
-        assert _spread(torch.arange(3), 4).tolist() == [0, 1, 2]
+    def test_rows_that_judge_arespread(self):
+        assert spread(torch.arange(10), 4).tolist() == [0, 3, 6, 9]
+        assert spread(torch.arange(3), 4).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("n_rows", "steps"), [(40_000, 3000), (640_000, 15_834)])

@@ -57,6 +57,20 @@ def test_same_random_state_same_order():
     assert one != other
 
 
+@pytest.mark.parametrize("n_parts", [2, 3])
+@pytest.mark.parametrize("batch_size", [1, 6, 7, 23])
+def test_parts_of_a_batch_are_of_one_size_and_make_it_up(batch_size, n_parts):
+    data, settings = Dataset(*table()), {"shuffle": True, "random_state": 0}
+    whole = rows_of(TensorLoader(data, batch_size, **settings))
+    parts = [
+        rows_of(TensorLoader(data, batch_size, part=(index, n_parts), **settings))
+        for index in range(n_parts)
+    ]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert {len(share) for share in shares} == {-(-len(batch) // n_parts)}
+        assert set().union(*shares) == set(batch)
+
+
 def test_batches_are_mutable_lists_that_know_their_rows():
     X, y = table()
     for batch in TensorLoader(Dataset(X, y), 5, shuffle=True, random_state=0):
@@ -259,6 +273,20 @@ def test_same_random_state_same_edges():
     )
     assert one == same
     assert one != other
+
+
+def test_parts_of_a_batch_of_neighbours_are_edges():
+    data = Dataset(*table())
+    settings = {"n_neighbors": 2, "random_state": 0}
+    whole = NeighborLoader(data, 8, **settings)
+    parts = [NeighborLoader(data, 8, part=(index, 2), **settings) for index in range(2)]
+
+    def edges(batch):
+        return set(map(tuple, batch.rows.unflatten(0, (2, -1)).T.tolist()))
+
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert [len(share.rows) for share in shares] == [4, 4]
+        assert set().union(*map(edges, shares)) == edges(batch)
 
 
 def test_neighbour_batches_carry_weights():

@@ -8,9 +8,10 @@ import torch
 
 from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor, load_model, save_model
 from sklearn_probmix.families import Normal
+from sklearn_probmix.nets import Common, held_out_parameters
 from sklearn_probmix.race import Entrant, race
 from sklearn_probmix.table import Division, Table
-from sklearn_probmix.training import Common, Training, held_out_parameters, train
+from sklearn_probmix.training import Training, train
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader
 
 from sklearn_probmix import Kind, NeighborLoader, ProbMixupRegressor, TensorLoader, get_family
 from sklearn_probmix.modules import MLP
+from sklearn_probmix.nets import Common, natural_parameters
 from sklearn_probmix.table import DividedRows, Division, Table
-from sklearn_probmix.training import Common, natural_parameters, train
+from sklearn_probmix.training import train
 
 
 def table(n_rows, *, weighted=False, seed=0):

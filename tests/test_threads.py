@@ -24,7 +24,7 @@ from sklearn_probmix import (
     load_model,
     save_model,
 )
-from sklearn_probmix.training import natural_parameters
+from sklearn_probmix.nets import natural_parameters
 
 N_THREADS = 8
 SMALL = {
