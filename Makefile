@@ -10,7 +10,9 @@ AT_LEAST_3_11 := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
 	$$python $(AT_LEAST_3_11) 2>/dev/null && echo $$python && break; done)
 PYTEST_ARGS ?=
-DEMO_ARGS ?=
+CSV ?=
+TARGET ?=
+DEMO_ARGS ?= $(if $(CSV),--csv '$(CSV)') $(if $(TARGET),--target '$(TARGET)')
 # Two test processes on two cores: more threads in each would only wait for one another.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
@@ -20,7 +22,7 @@ SET_UP_DEMO := $(or $(wildcard $(SET_UP_TEST)),.venv/.installed-plot)
 
 help:
 	@echo "make demo       set up .venv, train on real tables, print scores, draw pictures"
-	@echo "                (DEMO_ARGS='--csv FILE --target COLUMN' for a table of your own)"
+	@echo "                (CSV=FILE TARGET=COLUMN for a table of your own; DEMO_ARGS=--help: more)"
 	@echo "make test       set up .venv, run the tests (PYTEST_ARGS='-k name' for some)"
 	@echo "make lint       check the code style and the layout"
 	@echo "make types      check the annotations"

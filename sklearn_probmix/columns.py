@@ -11,9 +11,18 @@ import narwhals
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_probmix.csv_table import date_format, number_options
 from sklearn_probmix.warn import warn
 
-__all__ = ["ENCODE_DATES", "ColumnEncoder", "declare", "is_missing", "read_array", "read_frame"]
+__all__ = [
+    "ENCODE_DATES",
+    "ColumnEncoder",
+    "as_numbers",
+    "declare",
+    "is_missing",
+    "read_array",
+    "read_frame",
+]
 
 # What one element may be; booleans of Python are integers.
 _NUMBERS = (Real, Decimal, np.bool_)
@@ -26,6 +35,8 @@ _UNSEEN = -1.0
 _FEW, _SHARE = 20, 0.5
 # Fewer rows, or unique integers that are not consecutive, may be unique by chance.
 _ENOUGH_ROWS = 20
+# Columns that one error speaks of.
+_MOST_REFUSED = 5
 ENCODE_DATES = "Encode them first, as tabular_pipeline and DatetimeEncoder of skrub do."
 _ENCODE_TEXT = "Encode it first, as tabular_pipeline and StringEncoder of skrub do."
 _ENCODE = "Encode them first, as tabular_pipeline of skrub does."
@@ -290,20 +301,29 @@ def read_frame(
         if declared[place] is not True and _is_number(dtype)
     ]
     read = dict(zip(are_numbers, _bulk(frame, are_numbers), strict=True))
-    columns = []
+    columns: list[Any] = []
+    refused: list[str] = []
     for place, series in enumerate(frame.iter_columns()):
         if encoder is not None and not encoder.has_values(place):
             columns.append(np.full(len(frame), np.nan))
             continue
         where = f"column {frame.columns[place]!r} of {name}, of type {dtypes[place]}"
-        if place not in read:
-            if encoder is not None and _is_number(dtypes[place]):
-                encoder.check_kind(place, where, series.is_null().all())
-            read[place] = _read_series(series, declared[place], where)
-        if reset:
-            is_declared = declared[place] is True or _is_category(series)
-            _look_at(read[place], series, where, is_declared, len(frame.columns))
+        try:
+            if place not in read:
+                if encoder is not None and _is_number(dtypes[place]):
+                    encoder.check_kind(place, where, series.is_null().all())
+                read[place] = _read_series(series, declared[place], where)
+            if reset:
+                is_declared = declared[place] is True or _is_category(series)
+                _look_at(read[place], series, where, is_declared, len(frame.columns))
+        except ValueError as error:
+            refused.append(str(error))
+            continue
         columns.append(read[place])
+    if refused:
+        n_others = len(refused) - _MOST_REFUSED
+        others = [f"... and {n_others} other columns."] if n_others > 0 else []
+        raise ValueError("\n".join(refused[:_MOST_REFUSED] + others))
     return _coded(columns, frame.columns, name, encoder, reset)
 
 
@@ -422,7 +442,8 @@ def _numbers(values, missing, where):
         if isinstance(bad, str):
             bad = str(bad)
             remedy = "Pass categories as columns of a data frame, or name them in "
-            remedy += f"categorical_features. {_ENCODE_TEXT}"
+            remedy += "categorical_features; set_output(transform='pandas') has transformers make "
+            remedy += f"one. {_ENCODE_TEXT}"
         raise kind(
             f"{where}, holds {repr(bad)[:60]} ({error}); expected numbers. {remedy}"
         ) from error
@@ -468,21 +489,40 @@ def _is_level_of_numbers(level):
     return level in ("True", "False") or _reads_as_number(level)
 
 
+def as_numbers(levels: set[str]) -> str:
+    """Say how text may be read as numbers; nothing where it holds something else."""
+    if all(map(_reads_as_number, levels)):
+        return "It reads as numbers: convert it first."
+    options = number_options(levels)
+    if not options:
+        return ""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return f"It reads as numbers by pandas.read_csv(..., {arguments})."
+
+
+def _remedy(levels):
+    """Say what may be done about text of many values."""
+    if remedy := as_numbers(levels):
+        return remedy
+    if notation := date_format(levels):
+        remedy = f"convert it by pandas.to_datetime(..., format={notation!r})"
+        return f"It reads as dates: {remedy}. {ENCODE_DATES}"
+    return f"Drop an identifier, make a category of a name. {_ENCODE_TEXT}"
+
+
 def _look_at(read, series, where, is_declared, n_columns):
     """Refuse free text in a fit, and warn of what looks like an identifier."""
     if read.dtype == object:
         given = [level for level in read if level is not None]
         n_levels, n_given = len(set(given)), len(given)
         if not is_declared and n_levels > max(_FEW, _SHARE * n_given):
-            hint = (
-                " It reads as numbers: convert it first."
-                if all(map(_reads_as_number, given))
-                else " Drop an identifier, make a category of a name."
-            )
             raise ValueError(
                 f"{where}, holds text of {n_levels} different values in {n_given} rows; expected "
-                f"categories, or text of few values.{hint} {_ENCODE_TEXT}"
+                f"categories, or text of few values. {_remedy(set(given))}"
             )
+        if not is_declared and number_options(set(given)):
+            remedy = as_numbers(set(given))
+            warn(f"{where}, is taken as a category of {n_levels} values. {remedy}")
         is_unique = n_levels == n_given >= _ENOUGH_ROWS
     else:
         is_unique = (

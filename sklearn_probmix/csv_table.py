@@ -10,16 +10,18 @@ import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Column", "CsvTable", "read_csv"]
+__all__ = ["Column", "CsvTable", "column_names", "date_format", "number_options", "read_csv"]
 
 Cells = list[str | None]
 
 _MISSING = {"", "?", "-", "na", "n/a", "#n/a", "nan", "null", "none"}
+# Of these, what pandas takes as missing unasked.
+_MISSING_IN_PANDAS = {"", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None"}
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # Lines by which the delimiter is found.
 _SAMPLE = 100
@@ -45,7 +47,11 @@ _NUMBERS = {
     ".": re.compile(r"[-+]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE),
     ",": re.compile(r"[-+]?(\d+|\d{1,3}(\.\d{3})+)?(,\d*)?(e[-+]?\d+)?", re.IGNORECASE),
 }
-_WITH_DECIMALS = {sign: re.compile(rf"[-+]?\d+\{sign}\d+") for sign in _NUMBERS}
+_THOUSANDS = {".": ",", ",": "."}
+_WITH_DECIMALS = {
+    sign: re.compile(rf"[-+]?(\d+|\d{{1,3}}(\{_THOUSANDS[sign]}\d{{3}})+)\{sign}\d+")
+    for sign in _NUMBERS
+}
 
 
 class Column(NamedTuple):
@@ -63,6 +69,8 @@ class CsvTable(NamedTuple):
     name: str
     layout: str
     """How it was read, in words."""
+    options: dict[str, Any]
+    """Arguments by which pandas.read_csv reads it alike."""
     columns: list[Column]
     treatments: dict[str, str]
     """What became of each column of the file but the target, in words."""
@@ -83,7 +91,8 @@ def read_csv(
 ) -> CsvTable:
     r"""Read a table with a header line, and say what became of each column.
 
-    A cell is missing if it is empty, ``?``, ``-``, NA, NaN, null or none. A column is
+    A cell is missing if it is empty, ``?``, ``-``, NA, NaN, null or none, or if it holds the one
+    text of a column that otherwise has numbers, more than 20 different ones. A column is
 
     * dropped, if it is empty or constant, an identifier (another value in every row, as text or as
       integers with few gaps), or free text (more than 20 different values, and more than half as
@@ -128,11 +137,13 @@ def read_csv(
     ('semicolons between cells, decimal commas, UTF-8', [1200.0, 1430.5, 999.0])
     >>> table.treatments
     {'area': 'number', 'town': 'category, 2 levels'}
+    >>> table.options
+    {'sep': ';', 'decimal': ',', 'thousands': '.'}
     """
     path = Path(path)
     text, encoding = _decode(path)
     delimiter = delimiter or _find_delimiter(text)
-    header, columns = _split(path, text, delimiter)
+    header, texts = _split(path, text, delimiter)
     if target not in header:
         alike = difflib.get_close_matches(target, header, n=1)
         hint = f" Did you mean {alike[0]!r}?" if alike else ""
@@ -141,7 +152,13 @@ def read_csv(
         raise ValueError(f"{path} has no column {target!r}; expected one of {header}.{hint}")
     if len(header) == 1:
         raise ValueError(f"{path} has no column besides {target!r}; expected at least one.")
-    decimal = decimal or _find_decimal(columns, delimiter)
+    decimal = decimal or _find_decimal(texts, delimiter)
+    marks = {name: _missing_marks(cells, decimal) for name, cells in texts.items()}
+    columns: dict[str, Cells] = {
+        name: [None if cell in marks[name] else cell for cell in cells]
+        for name, cells in texts.items()
+    }
+    options = _options(columns, set().union(*marks.values()), delimiter, decimal, encoding)
     y, rows = _response(target, columns.pop(target), task, decimal)
     kept: list[Column] = []
     treatments = {}
@@ -153,7 +170,19 @@ def read_csv(
     between = _DELIMITERS.get(delimiter, repr(delimiter))
     points = {".": "points", ",": "commas"}[decimal]
     layout = f"{between} between cells, decimal {points}, {encoding}"
-    return CsvTable(path.stem, layout, kept, treatments, target, y, rows)
+    return CsvTable(path.stem, layout, options, kept, treatments, target, y, rows)
+
+
+def column_names(path: str | Path, delimiter: str | None = None) -> list[str]:
+    """Read the header of a file; the errors are those of :func:`read_csv`.
+
+    Parameters
+    ----------
+    path : str or Path
+    delimiter : str or None, default=None
+    """
+    text, _ = _decode(Path(path))
+    return _split(Path(path), text, delimiter or _find_delimiter(text))[0]
 
 
 def _decode(path: Path) -> tuple[str, str]:
@@ -181,7 +210,7 @@ def _find_delimiter(text: str) -> str:
     return max(_DELIMITERS, key=quality)
 
 
-def _split(path: Path, text: str, delimiter: str) -> tuple[list[str], dict[str, Cells]]:
+def _split(path: Path, text: str, delimiter: str) -> tuple[list[str], dict[str, list[str]]]:
     """Return the names of the columns, and the cells of each."""
     reader = csv.reader(text.splitlines(), delimiter=delimiter)
     header = [name.strip() for name in next(reader)]
@@ -197,23 +226,92 @@ def _split(path: Path, text: str, delimiter: str) -> tuple[list[str], dict[str, 
                 f"{path}, line {reader.line_num}, has {len(cells)} cells; expected {len(header)}, "
                 f"one for each column, between {delimiter!r} (--delimiter names another)."
             )
-        stripped = [cell.strip() for cell in cells]
-        rows.append([None if cell.lower() in _MISSING else cell for cell in stripped])
+        rows.append([cell.strip() for cell in cells])
     if not rows:
         raise ValueError(f"{path} has a header but no rows.")
     return header, dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
 
 
-def _find_decimal(columns: dict[str, Cells], delimiter: str) -> str:
+def _find_decimal(columns: dict[str, list[str]], delimiter: str) -> str:
     """Find the sign before decimals; a comma between cells leaves none for decimals."""
     if delimiter == ",":
         return "."
-    cells = [cell for column in columns.values() for cell in column[:_SAMPLE] if cell]
+    cells = [cell for column in columns.values() for cell in column[:_SAMPLE]]
     counts = {
         sign: sum(bool(pattern.fullmatch(cell)) for cell in cells)
         for sign, pattern in _WITH_DECIMALS.items()
     }
     return "," if counts[","] > counts["."] else "."
+
+
+def _missing_marks(cells: Sequence[str], decimal: str) -> set[str]:
+    """Find what is written in a column where there is no value."""
+    levels = set(cells)
+    marks = {level for level in levels if level.lower() in _MISSING}
+    return marks | (_words_among_numbers(levels - marks, decimal) or set())
+
+
+def _words_among_numbers(levels: set[str], decimal: str) -> set[str] | None:
+    """Return the one text or none among many numbers; None if there are more, or few numbers."""
+    words = {level for level in levels if not _NUMBERS[decimal].fullmatch(level)}
+    return words if len(words) < 2 and len(levels - words) > _FEW else None
+
+
+def number_options(levels: set[str]) -> dict[str, Any] | None:
+    """Find arguments by which pandas.read_csv would have read text as numbers.
+
+    Parameters
+    ----------
+    levels : set of str
+        The different values of a column, of which none is missing.
+
+    Returns
+    -------
+    dict or None
+        None if there are fewer than 20 numbers, or texts of more than one sort among them.
+
+    Examples
+    --------
+    >>> from sklearn_probmix.csv_table import number_options
+    >>> number_options({f"{n},5" for n in range(1000, 1030)} | {"unknown"})
+    {'na_values': ['unknown'], 'decimal': ','}
+    """
+    for decimal in _NUMBERS:
+        words = _words_among_numbers(levels, decimal)
+        if words is not None:
+            na_values = {"na_values": sorted(words)} if words else {}
+            return na_values | _number_signs(levels - words, decimal)
+    return None
+
+
+def _number_signs(numbers: Iterable[str], decimal: str) -> dict[str, Any]:
+    thousands = _THOUSANDS[decimal]
+    options = {"decimal": decimal} if decimal != "." else {}
+    return options | ({"thousands": thousands} if any(thousands in n for n in numbers) else {})
+
+
+def _options(
+    columns: dict[str, Cells], marks: set[str], delimiter: str, decimal: str, encoding: str
+) -> dict[str, Any]:
+    """Arguments of pandas.read_csv, where they are not its own defaults."""
+    given = {name: _given(cells) for name, cells in columns.items()}
+    numbers = [
+        cell
+        for cells in given.values()
+        if _to_numbers(cells, decimal) is not None
+        for cell in cells
+    ]
+    formats = {name: date_format(cells) for name, cells in given.items() if cells}
+    dates = {name: found for name, found in formats.items() if found}
+    options = {
+        "sep": delimiter if delimiter != "," else None,
+        **_number_signs(numbers, decimal),
+        "encoding": encoding if encoding != "UTF-8" else None,
+        "na_values": sorted(marks - _MISSING_IN_PANDAS),
+        "parse_dates": list(dates),
+        "date_format": dates,
+    }
+    return {name: value for name, value in options.items() if value}
 
 
 def _given(cells: Sequence[str | None]) -> list[str]:
@@ -224,9 +322,8 @@ def _to_numbers(cells: Sequence[str | None], decimal: str) -> list[float] | None
     """Return floats, NaN where a cell is missing, or None if some are no numbers."""
     if not all(_NUMBERS[decimal].fullmatch(cell) for cell in _given(cells)):
         return None
-    thousands = {".": ",", ",": "."}[decimal]
     plain = [
-        None if cell is None else cell.replace(thousands, "").replace(decimal, ".")
+        None if cell is None else cell.replace(_THOUSANDS[decimal], "").replace(decimal, ".")
         for cell in cells
     ]
     try:
@@ -285,25 +382,46 @@ def _are_dense(numbers: Sequence[float]) -> bool:
     return is_dense and all(number.is_integer() for number in numbers)
 
 
-def _to_dates(cells: Cells) -> tuple[dict[str, list[float]], str] | None:
-    """Return the parts of dates that vary, and their notation; None if these are no dates."""
-    for day, notation in _DATES.items():
-        for time in _TIMES:
-            try:
-                rows = [None if cell is None else _parts(cell, day + time) for cell in cells]
-            except ValueError:
-                continue
-            parts = {
-                part: [math.nan if row is None else row[place] for row in rows]
-                for place, part in enumerate(_PARTS)
-            }
-            varying = {
-                part: values
-                for part, values in parts.items()
-                if len({value for value in values if value == value}) > 1
-            }
-            return varying, notation
+def date_format(texts: Iterable[str]) -> str | None:
+    """Find the one notation of all of these dates; None if they are no dates.
+
+    Parameters
+    ----------
+    texts : iterable of str
+
+    Examples
+    --------
+    >>> from sklearn_probmix.csv_table import date_format
+    >>> date_format(["31.12.1970", "01.01.1971"])
+    '%d.%m.%Y'
+    """
+    texts = list(texts)
+    for notation in (day + time for day in _DATES for time in _TIMES):
+        try:
+            for text in texts:
+                datetime.strptime(text, notation)
+        except ValueError:
+            continue
+        return notation
     return None
+
+
+def _to_dates(cells: Sequence[str | None]) -> tuple[dict[str, list[float]], str] | None:
+    """Return the parts of dates that vary, and their notation; None if these are no dates."""
+    notation = date_format(_given(cells))
+    if notation is None:
+        return None
+    rows = [None if cell is None else _parts(cell, notation) for cell in cells]
+    parts = {
+        part: [math.nan if row is None else row[place] for row in rows]
+        for place, part in enumerate(_PARTS)
+    }
+    varying = {
+        part: values
+        for part, values in parts.items()
+        if len({value for value in values if value == value}) > 1
+    }
+    return varying, next(words for day, words in _DATES.items() if notation.startswith(day))
 
 
 def _parts(cell: str, notation: str) -> tuple[float, ...]:

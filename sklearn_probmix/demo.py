@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sklearn_probmix.csv_table import CsvTable, read_csv
+from sklearn_probmix.csv_table import CsvTable, column_names, read_csv
 
 if TYPE_CHECKING:
     from sklearn_probmix.showcase import Table
@@ -73,8 +74,8 @@ def main(argv: list[str] | None = None) -> None:
     """Run the demo; `argv` are the arguments of the command line."""
     parser = _parser()
     options = parser.parse_args(argv)
-    if (options.csv is None) != (options.target is None):
-        parser.error("--csv FILE and --target COLUMN belong together; found only one of them.")
+    if options.csv is None and options.target is not None:
+        parser.error("--target needs --csv FILE.")
     of_csv = [name for name in ("task", "delimiter", "decimal", "rows") if getattr(options, name)]
     if of_csv and options.csv is None:
         parser.error(f"--{of_csv[0]} needs --csv FILE and --target COLUMN.")
@@ -130,11 +131,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _read(options: argparse.Namespace) -> CsvTable:
     """Read the file and print what became of each column."""
+    delimiter = _SIGNS.get(options.delimiter)
+    if options.target is None:
+        names = column_names(options.csv, delimiter)
+        raise ValueError(f"--csv needs --target COLUMN; expected one of {names}.")
     found = read_csv(
         options.csv,
         options.target,
         task=options.task,
-        delimiter=_SIGNS.get(options.delimiter),
+        delimiter=delimiter,
         decimal=_SIGNS.get(options.decimal),
     )
     found = _without_rare_classes(found)
@@ -143,13 +148,17 @@ def _read(options: argparse.Namespace) -> CsvTable:
             f"Column {found.target!r} is known in {len(found.y)} rows; expected {MIN_ROWS} or more."
         )
     print(f"{options.csv}: {found.layout}")
-    width = max(map(len, found.treatments))
+    width = max(map(len, [*found.treatments, found.target]))
     for name, treatment in found.treatments.items():
         print(f"  {name:<{width}}  {treatment}")
     is_class = isinstance(found.y[0], str)
+    dropped = [name for name, words in found.treatments.items() if words.startswith("dropped")]
     print(f"  {found.target:<{width}}  to predict: {'classes' if is_class else 'a number'}")
     if not is_class and len(set(found.y)) <= 10:
         print("  (few values: --task classification would take them as classes)")
+    arguments = [repr(options.csv), *(f"{name}={value!r}" for name, value in found.options.items())]
+    print(f"In pandas: pd.read_csv({', '.join(arguments)})", end="")
+    print(f".drop(columns={dropped})" if dropped else "")
     return found
 
 
@@ -182,7 +191,9 @@ def _run(table: Table, folder: Path, settings: dict[str, Any]) -> None:
     task = "numbers" if table.is_regression else "classes"
     print(f"\n{table.name}: {table.target} ({task}) from {n_features} columns of {n_rows} rows")
     rivals = []
-    for step in showcase.fit_all(table, **settings):
+    # The default may take minutes; a bar in a file would be a thousand lines.
+    bar = {"verbose": 1} if sys.stderr.isatty() and not settings else {}
+    for step in showcase.fit_all(table, **settings, **bar):
         if isinstance(step, str):
             print(f"Fitting {step} ...", flush=True)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, NoReturn
@@ -28,6 +28,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 from sklearn_probmix.columns import (
     ENCODE_DATES,
     ColumnEncoder,
+    as_numbers,
     declare,
     is_missing,
     read_array,
@@ -128,6 +129,12 @@ def to_columns(
             found = _NO_NUMBERS.get(kind, "dates or durations")
             raise TypeError(
                 f"{name} holds {found} ({frame.dtype}); expected numbers. {ENCODE_DATES}"
+            )
+        if frame.ndim == 1 and len(frame) and not isinstance(frame[0], (np.number, *_NUMBERS)):
+            remedy = f" pandas.DataFrame({name}) makes one." if isinstance(frame[0], dict) else ""
+            raise TypeError(
+                f"{name} is a list whose first element is a {type(frame[0]).__name__}; expected "
+                f"rows of numbers, or a data frame.{remedy}"
             )
     checks["dtype"] = [np.float64, np.float32]
     if len(frame.shape) == 2:
@@ -253,7 +260,14 @@ def to_response(y: ArrayLike, name: str = "y") -> np.ndarray:
     ...
     ValueError: Input y contains NaN: y[1] = None; expected finite numbers.
     """
-    numbers = to_numbers(y, name)
+    try:
+        numbers = to_numbers(y, name)
+    except ValueError as error:
+        texts = {value for value in _array(y, name).flat if isinstance(value, str)}
+        if not texts:
+            raise
+        remedy = as_numbers(texts) or "ProbMixupClassifier predicts classes."
+        raise ValueError(f"{error} {remedy}") from None
     if numbers.ndim not in (1, 2) or numbers.shape[1:] == (0,):
         raise ValueError(
             f"{name} has the shape {numbers.shape}; expected (n,) or (n, n_outputs), at least one "
@@ -706,6 +720,12 @@ def _array(values: ArrayLike, name: str) -> np.ndarray:
         array = np.asarray(values)
     except ValueError as error:
         raise ValueError(f"{name} is no array ({error}); expected rows of equal length.") from error
+    if array.ndim == 0 and array.dtype.kind in "OUS" and not isinstance(values, _NUMBERS):
+        found = "None" if values is None else f"a {type(values).__name__}"
+        remedy = f" pandas.DataFrame({name}) makes one." if isinstance(values, dict) else ""
+        if isinstance(values, Iterable) and not isinstance(values, str | bytes | dict):
+            remedy = f" list({name}) makes one."
+        raise TypeError(f"{name} is {found}; expected an array, a list or a data frame.{remedy}")
     # The text of numpy 2 that knows missing values.
     return array.astype(object) if array.dtype.kind == "T" else array
 

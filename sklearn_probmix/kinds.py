@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import (
 from sklearn_probmix import compound, counts, histograms, transformed  # noqa: F401  # enter FAMILIES
 from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal
 from sklearn_probmix.modules import ACTIVATIONS
+from sklearn_probmix.options import did_you_mean
 from sklearn_probmix.warn import warn
 
 __all__ = ["CLASSIFICATION", "LARGE_TABLE", "METHODS", "REGRESSION", "Kind", "as_kinds"]
@@ -466,7 +467,8 @@ def _as_kind(item, overrides):
         kind = Kind(**{**overrides, **item})
         warn(f"method={item!r} is deprecated; write {kind!r}.", FutureWarning)
         return kind
+    hint = did_you_mean(item, METHODS) if isinstance(item, str) else ""
     raise ValueError(
         f"method={item!r} describes no kind of network; expected 'auto', one of {sorted(METHODS)}, "
-        "a Kind, or a list of these."
+        f"a Kind, or a list of these.{hint}"
     )

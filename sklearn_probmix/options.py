@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from sklearn.utils._param_validation import InvalidParameterError
 
-__all__ = ["readable_options"]
+__all__ = ["did_you_mean", "readable_options"]
 
 _LONGEST = 10_000
 
@@ -36,6 +36,24 @@ def readable_options() -> Iterator[None]:
         raise InvalidParameterError(_mend(str(error))) from None
 
 
+def did_you_mean(given: str, options: Iterable[str]) -> str:
+    """Guess which option was meant, as the end of an error; nothing where none is alike.
+
+    Parameters
+    ----------
+    given : str
+    options : iterable of str
+
+    Examples
+    --------
+    >>> from sklearn_probmix.options import did_you_mean
+    >>> did_you_mean("probmx", ["erm", "probmix"])
+    " Did you mean 'probmix'?"
+    """
+    alike = difflib.get_close_matches(given[:_LONGEST], list(options), n=1)
+    return f" Did you mean {alike[0]!r}?" if alike else ""
+
+
 def _mend(message):
     # A value from a file may be as long as the file.
     if len(message) > _LONGEST:
@@ -43,11 +61,10 @@ def _mend(message):
     options: list[str] = []
 
     def in_order(found):
-        own = sorted(re.findall(r"'[^']*'", found[1]))
+        own = sorted(re.findall(r"'([^']*)'", found[1]))
         options.extend(own)
-        return f"{{{', '.join(own)}}}"
+        return f"{{{str(own)[1:-1]}}}"
 
     message = re.sub(r"\{('[^{}]*')\}", in_order, message)
-    found = re.search(r"Got ('[^']*') instead", message)
-    alike = difflib.get_close_matches(found[1], options, n=1) if found else []
-    return f"{message} Did you mean {alike[0]}?" if alike else message
+    found = re.search(r"Got '([^']*)' instead", message)
+    return message + (did_you_mean(found[1], options) if found else "")

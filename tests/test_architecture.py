@@ -52,7 +52,8 @@ RULES = {
     "ensemble": Rule({"pooling", "processes"}, {"torch"}),
     "callbacks": Rule({"criterion", "ensemble", "loaders"}, {"numpy", "skorch", "torch", "tqdm"}),
     "kinds": Rule(
-        {"modules", "compound", "counts", "histograms", "transformed", "warn"}, {"numpy", "sklearn"}
+        {"modules", "compound", "counts", "histograms", "transformed", "options", "warn"},
+        {"numpy", "sklearn"},
     ),
     "nets": Rule(
         {"criterion", "ensemble", "kernel", "kinds", "table"},
@@ -80,7 +81,7 @@ RULES = {
     "datasets": Rule(set(), {"numpy", "sklearn"}),
     # They meet.
     "settings": Rule({"floats"}, {"sklearn", "torch"}),
-    "columns": Rule({"warn"}, {"narwhals", "numpy"}),
+    "columns": Rule({"csv_table", "warn"}, {"narwhals", "numpy"}),
     "encoding": Rule({"columns"}, {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
     "options": Rule(set(), {"sklearn"}),
     "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
@@ -118,6 +119,14 @@ RULES = {
         {"regressor", "classifier", "displays", "forecasts"}, {"matplotlib", "numpy", "sklearn"}
     ),
     "demo": Rule({"csv_table", "showcase"}, {"numpy", "sklearn", "torch"}),
+    "names": Rule(
+        {
+            *("callbacks", "classifier", "criterion", "displays", "distributions", "families"),
+            *("histograms", "kinds", "loaders", "onnx_export", "persistence", "regressor"),
+            *("scorers", "stacking", "together", "training_displays"),
+        },
+        set(),
+    ),
 }
 
 
@@ -224,22 +233,55 @@ def test_the_wings_meet_in_the_estimators_only():
     assert not any("scoringrules" in RULES[module].outside for module in left)
 
 
-def test_init_holds_the_public_names_and_nothing_else():
-    docstring, *body = parsed("__init__").body
+def test_names_holds_the_public_names_and_nothing_else():
+    docstring, *body = parsed("names").body
     assert isinstance(docstring, ast.Expr)
-    imported, assigned = [], {}
-    for node in body:
-        if isinstance(node, ast.ImportFrom):
-            source = f".{node.module}" if node.level else node.module
-            ours = source.removeprefix("sklearn_probmix").removeprefix(".")
-            assert ours in RULES, f"line {node.lineno}: import from the defining module"
-            imported += [alias.asname or alias.name for alias in node.names]
-        else:
-            assert isinstance(node, ast.Assign), f"line {node.lineno}: only imports, two names"
-            # Literals: packaging reads the version without importing torch.
-            assigned[node.targets[0].id] = ast.literal_eval(node.value)
-    assert set(assigned) == {"__all__", "__version__"}
-    assert sorted(assigned["__all__"]) == sorted(imported)
+    *imports, assigned = body
+    imported = []
+    for node in imports:
+        assert isinstance(node, ast.ImportFrom), f"line {node.lineno}: only imports, and __all__"
+        imported += [alias.name for alias in node.names]
+        source = node.module.removeprefix("sklearn_probmix.")
+        assert source in RULES, f"line {node.lineno}: import from the defining module"
+    assert assigned.targets[0].id == "__all__"
+    assert sorted(ast.literal_eval(assigned.value)) == sorted(imported)
+
+
+def fresh(code):
+    """Return what an interpreter of its own prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_version_is_read_without_an_import():
+    assigned = [node for node in parsed("__init__").body if isinstance(node, ast.Assign)]
+    assert [node.targets[0].id for node in assigned] == ["__version__"]
+    assert ast.literal_eval(assigned[0].value) == sklearn_probmix.__version__
+
+
+def test_the_demo_waits_for_nothing_before_it_has_read_its_arguments():
+    loaded = fresh("import sys, sklearn_probmix.demo; print(*sys.modules)")
+    assert "sklearn_probmix.csv_table" in loaded
+    assert not {"numpy", "scipy", "sklearn", "torch", "narwhals"} & set(loaded)
+
+
+def test_star_gives_the_public_names():
+    given = fresh("from sklearn_probmix import *; print(*[n for n in dir() if n[:2] != '__'])")
+    assert sorted(given) == sorted(sklearn_probmix.__all__)
+
+
+def test_modules_are_attributes_of_the_package():
+    code = "import sys, sklearn_probmix as s; print(s.floats.__name__, 'torch' in sys.modules)"
+    assert fresh(code) == ["sklearn_probmix.floats", "False"]
+
+
+def test_dir_and_unknown_names():
+    assert {*sklearn_probmix.__all__, "__version__"} <= set(dir(sklearn_probmix))
+    with pytest.raises(AttributeError, match="'sklearn_probmix' has no attribute 'ProbMixRegr"):
+        sklearn_probmix.ProbMixRegressor  # noqa: B018
+    assert fresh(
+        "import sys, sklearn_probmix as s; print(hasattr(s, '__wrapped__'), 'torch' in sys.modules)"
+    ) == ["False", "False"]
 
 
 def test_all_names_what_is_there():
@@ -251,6 +293,5 @@ def test_all_names_what_is_there():
 
 def test_import_loads_nothing_optional():
     optional = ONLY_INSIDE_FUNCTIONS | set(NEEDS.values())
-    code = f"import sys, sklearn_probmix;print(*{optional} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    code = f"import sys, sklearn_probmix.names; print(*{optional} & set(sys.modules))"
+    assert fresh(code) == []

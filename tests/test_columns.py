@@ -541,3 +541,27 @@ class TestFiles:
     def test_others_are_refused(self, change):
         with pytest.raises(ValueError, match="columns: found others"):
             ColumnEncoder.from_dict(self.GOOD | change)
+
+
+def test_all_columns_that_are_refused_are_named_at_once():
+    days = {f"day {n}": pd.date_range("2020", periods=N) for n in range(6)}
+    table = pd.DataFrame(VALUES).assign(note=[f"remark {row}" for row in range(N)], **days)
+    with pytest.raises(ValueError, match="column 'note' of X") as caught:
+        ProbMixupRegressor(**TINY).fit(table, np.arange(N))
+    note, *others, rest = str(caught.value).splitlines()
+    assert note.endswith("StringEncoder of skrub do.")
+    assert [line[:14] for line in others] == [f"column 'day {n}'" for n in range(4)]
+    assert rest == "... and 2 other columns."
+
+
+def test_a_mark_for_missing_values_costs_nothing_once_it_is_named(tmp_path):
+    path = tmp_path / "cars.csv"
+    lines = [f"{'?' if row % 9 == 0 else row},{row % 5},{row}" for row in range(N)]
+    path.write_text("\n".join(["power,doors,price", *lines]), encoding="utf-8")
+    table = pd.read_csv(path)
+    with pytest.raises(ValueError, match=r"read_csv\(\.\.\., na_values=\['\?'\]\)") as caught:
+        ProbMixupRegressor(**TINY).fit(table[["power", "doors"]], table["price"])
+    assert "doors" not in str(caught.value)
+    table = pd.read_csv(path, na_values=["?"])
+    est = ProbMixupRegressor(**TINY).fit(table[["power", "doors"]], table["price"])
+    assert est.encoder_.levels == [None, None]

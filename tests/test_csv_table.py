@@ -2,6 +2,7 @@ import math
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from sklearn_probmix.csv_table import read_csv
@@ -65,6 +66,28 @@ def test_decimal_commas_are_found(write, cells, number):
     assert column(table, "größe").values == [number, 7.1, 2.0]
     assert table.y == [1.5, 2.5, 3.5]
     assert table.layout == "semicolons between cells, decimal commas, latin-1"
+
+
+def test_one_word_among_numbers_is_missing(write):
+    lines = [
+        f"{'k.A.' if i % 5 == 0 else i * i};{'other' if i % 5 == 0 else i % 4};{i / 7}"
+        for i in range(60)
+    ]
+    table = read_csv(write("area;code;y", *lines), "y", decimal=".")
+    assert table.treatments == {"area": "number, 12 missing", "code": "category, 5 levels"}
+    assert column(table, "area").values[1:4] == [1.0, 4.0, 9.0]
+    assert table.options == {"sep": ";", "na_values": ["k.A."]}
+
+
+def test_pandas_reads_alike_by_the_options(write):
+    lines = [f"{i % 9};1.{i:03},5;{'-' if i == 3 else i};{i + 1:02}.12.1970;{i}" for i in range(30)]
+    path = write("größe;x;gaps;day;y", *lines, encoding="latin-1")
+    table = read_csv(path, "y")
+    frame = pd.read_csv(path, **table.options)
+    for name in ("größe", "x", "gaps"):
+        assert frame[name].tolist() == pytest.approx(column(table, name).values, nan_ok=True)
+    days = (frame["day"] - pd.Timestamp("1970-01-01")).dt.days
+    assert days.tolist() == column(table, "day, days since 1970").values
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

@@ -1,4 +1,8 @@
+import subprocess
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor, demo, showcase
@@ -189,8 +193,7 @@ def test_constant_and_boosting_hold_what_they_promise():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--csv", "x.csv"], "belong together"),
-        (["--target", "y"], "belong together"),
+        (["--target", "y"], "--target needs --csv"),
         (["--task", "regression"], "--task needs --csv"),
         (["--epochs", "0"], "expected at least 1"),
         (["--csv", "absent.csv", "--target", "y"], "No such file"),
@@ -198,6 +201,28 @@ def test_constant_and_boosting_hold_what_they_promise():
 )
 def test_arguments_that_do_not_go_together(capsys, arguments, expected):
     assert expected in error_of(capsys, *arguments)
+
+
+def test_columns_are_named_where_none_is(capsys, houses):
+    message = error_of(capsys, "--csv", houses)
+    assert "--csv needs --target" in message
+    assert "['area', 'district', 'empty', 'price', 'sold']" in message
+
+
+def test_pandas_reads_the_file_as_the_demo_does(capsys, tmp_path, houses):
+    printed = run(capsys, tmp_path, "--csv", houses, "--target", "price")
+    (line,) = [line for line in printed.splitlines() if line.startswith("In pandas: ")]
+    read = eval(line.removeprefix("In pandas: "), {"pd": pd})
+    assert read["area"].dtype.kind == read["price"].dtype.kind == "f"
+    assert list(read) == ["area", "district", "price", "sold"]
+    assert read["district"].isna().sum() == 9
+
+
+def test_make_passes_a_file_and_its_target_on():
+    root = Path(demo.__file__).parents[1]
+    command = ["make", "-n", "demo", "CSV=my houses.csv", "TARGET=price (EUR)"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert "-m sklearn_probmix.demo --csv 'my houses.csv' --target 'price (EUR)'" in done.stdout
 
 
 def test_unknown_column(capsys, houses):

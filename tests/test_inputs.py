@@ -182,7 +182,17 @@ CASES = {
         lambda: regressor().fit(NAMED, Y).predict(with_column(pd.Categorical(_TEXT))),
     ],
     "a frame with a column of free text": of_X(
-        with_column([f"a remark, {row}" for row in range(N)]), with_column(X[:, 1].astype(str))
+        with_column([f"a remark, {row}" for row in range(N)])
+    ),
+    "a frame with a column of dates as text": of_X(with_column(DATES.strftime("%d/%m/%Y"))),
+    "a frame with a column of text that reads as numbers, but for signs or one word": of_X(
+        with_column(X[:, 1].astype(str)),
+        with_column([f"{row},5" for row in range(N)]),
+        with_column([f"1.{row:03}" if row % 9 else "k.A." for row in range(N)]),
+    ),
+    "text that is numbers but for signs or one word, of few values": of_X(
+        with_column([f"{row // 2},5" for row in range(N)]),
+        with_column([str(row // 2) if row // 2 % 9 else "?" for row in range(N)]),
     ),
     "a frame with a column of lists, periods or bytes": of_X(
         with_column([[1, 2]] * N),
@@ -224,6 +234,10 @@ CASES = {
     "`X` that is sparse": of_X(
         sparse.csr_array(X), pd.DataFrame(X).astype(pd.SparseDtype("float64", 0))
     ),
+    "`X` that is a generator, a set, a dict, text or None": of_X(
+        (row for row in X), {1.0, 2.0}, {"a": Y, "b": Y}, map(list, X), "known.csv", None
+    ),
+    "`X` as a list of dicts or of text": of_X([{"a": 1.0}] * N, ["a"] * N),
     "`X` as a lazy frame": of_X(pl.DataFrame(X).lazy()),
     "`X` with a number beyond 1e150, in `fit`": of_X(put(X, -1e160, (3, 1), float)),
     "`X` with one wild value (1e38)": of_X(put(X, 1e38, (3, 1), float)),
@@ -275,9 +289,7 @@ CASES = {
         put(Y, 10**400),
         put(Y, np.longdouble("1e400"), dtype=np.longdouble),
     ),
-    "`y` of text, dates, durations, complex numbers or records": of_y(
-        _TEXT,
-        Y.astype(str),
+    "`y` of bytes, dates, durations, complex numbers or records": of_y(
         Y.astype("S"),
         DATES,
         pl.Series(DATES.to_list()),
@@ -285,9 +297,13 @@ CASES = {
         Y + 1j,
         np.zeros(N, dtype=[("a", "f8")]),
     ),
+    "`y` of labels": of_y(_TEXT, _TEXT.astype(object), pd.Series(_TEXT).astype("category")),
+    "`y` of text that reads as numbers, but for signs or one word": of_y(
+        Y.astype(str),
+        [f"{row},5" for row in range(N)],
+        pd.Series(["k.A.", *(f"{y:.3f}" for y in Y[1:])]),
+    ),
     "`y` of objects that are no numbers": of_y(
-        _TEXT.astype(object),
-        pd.Series(_TEXT).astype("category"),
         DATES.tz_localize("UTC"),
         _PERIODS,
         _DURATIONS.to_numpy().astype(object),

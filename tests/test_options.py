@@ -14,12 +14,13 @@ from tests.model_files import X, Y
     [
         (lambda: ProbMixupRegressor(method="prob-mix"), "'probmix'"),
         (lambda: ProbMixupRegressor(family="negativ-binomial"), "'negative-binomial'"),
+        (lambda: ProbMixupRegressor(method=["erm", "probmx"]), "'probmix'"),
         (lambda: ProbMixupRegressor(calibration="of"), "'off'"),
         (lambda: ProbMixupRegressor(method=Kind("erm", activation="relo")), "'relu'"),
     ],
 )
 def test_typos_are_recognised(make, guess):
-    with pytest.raises(InvalidParameterError) as caught:
+    with pytest.raises(ValueError, match="Did you mean") as caught:
         make().fit(X, Y)
     assert str(caught.value).endswith(f"Did you mean {guess}?")
 
