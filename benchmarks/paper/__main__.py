@@ -34,6 +34,7 @@ from benchmarks.paper.settings import (
     STOCKS,
     chosen_mixing,
     stock_settings,
+    toy_is_claimed,
     toy_settings,
     toy_stages,
     uci_grid,
@@ -93,12 +94,12 @@ def run_causes(args):
 
 
 def run_toy_regression(args):
-    """Fit the cubic: all methods, alphas, betas and poolings."""
+    """Fit the cubic: all methods, alphas, betas and poolings; more draws of what is claimed."""
     jobs = [
         toy_settings(run, method, mixing)
         for stage in toy_stages(args.methods)
-        for run in range(args.runs)
         for method, mixing in stage
+        for run in range(args.claim_runs if toy_is_claimed(method, mixing) else args.runs)
     ]
     path = args.results / "toy-regression.jsonl"
     title = "toy-regression"
@@ -179,11 +180,11 @@ def _parser():
             help=f"some of {', '.join(datasets)}",
         )
 
-    for name, run in [
-        ("toy-regression", run_toy_regression),
-        ("toy-classification", run_toy_classification),
-    ]:
-        add(name, run, NINE_METHODS).add_argument("--runs", type=int, default=10)
+    regression = add("toy-regression", run_toy_regression, NINE_METHODS)
+    regression.add_argument("--claim-runs", type=int, default=50, help="of cells in a claim")
+    rings = add("toy-classification", run_toy_classification, NINE_METHODS)
+    for command in (regression, rings):
+        command.add_argument("--runs", type=int, default=10)
     uci = add("uci", run_uci, list(METHODS))
     add_data(uci, [*SMALL_SETS, *LARGE_SETS])
     uci.add_argument("--splits", type=int, help="by default 20, and 5 of the three large tables")

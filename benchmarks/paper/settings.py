@@ -56,6 +56,15 @@ TOY = {
 TOY_ALPHAS = [0.25, 1e-32, 0.01, 0.05, 0.1, 0.5, 1.0]
 TOY_BETAS = [0.0, 0.01]
 POOLINGS = ["log-linear", "linear"]
+# The alphas, by pooling, of the cells that a claim speaks of, all at beta 0: of these ten draws
+# decide nothing.
+CLAIMED = {"log-linear": [0.25]}
+TOY_CLAIMED = {
+    **dict.fromkeys(NINE_METHODS, CLAIMED),
+    "probmix": {"log-linear": TOY_ALPHAS, "linear": [0.25, 0.1]},
+    "local-probmix": {"log-linear": TOY_ALPHAS},
+    "m-probmix": {"log-linear": TOY_ALPHAS, "linear": [0.25, 0.05, 0.1, 0.5, 1.0]},
+}
 N_TOY_TEST = 1000
 
 STOCKS = ["GME", "GOOG", "NVDA", "RCL"]
@@ -172,6 +181,12 @@ def toy_stages(methods, *, classification=False):
             stage = mixing.get("beta", TOY_BETAS[0]), mixing.get("alpha", TOY_ALPHAS[0])
             stages[stage].append((method, mixing))
     return list(stages.values())
+
+
+def toy_is_claimed(method, mixing):
+    """Say whether a claim speaks of a cell of the toy regression."""
+    alphas = TOY_CLAIMED[method].get(mixing.get("pooling", POOLINGS[0]), [])
+    return not mixing.get("beta") and mixing.get("alpha", TOY_ALPHAS[0]) in alphas
 
 
 def toy_settings(run, method, mixing, *, classification=False):
