@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from sklearn.metrics import brier_score_loss
@@ -12,7 +13,7 @@ from benchmarks.flat import arguments
 from benchmarks.paper.sequence_modules import make_net
 from benchmarks.paper.settings import N_TOY_TEST, ONE_NETWORK
 from benchmarks.scores import regression_scores
-from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor, fit_together
+from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor, fit_together, modules
 from sklearn_probmix.datasets import make_cubic, make_rings
 from sklearn_probmix.metrics import expected_calibration_error
 
@@ -61,8 +62,8 @@ def fit_alike(make, settings, tables):
     list of estimators
     """
     estimators = [make_estimator(make, one) for one in settings]
-    if len(estimators) == 1:
-        return [estimators[0].fit(*tables[0])]
+    if len(estimators) == 1 or estimators[0].validation is None:
+        return [est.fit(*table) for est, table in zip(estimators, tables, strict=True)]
     return fit_together(estimators, tables)
 
 
@@ -80,22 +81,25 @@ def fit_uci(root, settings):
 
 
 def training_scores(est):
-    """Return the validation NLL of the kept epoch, in the units of y, and the epochs run."""
-    losses = [epoch["valid_loss"] for epoch in est.history_]
-    best = int(np.argmin(losses))
-    scores = {"best_epoch": best + 1, "n_epochs": len(losses)}
-    valid_nll = losses[best]
+    """Return the epochs run and, with held-out rows, the kept one's NLL, in the units of y."""
+    scores = {"n_epochs": len(est.history_)}
+    log_scale = 0.0
     if isinstance(est, ProbMixupRegressor):
-        scores["log_scale"] = float(np.log(float(est.y_scale_[0])))
-        valid_nll += scores["log_scale"]
-    return scores | {"valid_nll": float(valid_nll)}
+        log_scale = scores["log_scale"] = float(np.log(float(est.y_scale_[0])))
+    if est.validation is not None:
+        losses = [epoch["valid_loss"] for epoch in est.history_]
+        best = int(np.argmin(losses))
+        scores |= {"best_epoch": best + 1, "valid_nll": float(losses[best] + log_scale)}
+    return scores
 
 
 def fit_toy_regression(settings):
     """Fit draws of the cubic; score inside (-4, 4) and outside, in (4, 6)."""
     runs = [one["run"] for one in settings]
-    tables = [make_cubic(random_state=run) for run in runs]
-    fitted = fit_alike(ProbMixupRegressor, settings, tables)
+    tables = [make_cubic(settings[0].get("n_rows", 100), random_state=run) for run in runs]
+    spread = settings[0].get("initial_spread", modules._INITIAL_SPREAD)
+    with patch.object(modules, "_INITIAL_SPREAD", spread):
+        fitted = fit_alike(ProbMixupRegressor, settings, tables)
     return [toy_regression_scores(est, run) for est, run in zip(fitted, runs, strict=True)]
 
 

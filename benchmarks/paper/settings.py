@@ -66,6 +66,14 @@ TOY_CLAIMED = {
     "m-probmix": {"log-linear": TOY_ALPHAS, "linear": [0.25, 0.05, 0.1, 0.5, 1.0]},
 }
 N_TOY_TEST = 1000
+# The cells that are fitted again with what the paper leaves open changed.
+TOY_SUSPECTS = [
+    ("erm", METHODS["erm"]),
+    *(
+        ("m-probmix", METHODS["m-probmix"] | {"alpha": alpha, "beta": 0.0, "pooling": POOLINGS[0]})
+        for alpha in [0.25, 1e-32]
+    ),
+]
 
 STOCKS = ["GME", "GOOG", "NVDA", "RCL"]
 SEQUENCE_MODULES = ["lstm", "transformer"]
@@ -195,6 +203,52 @@ def toy_settings(run, method, mixing, *, classification=False):
     if classification:
         del estimator["variance_floor"]
     return {"run": run, "name": method, "estimator": estimator}
+
+
+def toy_variations(method):
+    """Return what the paper leaves open in the toy regression: one change each.
+
+    Parameters
+    ----------
+    method : str
+
+    Returns
+    -------
+    dict of str to dict
+        A name of the change, and the settings in which it differs: "estimator" has arguments, the
+        others are of `fit_toy_regression`.
+    """
+    last = {"validation_fraction": None, "early_stopping": False}
+    found = {
+        "another seed": {"seed_shift": 1000},
+        "no early stop": {"estimator": {"n_iter_no_change": TOY["max_epochs"]}},
+        "no hold-out, last epoch": {"estimator": last},
+        "variance floor 0.01": {"estimator": {"variance_floor": 0.01}},
+        "one variance for all x": {"estimator": {"family": "homoscedastic-normal"}},
+    }
+    if method == "m-probmix":
+        found |= {
+            "spread of z starts at 0": {"initial_spread": 0.0},
+            "1 draw of z in prediction": {"estimator": {"n_draws": 1}},
+            "256 draws of z in prediction": {"estimator": {"n_draws": 256}},
+            "8 draws of z in training": {"estimator": {"n_train_draws": 8}},
+        }
+    return found | {
+        "80 rows, last epoch": {"n_rows": 80, "estimator": last},
+        "variance floor 0.0001": {"estimator": {"variance_floor": 1e-4}},
+        "tanh": {"estimator": {"activation": "tanh"}},
+    }
+
+
+def varied_toy_settings(run, method, mixing, change):
+    """Return the settings of one fit of the toy regression with one change."""
+    settings = toy_settings(run, method, mixing)
+    changes = toy_variations(method)[change]
+    estimator = settings["estimator"] | changes.get("estimator", {})
+    if "family" in estimator:
+        # A family by name has a floor of its own.
+        del estimator["variance_floor"]
+    return settings | {"change": change} | changes | {"estimator": estimator}
 
 
 def stock_settings(stock, module, run, method):
