@@ -20,8 +20,8 @@ from benchmarks import costs, gpu
 from benchmarks.censored import study as censored
 from benchmarks.columns import study as columns
 from benchmarks.defaults import study as defaults
+from benchmarks.paper.report import Cell, ratio_of_medians, toy_cell, toy_cells
 from benchmarks.paper.report import render_report as paper_report
-from benchmarks.paper.report import toy_cell, toy_cells
 from benchmarks.peers import summary
 from benchmarks.peers.contenders import PEERS
 from benchmarks.peers.report import render_report as peers_report
@@ -44,14 +44,24 @@ def speed(read, who):
     return f"{min(ratios):.2f} to {max(ratios):.2f}"
 
 
-def toy(read, *places):
-    """Median standardised NLL out of distribution of places such as m-probmix:0.25:linear."""
-    cells, found = toy_cells(read("toy-regression")), []
-    for place in places:
-        method, alpha, pooling = place.split(":")
-        cell = toy_cell(cells, method, float(alpha), pooling=pooling)
-        found.append(f"{cell.median('nll_standardised_out'):.0f}")
+def toy(read, what, *places):
+    """Averages out of distribution of places such as m-probmix:0.25:linear, or their ratio."""
+    cells = [_toy_cell(read, place) for place in places]
+    if what == "ratio":
+        return f"{ratio_of_medians(*cells):.1f}"
+    average, score, spec = {
+        "nll": (Cell.median, "nll_standardised_out", ".0f"),
+        "crps": (Cell.mean, "crps_out", ".0f"),
+        "coverage": (Cell.mean, "coverage_out", ".0%"),
+        "runs": (lambda cell, score: cell.n_fits, "", "d"),
+    }[what]
+    found = [f"{average(cell, score):{spec}}".replace("%", " %") for cell in cells]
     return " and ".join(found)
+
+
+def _toy_cell(read, place):
+    method, alpha, pooling = place.split(":")
+    return toy_cell(toy_cells(read("toy-regression")), method, float(alpha), pooling=pooling)
 
 
 def encoded(read, table, network, score):

@@ -12,6 +12,7 @@ from benchmarks.paper import fits, report
 from benchmarks.paper.settings import (
     NINE_METHODS,
     TOY_SUSPECTS,
+    same_rows_settings,
     toy_is_claimed,
     toy_settings,
     toy_stages,
@@ -98,6 +99,10 @@ def test_what_is_claimed_stands_in_the_report_with_its_intervals():
     )
     changed = "spread of z starts at 0"
     causes = results_of(*(of_run(run, OURS, 12.0, changed) for run in range(2)))
+    for rows, ratio in enumerate([0.5, 4.0, 3.0]):
+        for suspect, nll in [(ERM, ratio), (OURS, 1.0)]:
+            job = same_rows_settings(rows, 0, *suspect)
+            causes[key(job)] = {"settings": job, "scores": {"nll_standardised_out": nll}}
     text = report.render_toy_regression(report.toy_cells(results), causes)
     intervals = "2.0 (2.0 to 2.0) | 2 (2 to 2) | 3.00 (3.00 to 3.00) | 3.00 (3.00 to 3.00) |"
     assert f"| M-ProbMix | log-linear | 0.25 | 2 | {intervals}" in text
@@ -125,7 +130,7 @@ def test_figures_of_the_toy_in_pages_are_of_claimed_cells():
         if toy_is_claimed(method, mixing)
     }
     pages = "".join(text for _, text, _ in figures.pages(figures.ROOT, RESULTS))
-    named = " ".join(re.findall(r"<!-- figures: toy (.+?) -->", pages)).split()
+    named = " ".join(re.findall(r"<!-- figures: toy \\w+ (.+?) -->", pages)).split()
     assert len(named) > 3
     for method, alpha, pooling in (place.split(":") for place in named):
         assert (method, float(alpha), pooling) in claimed
@@ -147,3 +152,13 @@ def test_a_change_is_made_in_the_fit():
             assert found["nll_standardised_out"] != plain["nll_standardised_out"], change
     assert scores("no early stop") == plain
     assert set(toy_variations("erm")) < set(toy_variations("m-probmix"))
+
+
+def test_the_same_rows_in_all_runs():
+    settings = [same_rows_settings(0, run, *ERM) for run in (0, 1)]
+    for one in settings:
+        one["estimator"]["max_epochs"] = 2
+    first, second = fits.fit_toy_regression(settings)
+    # One table, two networks.
+    assert first["log_scale"] == second["log_scale"]
+    assert first["mse_in"] != second["mse_in"]

@@ -27,6 +27,8 @@ from benchmarks.paper.settings import (
     FULL_BATCH_METHODS,
     LARGE_SETS,
     METHODS,
+    N_SAME_ROWS,
+    N_SAME_ROWS_RUNS,
     N_SPLITS,
     NINE_METHODS,
     SELECTION_SPLITS,
@@ -35,6 +37,7 @@ from benchmarks.paper.settings import (
     STOCKS,
     TOY_SUSPECTS,
     chosen_mixing,
+    same_rows_settings,
     stock_settings,
     toy_is_claimed,
     toy_settings,
@@ -112,16 +115,23 @@ def run_toy_regression(args):
 
 def run_toy_causes(args):
     """Fit cells of the toy regression again, with one thing changed that the paper leaves open."""
-    jobs = []
-    for method, mixing in TOY_SUSPECTS:
-        for rank, change in enumerate(toy_variations("m-probmix")):
-            if change in toy_variations(method):
-                jobs += [
-                    (rank, varied_toy_settings(run, method, mixing, change))
-                    for run in range(args.runs)
-                ]
-    # One change after another, each for all cells.
-    jobs = [settings for _, settings in sorted(jobs, key=itemgetter(0))]
+    *first, latent = TOY_SUSPECTS
+    varied = [
+        varied_toy_settings(run, *suspect, change)
+        # One change after another, each for the cells of the first claim.
+        for suspects in (first, [latent])
+        for change in toy_variations("m-probmix")
+        for suspect in suspects
+        if change in toy_variations(suspect[0])
+        for run in range(args.runs)
+    ]
+    same_rows = [
+        same_rows_settings(rows, run, *suspect)
+        for rows in range(N_SAME_ROWS)
+        for suspect in first
+        for run in range(N_SAME_ROWS_RUNS)
+    ]
+    jobs = same_rows + varied
     path = args.results / "causes.jsonl"
     run_missing(fit_toy_regression, jobs, path, n_jobs=args.jobs, title="causes", together="run")
 

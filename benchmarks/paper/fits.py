@@ -95,7 +95,7 @@ def training_scores(est):
 
 def fit_toy_regression(settings):
     """Fit draws of the cubic; score inside (-4, 4) and outside, in (4, 6)."""
-    runs = [one["run"] for one in settings]
+    runs = [one.get("rows", one["run"]) for one in settings]
     tables = [make_cubic(settings[0].get("n_rows", 100), random_state=run) for run in runs]
     spread = settings[0].get("initial_spread", modules._INITIAL_SPREAD)
     with patch.object(modules, "_INITIAL_SPREAD", spread):

@@ -66,6 +66,8 @@ TOY_CLAIMED = {
     "m-probmix": {"log-linear": TOY_ALPHAS, "linear": [0.25, 0.05, 0.1, 0.5, 1.0]},
 }
 N_TOY_TEST = 1000
+# So many networks are fitted to each of so many draws of rows: the paper may have drawn rows once.
+N_SAME_ROWS = N_SAME_ROWS_RUNS = 10
 # The cells that are fitted again with what the paper leaves open changed.
 TOY_SUSPECTS = [
     ("erm", METHODS["erm"]),
@@ -249,6 +251,11 @@ def varied_toy_settings(run, method, mixing, change):
         # A family by name has a floor of its own.
         del estimator["variance_floor"]
     return settings | {"change": change} | changes | {"estimator": estimator}
+
+
+def same_rows_settings(rows, run, method, mixing):
+    """Return the settings of one of several networks of the toy regression on the same rows."""
+    return toy_settings(run, method, mixing) | {"change": f"rows {rows} in all runs", "rows": rows}
 
 
 def stock_settings(stock, module, run, method):
