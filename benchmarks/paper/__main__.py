@@ -116,22 +116,24 @@ def run_toy_regression(args):
 def run_toy_causes(args):
     """Fit cells of the toy regression again, with one thing changed that the paper leaves open."""
     *first, latent = TOY_SUSPECTS
-    varied = [
-        varied_toy_settings(run, *suspect, change)
-        # One change after another, each for the cells of the first claim.
-        for suspects in (first, [latent])
-        for change in toy_variations("m-probmix")
-        for suspect in suspects
-        if change in toy_variations(suspect[0])
-        for run in range(args.runs)
-    ]
+
+    def varied(*suspects):
+        return [
+            varied_toy_settings(run, *suspect, change)
+            # One change after another.
+            for change in toy_variations("m-probmix")
+            for suspect in suspects
+            if change in toy_variations(suspect[0])
+            for run in range(args.runs)
+        ]
+
     same_rows = [
         same_rows_settings(rows, run, *suspect)
         for rows in range(N_SAME_ROWS)
         for suspect in first
         for run in range(N_SAME_ROWS_RUNS)
     ]
-    jobs = same_rows + varied
+    jobs = varied(*first) + same_rows + varied(latent)
     path = args.results / "causes.jsonl"
     run_missing(fit_toy_regression, jobs, path, n_jobs=args.jobs, title="causes", together="run")
 
