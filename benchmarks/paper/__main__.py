@@ -133,7 +133,7 @@ def run_toy_causes(args):
         for suspect in first
         for run in range(N_SAME_ROWS_RUNS)
     ]
-    jobs = varied(*first) + same_rows + varied(latent)
+    jobs = same_rows + varied(*first) + varied(latent)
     path = args.results / "causes.jsonl"
     run_missing(fit_toy_regression, jobs, path, n_jobs=args.jobs, title="causes", together="run")
 
