@@ -391,7 +391,7 @@ def _claimed_table(cells):
     """Write medians, means and what ERM has in relation, with intervals, of what is claimed."""
     score, erm, rows = "nll_standardised_out", toy_cell(cells, "erm", None), []
     for method in NINE_METHODS:
-        for mixing in toy_mixings(method):
+        for mixing in sorted(toy_mixings(method), key=lambda one: one.get("alpha", 0)):
             cell = cells[method, *(mixing.get(name) for name in PLACE)]
             if toy_is_claimed(method, mixing) and cell.n_fits > 1:
                 row = {
@@ -596,6 +596,12 @@ def render_claims(uci, toy, causes):
     return "\n\n".join(
         [
             "## The paper's claims",
+            (
+                "Ratios and differences of the toy regression have intervals of 95 %, of "
+                "bootstrapped runs. A claim holds where they lie on its side of the bound (of all "
+                "alphas that it names), it does not where one lies on the other side, and is else "
+                "undecided."
+            ),
             table(rows),
             "### The best of the four ProbMix methods on each UCI table",
             (
