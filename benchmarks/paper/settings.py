@@ -221,20 +221,19 @@ def toy_variations(method):
         others are of `fit_toy_regression`.
     """
     last = {"validation_fraction": None, "early_stopping": False}
-    # Likely ones first.
     found = {
-        "another seed": {"seed_shift": 1000},
         "spread of z starts at 0": {"initial_spread": 0.0},
-        "no hold-out, last epoch": {"estimator": last},
         "variance floor 0.01": {"estimator": {"variance_floor": 0.01}},
+        "no hold-out, last epoch": {"estimator": last},
         "1 draw of z in prediction": {"estimator": {"n_draws": 1}},
-        "no early stop": {"estimator": {"n_iter_no_change": TOY["max_epochs"]}},
         "8 draws of z in training": {"estimator": {"n_train_draws": 8}},
+        "no early stop": {"estimator": {"n_iter_no_change": TOY["max_epochs"]}},
         "one variance for all x": {"estimator": {"family": "homoscedastic-normal"}},
         "80 rows, last epoch": {"n_rows": 80, "estimator": last},
         "256 draws of z in prediction": {"estimator": {"n_draws": 256}},
         "variance floor 0.0001": {"estimator": {"variance_floor": 1e-4}},
         "tanh": {"estimator": {"activation": "tanh"}},
+        "another seed": {"seed_shift": 1000},
     }
     if METHODS[method]["method"] == "m-probmix":
         return found
