@@ -67,7 +67,7 @@ TOY_CLAIMED = {
 }
 N_TOY_TEST = 1000
 # So many draws of rows, and networks on each: the paper may have drawn rows once.
-N_SAME_ROWS, N_SAME_ROWS_RUNS = 6, 10
+N_SAME_ROWS, N_SAME_ROWS_RUNS = 12, 10
 # The cells that are fitted again with what the paper leaves open changed.
 TOY_SUSPECTS = [
     ("erm", METHODS["erm"]),
