@@ -115,25 +115,20 @@ def run_toy_regression(args):
 
 def run_toy_causes(args):
     """Fit cells of the toy regression again, with one thing changed that the paper leaves open."""
-    *first, latent = TOY_SUSPECTS
-
-    def varied(*suspects):
-        return [
-            varied_toy_settings(run, *suspect, change)
-            # One change after another.
-            for change in toy_variations("m-probmix")
-            for suspect in suspects
-            if change in toy_variations(suspect[0])
-            for run in range(args.runs)
-        ]
-
-    same_rows = [
+    jobs = [
         same_rows_settings(rows, run, *suspect)
         for rows in range(N_SAME_ROWS)
-        for suspect in first
+        for suspect in TOY_SUSPECTS
         for run in range(N_SAME_ROWS_RUNS)
     ]
-    jobs = same_rows + varied(*first) + varied(latent)
+    jobs += [
+        varied_toy_settings(run, *suspect, change)
+        # One change after another.
+        for change in toy_variations("m-probmix")
+        for suspect in TOY_SUSPECTS
+        if change in toy_variations(suspect[0])
+        for run in range(args.runs)
+    ]
     path = args.results / "causes.jsonl"
     run_missing(fit_toy_regression, jobs, path, n_jobs=args.jobs, title="causes", together="run")
 
