@@ -108,9 +108,7 @@ RULES = {
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
     "skpro_regressor": Rule({"regressor"}, {"sklearn", "skpro"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
-    "onnx_export": Rule(
-        {"nets", "encoding", "settings"}, {"numpy", "sklearn", "torch"}
-    ),
+    "onnx_export": Rule({"nets", "encoding", "settings"}, {"numpy", "sklearn", "torch"}),
     "pipelines": Rule({"codec"}, {"numpy", "skops", "sklearn"}),
     "persistence": Rule(
         {"codec", "files", "pipelines", "response", "regressor", "classifier"},
