@@ -67,6 +67,7 @@ def encoded(read, table, network, score):
 # By name: functions of `read`, which reads a file of results by its name, and of words.
 FIGURES = {
     "beside peers": lambda read, which: summary.beside_peers(read("peers-regression"), which),
+    "beside recent": lambda read: summary.beside_recent(read("peers-regression")),
     "beside former": lambda read: summary.beside_former(read("peers-regression")),
     "changes": lambda read, task: summary.changes(read(f"peers-{task}"), task),
     "against": lambda read, task, *words: summary.against(read(f"peers-{task}"), task, *words),

@@ -98,6 +98,25 @@ def test_peers_are_shown_on_the_splits_of_ours():
     assert summary.against(results, "regression", "yacht", "gp", "crps") == "0.12 against 0.25"
 
 
+def test_recent_contenders_are_shown_as_differences_on_common_splits():
+    results = results_of(
+        *(line("regression", "kin8nm", split, OURS, nll=split, crps=0.25) for split in (0, 1)),
+        *(line("regression", "kin8nm", split, "realmlp", nll=2, crps=0.5) for split in (0, 1, 9)),
+        line("regression", "kin8nm", 1, "tabm", nll=0, crps=0.125),
+        line("regression", "kin8nm", 0, "mapie-cqr", coverage=0.9),
+        # A mass on each value: only the CRPS compares.
+        line("regression", "abalone", 0, OURS, nll=0, crps=0.5),
+        line("regression", "abalone", 0, "treeffuser", nll=1, crps=0.75),
+        line("regression", "yacht", 0, OURS, nll=0, crps=0.5),
+    )
+    assert summary.beside_recent(results).split("\n") == [
+        "| NLL / CRPS, less ours | Treeffuser | LightGBMLSS | RealMLP | TabM |",
+        "|---|---|---|---|---|",
+        "| kin8nm (CRPS ×100) | not run | not run | +1.50 / +25.000 (2) | -1.00 / -12.500 (1) |",
+        "| abalone | – / +0.250 (1) | not run | not run | not run |",
+    ]
+
+
 def test_settings_that_a_figure_names_are_in_the_results():
     for task, settings in summary.FORMER.items():
         results = read_results(RESULTS / f"peers-{task}.jsonl").values()

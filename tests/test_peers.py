@@ -5,16 +5,17 @@ from functools import partial
 
 import numpy as np
 import pytest
+import scoringrules
 from scipy import stats
 
 from benchmarks.peers import __main__ as commands
-from benchmarks.peers import contenders, fits, tables
+from benchmarks.peers import contenders, fits, forecasts, tables
 from benchmarks.peers.report import compare, fits_of, render_report
 from benchmarks.runs import RESULTS, key, read_results, run_missing
 from sklearn_probmix.metrics import crps
 
 SCORES = [
-    *["nll", "crps", "nll_new", "crps_new", "rmse", "coverage", "width"],
+    *["nll", "crps", "nll_new", "crps_new", "rmse", "coverage", "width", "interval_score"],
     *["fit_seconds", "predict_seconds", "stacking_gain"],
     *(f"weight_{position}" for position in range(17)),
 ]
@@ -59,8 +60,8 @@ def test_quantiles_of_a_normal_score_like_the_normal():
     levels = (np.arange(100) + 0.5) / 100
     normal = stats.norm(mean, 1)
     quantiles = normal.ppf(levels[:, None])
-    forecast = contenders.QuantileForecast(levels, quantiles, *normal.interval(0.9), 0.01)
-    ours = fits.forecast_scores(y, contenders.normals(mean, np.ones(500)))
+    forecast = forecasts.QuantileForecast(*normal.interval(0.9), levels, quantiles, 0.01)
+    ours = fits.forecast_scores(y, forecasts.normals(mean, np.ones(500)))
     theirs = fits.forecast_scores(y, forecast)
     assert ours["crps"] == pytest.approx(crps(y, normal))
     assert theirs["crps"] == pytest.approx(ours["crps"], rel=0.01)
@@ -71,6 +72,46 @@ def test_quantiles_of_a_normal_score_like_the_normal():
     assert forecast[y > 0].scores(y[y > 0])["rmse"] == pytest.approx(
         np.sqrt(np.mean((y - mean)[y > 0] ** 2))
     )
+
+
+def test_draws_score_like_their_empirical_distribution_and_its_kernels():
+    rng = np.random.default_rng(0)
+    samples, y = rng.gamma(2, size=(40, 30)), rng.gamma(2, size=30)
+    scores = forecasts.samples_forecast(samples, 0.01).scores(y)
+    ensemble = scoringrules.crps_ensemble(y, samples.T, estimator="nrg")
+    assert scores["crps"] == pytest.approx(ensemble.mean())
+    # scipy's Scott begins with the standard deviation of n - 1.
+    factor = 40**-0.2 * np.sqrt(39 / 40)
+    kernels = [stats.gaussian_kde(draws, factor) for draws in samples.T]
+    density = [float(kde(value)[0]) for kde, value in zip(kernels, y, strict=True)]
+    assert scores["nll"] == pytest.approx(-np.mean(np.log(density)))
+
+
+def test_draws_that_are_all_equal_win_no_more_than_the_smallest_scale_gives():
+    scores = forecasts.samples_forecast(np.ones((32, 1)), 0.5).scores(np.ones(1))
+    assert scores["nll"] == pytest.approx(-stats.norm.logpdf(0, scale=0.5 * 32**-0.2))
+
+
+def test_intervals_alone_have_no_other_scores():
+    forecast = forecasts.IntervalForecast(np.array([0.0, 0.0]), np.array([1.0, 2.0]))
+    y = np.array([0.5, 2.25])
+    assert fits.forecast_scores(y, forecast) == pytest.approx(
+        # 2 / (1 - .9) times .25 is 5.
+        {"coverage": 0.5, "width": 1.5, "interval_score": (1 + 2 + 5) / 2}
+    )
+    assert forecast[y > 1].scores(y[y > 1])["coverage"] == 0
+
+
+def test_conformal_quantiles_cover_what_they_say():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1500, 1))
+    y = X[:, 0] + rng.normal(size=1500)
+    peer = contenders.REGRESSION["mapie-cqr"]
+    est = peer.make(random_state=0, **peer.parameters).fit(X[:500], y[:500])
+    scores = fits.forecast_scores(y[500:], est.predict_proba(X[500:]))
+    assert scores["coverage"] == pytest.approx(0.9, abs=0.05)
+    # Of the law itself: 2 * 1.645.
+    assert 3.29 < scores["width"] < 5
 
 
 def test_rows_that_were_trained_on_are_told_apart(tmp_path):
@@ -118,7 +159,7 @@ def test_finished_fits_of_ours_are_found_by_their_settings(task):
         # Files are run as time allows.
         if peer == contenders.OURS and dataset not in tables.FILES
     ]
-    assert min(n_splits) == {"regression": 2, "aside": 1, "classification": 1}[task]
+    assert min(n_splits) == {"regression": 3, "aside": 1, "classification": 3}[task]
 
 
 def test_ours_is_run_anew_when_its_defaults_change(monkeypatch):
@@ -174,6 +215,25 @@ def test_the_report_marks_the_best():
     assert "| yacht | Gaussian process | 4 | 0.500 | 1.000 | -0.500 |" in text
     assert "1 better, on 4 splits or more; not run: energy" in text
     assert "nan" not in text
+
+
+def test_a_contender_of_intervals_is_shown_beside_ours_and_enters_no_comparison():
+    results = results_of({"gp": 1.0, "mapie-cqr": 0.1, contenders.OURS: 0.5})
+    for result in results.values():
+        if result["settings"]["peer"] == "mapie-cqr":
+            for score in ("nll", "crps", "nll_new", "crps_new", "rmse"):
+                del result["scores"][score]
+    found = compare(fits_of(results, "regression"), "yacht", "nll", contenders.REGRESSION)
+    assert found.peer == "gp"
+    text = render_report({**NOTHING, "regression": results})
+    assert "| yacht | MAPIE's CQR | 4 | 0.500 / – | 0.500 / – | 0.500 / 0.100 |" in text
+    assert "nan" not in text
+
+
+def test_recent_contenders_run_only_where_they_are_named():
+    parse = commands._parser().parse_args
+    assert "treeffuser" not in parse(["regression"]).peers
+    assert parse(["regression", "--peers", "treeffuser"]).peers == ["treeffuser"]
 
 
 def test_a_peer_that_is_not_installed_is_a_usage_error(tmp_path, capsys, monkeypatch):

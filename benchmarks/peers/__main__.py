@@ -4,8 +4,15 @@
 
 Every finished fit is one line of ``benchmarks/results/peers-<task>.jsonl``, with the version and
 the parameters of the peer; a command that is called again runs what is missing, and so runs ours
-anew after its defaults have changed. ``tables`` writes ``benchmarks/peers/PEERS_RESULTS.md``. The
-peers are installed by the extra ``benchmarks``.
+anew after its defaults have changed. ``tables`` writes ``benchmarks/peers/PEERS_RESULTS.md``.
+
+The peers are installed by the extra ``benchmarks``, save the recent ones, which run where they are
+named. These need an environment of their own, with other versions of what all use::
+
+    pip install -c constraints.txt -e ".[benchmarks-recent]"
+    pip install --no-deps treeffuser lightgbmlss
+
+The last two ask for older releases of scikit-learn and torch than we do, but run with these.
 """
 
 from __future__ import annotations
@@ -17,7 +24,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from benchmarks.paper.settings import LARGE_SETS, SMALL_SETS
-from benchmarks.peers.contenders import CLASSIFICATION, PEERS, REGRESSION
+from benchmarks.peers.contenders import CLASSIFICATION, EXTRA, PEERS, RECENT, REGRESSION
 from benchmarks.peers.fits import (
     N_ASIDE_SPLITS,
     N_CLASSIFICATION_SPLITS,
@@ -78,12 +85,12 @@ def _parser():
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
         return command
 
-    def add_choice(command, option, choices):
+    def add_choice(command, option, choices, default=None):
         command.add_argument(
             option,
             nargs="+",
             choices=choices,
-            default=choices,
+            default=default or choices,
             metavar=option.strip("-").removesuffix("s").upper(),
             help=f"some of {', '.join(choices)}",
         )
@@ -109,7 +116,8 @@ def _parser():
         (classification, list(TABLES), CLASSIFICATION, N_CLASSIFICATION_SPLITS),
     ]:
         add_choice(command, "--datasets", datasets)
-        add_choice(command, "--peers", list(peers))
+        usual = [name for name, peer in peers.items() if peer.extra == EXTRA]
+        add_choice(command, "--peers", list(peers), usual)
         command.add_argument("--splits", type=int, help=f"by default {n_splits}")
         command.add_argument("--jobs", type=int, default=1, help="processes")
     tables = add("tables", write_tables)
@@ -130,7 +138,8 @@ def main(argv=None):
         args.run(args)
     except PackageNotFoundError as error:
         parser.error(
-            f"{error.name} is not installed: install the extra benchmarks, or name other --peers"
+            f"{error.name} is not installed: install the extra {EXTRA}, of recent peers {RECENT}, "
+            "or name other --peers"
         )
 
 

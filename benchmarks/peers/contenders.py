@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -23,22 +21,25 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks.flat import arguments, defaults
 from benchmarks.paper.settings import UCI
+from benchmarks.peers.forecasts import QuantileForecast, normals
+from benchmarks.peers.recent import (
+    ConformalQuantiles,
+    LightGBMLSS,
+    QuantileNetwork,
+    Treeffuser,
+)
 from benchmarks.scores import LEVEL
 from sklearn_probmix import PredictiveDistribution, ProbMixupClassifier, ProbMixupRegressor
-from sklearn_probmix.metrics import crps, nll
 
-__all__ = ["CLASSIFICATION", "OURS", "PEERS", "REGRESSION", "QuantileForecast", "normals"]
+__all__ = ["CLASSIFICATION", "EXTRA", "OURS", "PEERS", "RECENT", "REGRESSION"]
 
 OURS = "ours"
+# Names of extras: that of most peers, and that of an environment of its own.
+EXTRA = "benchmarks"
+RECENT = "benchmarks-recent"
 # Trees that are grown until a fifth of the training rows says stop.
 STOPPING = {"validation_fraction": 0.2, "early_stopping_rounds": 50}
 CATBOOST_QUIETLY = {"thread_count": 1, "allow_writing_files": False, "verbose": False}
-
-
-def normals(loc, scale):
-    """Return a Normal for each row."""
-    params = {"loc": np.asarray(loc)[:, None], "scale": np.asarray(scale)[:, None]}
-    return PredictiveDistribution("norm", params)
 
 
 class NGBoost:
@@ -194,45 +195,7 @@ class QuantileForest:
         levels = (np.arange(self.n_quantiles) + 0.5) / self.n_quantiles
         interval = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
         found = self.model.predict(X, quantiles=[*levels, *interval]).T
-        return QuantileForecast(levels, found[:-2], *found[-2:], self.smallest_scale)
-
-
-@dataclass(frozen=True)
-class QuantileForecast:
-    """Quantiles in the place of a distribution."""
-
-    levels: np.ndarray
-    quantiles: np.ndarray
-    """(levels, rows)"""
-    low: np.ndarray
-    high: np.ndarray
-    smallest_scale: float
-
-    def __getitem__(self, rows):
-        return replace(
-            self, quantiles=self.quantiles[:, rows], low=self.low[rows], high=self.high[rows]
-        )
-
-    def scores(self, y):
-        """Score the quantiles; see `forecast_scores`.
-
-        The CRPS is that of equal masses at the quantiles: twice the mean pinball loss. Quantiles
-        have no density: the NLL is that of the Normal of their mean and standard deviation, the
-        latter at least `smallest_scale`, and "crps_normal" the CRPS of the same Normal. Densities
-        drawn through the quantiles would be rewarded without bound where y is rounded.
-        """
-        mean, sd = self.quantiles.mean(axis=0), self.quantiles.std(axis=0)
-        normal = normals(mean, np.maximum(sd, self.smallest_scale))
-        error = y - self.quantiles
-        q = self.levels[:, None]
-        return {
-            "nll": nll(y, normal),
-            "crps": float(2 * np.maximum(q * error, (q - 1) * error).mean()),
-            "crps_normal": crps(y, normal),
-            "rmse": root_mean_squared_error(y, mean),
-            "coverage": float(np.mean((self.low <= y) & (y <= self.high))),
-            "width": float(np.mean(self.high - self.low)),
-        }
+        return QuantileForecast(*found[-2:], levels, found[:-2], self.smallest_scale)
 
 
 class Peer(NamedTuple):
@@ -245,6 +208,8 @@ class Peer(NamedTuple):
     about: str
     large: bool = True
     """Whether it is run on large tables."""
+    extra: str = EXTRA
+    """By which it is installed."""
 
 
 def _one_network(random_state, **parameters):
@@ -262,6 +227,10 @@ def _ours(cls, about):
     )
 
 
+_QUANTILES = (
+    "trained on the pinball loss of its quantiles; CRPS is twice their mean pinball loss, NLL that "
+    "of the Normal of their mean and sd"
+)
 REGRESSION = {
     "ngboost": Peer(
         "NGBoost",
@@ -324,6 +293,48 @@ REGRESSION = {
         {"n_estimators": 500, "n_quantiles": 100},
         "CRPS is twice the mean pinball loss of 100 quantiles; NLL, which quantiles do not have, "
         "is approximated by the Normal of their mean and standard deviation (at least .01 sd of y)",
+    ),
+    "treeffuser": Peer(
+        "Treeffuser",
+        "treeffuser",
+        Treeffuser,
+        {"n_samples": 100},
+        "as it comes; CRPS is that of the draws; NLL, which draws do not have, is approximated by "
+        "Normal kernels as wide as Scott's rule says (of an sd of at least .01 sd of y)",
+        extra=RECENT,
+    ),
+    "lightgbmlss": Peer(
+        "LightGBMLSS",
+        "lightgbmlss",
+        LightGBMLSS,
+        {"n_estimators": 100, "n_trials": 30, "folds": 5, "early_stopping_rounds": 20},
+        "Student's t, settings found by its own search, y standardised",
+        extra=RECENT,
+    ),
+    "realmlp": Peer(
+        "RealMLP",
+        "pytabkit",
+        QuantileNetwork,
+        {"model": "RealMLP_TD_Regressor", "n_quantiles": 50, "n_cv": 5},
+        f"tuned defaults, mean of five networks, each of which stops by a fold; {_QUANTILES}",
+        extra=RECENT,
+    ),
+    "tabm": Peer(
+        "TabM",
+        "pytabkit",
+        QuantileNetwork,
+        {"model": "TabM_D_Regressor", "n_quantiles": 50, "n_cv": 1},
+        f"defaults, 32 members, stops by a fifth of the rows; {_QUANTILES}; only below 2,000 rows",
+        large=False,
+        extra=RECENT,
+    ),
+    "mapie-cqr": Peer(
+        "MAPIE's CQR",
+        "mapie",
+        ConformalQuantiles,
+        {"conformal_fraction": 0.2},
+        "ConformalizedQuantileRegressor on HistGradientBoostingRegressor: intervals only",
+        extra=RECENT,
     ),
     OURS: _ours(ProbMixupRegressor, "`ProbMixupRegressor(random_state=split)`"),
 }

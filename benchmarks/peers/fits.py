@@ -12,10 +12,11 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.data import load_table, load_uci_split
 from benchmarks.paper.settings import LARGE_SETS, N_SPLITS
-from benchmarks.peers.contenders import CLASSIFICATION, PEERS, REGRESSION, QuantileForecast
+from benchmarks.peers.contenders import CLASSIFICATION, PEERS, REGRESSION
 from benchmarks.peers.tables import ASIDE, FILES, TABLES
 from benchmarks.scores import LEVEL, regression_scores
-from sklearn_probmix.metrics import expected_calibration_error, interval_width
+from sklearn_probmix import PredictiveDistribution
+from sklearn_probmix.metrics import expected_calibration_error, interval_score, interval_width
 
 __all__ = [
     "N_ASIDE_SPLITS",
@@ -160,21 +161,25 @@ def _timed(peers, settings, X, y, X_test):
 
 
 def forecast_scores(y, forecast):
-    """Score a PredictiveDistribution or a QuantileForecast in the units of y.
+    """Score what a contender forecasts, in the units of y.
 
     Parameters
     ----------
     y : ndarray of shape (n,)
-    forecast : PredictiveDistribution or QuantileForecast
+    forecast : PredictiveDistribution, QuantileForecast or IntervalForecast
 
     Returns
     -------
     dict of str to float
-        "nll", "crps", "rmse" of the mean, "coverage" and mean "width" of 90 % intervals.
+        "nll", "crps", "rmse" of the mean; "coverage", mean "width" and "interval_score" of 90 %
+        intervals, which are all that an IntervalForecast has.
     """
-    if isinstance(forecast, QuantileForecast):
+    if not isinstance(forecast, PredictiveDistribution):
         return forecast.scores(y)
-    return regression_scores(y, forecast) | {"width": interval_width(forecast, level=LEVEL)}
+    return regression_scores(y, forecast) | {
+        "width": interval_width(forecast, level=LEVEL),
+        "interval_score": interval_score(y, forecast, level=LEVEL),
+    }
 
 
 def _own_scores(est):

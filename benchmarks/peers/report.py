@@ -9,7 +9,8 @@ from scipy import stats
 
 from benchmarks.markdown import NOT_RUN, Number, table
 from benchmarks.paper.settings import LARGE_SETS, SMALL_SETS
-from benchmarks.peers.contenders import OURS, PEERS, REGRESSION
+from benchmarks.peers.contenders import OURS, PEERS, RECENT, REGRESSION
+from benchmarks.peers.published import PUBLISHED, SOURCE
 from benchmarks.peers.tables import ASIDE, FILES, N_GENERATED_TEST, TABLES
 from benchmarks.runs import digest
 from benchmarks.scores import LEVEL
@@ -24,6 +25,8 @@ OOF_TOLERANCE = 0.1
 # Of the weights of kinds that are told.
 LEAST_WEIGHT = 0.01
 BOOSTING = "hist-gradient-boosting"
+# A score that a forecast does not have, or that was not recorded when it was fitted.
+NO_SCORE = "–"
 DATASETS = {
     "regression": [*SMALL_SETS, *LARGE_SETS, *FILES],
     "aside": list(ASIDE),
@@ -41,7 +44,7 @@ OTHERS = {
     "classification": {"ece": "ECE", "accuracy": "accuracy"},
 }
 HIGHER_IS_BETTER = {"accuracy"}
-IN_UNITS_OF_Y = {"crps", "rmse", "width"}
+IN_UNITS_OF_Y = {"crps", "rmse", "width", "interval_score"}
 # Of tables whose y is small, for scores in its units.
 FACTORS = {"kin8nm": 100, "naval-propulsion-plant": 100}
 
@@ -197,7 +200,7 @@ def compare(fits, dataset, score, names):
         As `fits_of` returns them.
     dataset, score : str
     names : iterable of str
-        Peers. One with fewer than half as many splits as ours is left out.
+        Peers. One with fewer than half as many splits as ours, or without the score, is left out.
 
     Returns
     -------
@@ -209,7 +212,7 @@ def compare(fits, dataset, score, names):
     for name in names:
         theirs = fits[dataset, name]
         splits = sorted({*ours.splits} & {*theirs.splits})
-        if name == OURS or len(splits) < max(2, ours.n_fits / 2):
+        if name == OURS or len(splits) < max(2, ours.n_fits / 2) or score not in theirs.scores:
             continue
         a, b = ours.on(score, splits), theirs.on(score, splits)
         means = float(a.mean()), float(b.mean()), float(np.mean(a - b))
@@ -266,6 +269,18 @@ def _render_regression(fits):
     )
     yield _peer_list("regression", fits)
     yield from _render_comparisons("regression", fits)
+    yield "### Ours and recent contenders"
+    yield (
+        "Ours / the contender, means over the splits that both have, the lower NLL and CRPS in "
+        f"bold. {NO_SCORE} is a score that a forecast does not have or that was not recorded. What "
+        "stands for NLL and CRPS of quantiles and draws is said above; where y takes few values "
+        "ours is the NLL of a probability, which compares with no density. (×100): all but the "
+        "NLL, the coverage and the seconds."
+    )
+    yield _recent(fits)
+    yield "### Published by others"
+    yield SOURCE
+    yield _published(fits)
     yield f"### Coverage of {100 * LEVEL:.0f} % intervals"
     yield _peer_grid("regression", fits, "coverage", digits=3, mean_of_sets=True)
     yield from _render_seconds("regression", fits)
@@ -385,8 +400,7 @@ def _comparison_row(task, dataset, comparison, score):
         f"{low:+.3f}, {high:+.3f}",
         comparison.verdict,
     ]
-    unit = f" (×{factor})" if factor != 1 else ""
-    return {"table": dataset + unit, **dict(zip(columns, cells, strict=True))}
+    return {"table": _with_unit(dataset, score), **dict(zip(columns, cells, strict=True))}
 
 
 def _peer_grid(task, fits, score, *, digits, average="mean", mean_of_sets=False):
@@ -431,13 +445,26 @@ def _dataset_table(task, fits, dataset):
             row[title] = _score(cell, dataset, score)
         if task != "classification":
             row["coverage"] = f"{cell.mean('coverage'):.3f}" if cell else NOT_RUN
-            width = _factor(dataset, "width") * cell.mean("width") if cell else None
-            row["width"] = f"{width:.3f}" if cell else NOT_RUN
+            for score in ("width", "interval_score"):
+                row[score.replace("_", " ")] = _plain(cell, dataset, score)
         rows.append(row)
     return table(rows)
 
 
+def _plain(cell, dataset, score, splits=None):
+    """Mean over some splits, never in bold."""
+    if not cell:
+        return NOT_RUN
+    if score not in cell.scores:
+        return NO_SCORE
+    values = cell.scores[score] if splits is None else cell.on(score, splits)
+    digits = 1 if score == "fit_seconds" else 3
+    return f"{_factor(dataset, score) * values.mean():.{digits}f}"
+
+
 def _score(cell, dataset, score, average="mean"):
+    if cell and score not in cell.scores:
+        return NO_SCORE
     return Score(
         cell,
         score,
@@ -449,7 +476,12 @@ def _score(cell, dataset, score, average="mean"):
 
 
 def _factor(dataset, score):
-    return FACTORS.get(dataset, 1) if score in IN_UNITS_OF_Y else 1
+    return FACTORS.get(dataset, 1) if score.removesuffix("_new") in IN_UNITS_OF_Y else 1
+
+
+def _with_unit(dataset, score):
+    factor = _factor(dataset, score)
+    return dataset + (f" (×{factor})" if factor != 1 else "")
 
 
 def _new_rows(fits):
@@ -463,11 +495,47 @@ def _new_rows(fits):
         for score, title in PROPER["regression"].items():
             row = {"table": dataset, "new rows": f"{np.mean(shares):.2f}", "score": title}
             for name, cell in cells.items():
-                factor = _factor(dataset, score)
-                value = factor * cell.mean(f"{score}_new") if cell else None
-                row[REGRESSION[name].title] = f"{value:.3f}" if cell else NOT_RUN
+                row[REGRESSION[name].title] = _plain(cell, dataset, f"{score}_new")
             rows.append(row)
     return table(rows) if rows else "No such table among those run."
+
+
+def _recent(fits):
+    """Ours and each recent contender on the splits that both have."""
+    rows = []
+    for dataset in DATASETS["regression"]:
+        ours = fits[dataset, OURS]
+        for name, peer in REGRESSION.items():
+            theirs = fits[dataset, name]
+            splits = sorted({*ours.splits} & {*theirs.splits})
+            if peer.extra != RECENT or not splits:
+                continue
+            row = {"table": _with_unit(dataset, "crps"), "contender": peer.title}
+            row["splits"] = len(splits)
+            for score in ("nll", "crps", "coverage", "width", "interval_score", "fit_seconds"):
+                pair = [_plain(cell, dataset, score, splits) for cell in (ours, theirs)]
+                if score in PROPER["regression"] and NO_SCORE not in pair:
+                    best = min(pair, key=float)
+                    pair = [f"**{text}**" if text == best else text for text in pair]
+                title = PROPER["regression"].get(score, score.replace("_", " "))
+                row[title] = " / ".join(pair)
+            rows.append(row)
+    return table(rows) if rows else f"{NOT_RUN.capitalize()}."
+
+
+def _published(fits):
+    """Ours, as far as it was run, beside figures of others."""
+    rows = []
+    for score, title in {"nll": "NLL", "rmse": "RMSE"}.items():
+        for dataset in next(iter(PUBLISHED.values())):
+            ours = fits[dataset, OURS]
+            row = {"table": _with_unit(dataset, score), "score": title}
+            row |= {"splits of ours": ours.n_fits, "ours": str(_score(ours, dataset, score))}
+            for name, figures in PUBLISHED.items():
+                mean, sd = (_factor(dataset, score) * value for value in figures[dataset][score])
+                row[name] = f"{mean:.3f}±{sd:.3f}"
+            rows.append(row)
+    return table(rows)
 
 
 def _forest_shape(fits):

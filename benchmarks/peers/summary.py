@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.markdown import NOT_RUN, table
-from benchmarks.peers.contenders import OURS, PEERS
-from benchmarks.peers.report import DATASETS, FACTORS, fits_of, settings_of_ours
+from benchmarks.peers.contenders import EXTRA, OURS, PEERS, RECENT
+from benchmarks.peers.report import DATASETS, FACTORS, NO_SCORE, fits_of, settings_of_ours
 
-__all__ = ["against", "beside_former", "beside_peers", "changes"]
+__all__ = ["against", "beside_former", "beside_peers", "beside_recent", "changes"]
 
 # The digests of settings of ours that many splits were run with: the first three kinds, trained to
 # their end (of classes, two).
@@ -18,6 +18,7 @@ OF_FEW_VALUES = {"wine-quality-red", "winequality-white", "naval-propulsion-plan
 SCORES = "nll", "crps"
 # One network in the setting of the paper, which nobody has elsewhere.
 LEFT_OUT = {"erm", OURS}
+INTERVALS = {"mapie-cqr"}
 
 
 def _ours(results, task, which):
@@ -45,7 +46,7 @@ def beside_peers(results, which):
         Markdown, the lowest scores of each row in bold.
     """
     title, fits = _ours(results, "regression", which)
-    peers = [name for name in PEERS["regression"] if name not in LEFT_OUT]
+    peers = [name for name in _names(EXTRA) if name not in LEFT_OUT]
     rows = []
     for dataset in DATASETS["regression"]:
         splits = fits[dataset, OURS].splits
@@ -60,6 +61,34 @@ def beside_peers(results, which):
         apart = {title} if which == "today" and dataset in OF_FEW_VALUES else set()
         row = {"NLL / CRPS": _name(dataset), "splits": len(splits)}
         rows.append(row | _marked(found, apart))
+    return table(rows) if rows else NOT_RUN
+
+
+def beside_recent(results):
+    """Render NLL / CRPS of recent contenders less ours, over the splits that both have.
+
+    Parameters
+    ----------
+    results : dict
+        Of the task "regression".
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    _, fits = _ours(results, "regression", "today")
+    # Intervals alone have neither score.
+    names = [name for name in _names(RECENT) if name not in INTERVALS]
+    rows = []
+    for dataset in DATASETS["regression"]:
+        ours = fits[dataset, OURS]
+        found = {
+            PEERS["regression"][name].title: _less(fits[dataset, name], ours, dataset)
+            for name in names
+        }
+        if {*found.values()} != {NOT_RUN}:
+            rows.append({"NLL / CRPS, less ours": _name(dataset)} | found)
     return table(rows) if rows else NOT_RUN
 
 
@@ -149,6 +178,10 @@ def against(results, task, dataset, peer, score):
     return " against ".join(f"{cell.on(score, splits).mean():.2f}" for cell in cells)
 
 
+def _names(extra):
+    return [name for name, peer in PEERS["regression"].items() if peer.extra == extra]
+
+
 def _common(first, second):
     return sorted(set(first.splits) & set(second.splits))
 
@@ -163,6 +196,16 @@ def _means(cell, splits, dataset):
         return None
     nll, crps = (cell.on(score, splits).mean() for score in SCORES)
     return nll, FACTORS.get(dataset, 1) * crps
+
+
+def _less(theirs, ours, dataset):
+    """NLL / CRPS of theirs less ours, with the number of splits."""
+    splits = _common(theirs, ours)
+    if not splits:
+        return NOT_RUN
+    nll, crps = ((theirs.on(score, splits) - ours.on(score, splits)).mean() for score in SCORES)
+    nll = NO_SCORE if dataset in OF_FEW_VALUES else f"{nll:+.2f}"
+    return f"{nll} / {FACTORS.get(dataset, 1) * crps:+.3f} ({len(splits)})"
 
 
 def _marked(found, apart):
