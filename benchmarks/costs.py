@@ -32,6 +32,7 @@ TABLES = {
 }
 WAYS = [
     {},
+    {"family": "normal"},
     {"n_members": 3},
     {"n_members": 2},
     {"method": ["erm", "probmix"]},

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import costs, gpu
+from benchmarks import costs, gpu, tradeoff
 from benchmarks.censored import study as censored
 from benchmarks.columns import study as columns
 from benchmarks.defaults import study as defaults
@@ -26,6 +26,9 @@ from benchmarks.peers import summary
 from benchmarks.peers.contenders import PEERS
 from benchmarks.peers.report import render_report as peers_report
 from benchmarks.runs import RESULTS, read_results
+from benchmarks.scale.__main__ import report as scale_report
+from benchmarks.stacker.study import report as stacker_report
+from benchmarks.truths.__main__ import report as truths_report
 
 ROOT = Path(__file__).parent.parent
 PAGES = "*.md", "docs/*.md", "docs/site/*.md", "benchmarks/*/*.md"
@@ -88,6 +91,10 @@ FIGURES = {
     "encoded": encoded,
     "censored": lambda read: censored.report(read("censored")),
     "gpu": lambda read: gpu.report(read("gpu")["fits"]),
+    "scale": lambda read: scale_report(read("scale")),
+    "stacker": lambda read: stacker_report(read("stacker")),
+    "tradeoff": lambda read: tradeoff.report(read("tradeoff")),
+    "truths": lambda read: truths_report(read("truths")),
     "speed": speed,
     "toy": toy,
 }

@@ -12,9 +12,12 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 from sklearn.model_selection import KFold
 
-__all__ = ["Spread", "Temperature", "calibrate", "stacking_weights"]
+__all__ = ["LEAST_SHARE", "Spread", "Temperature", "calibrate", "stacking_weights"]
 
 Array = NDArray[np.float64]
+
+#: Weight in a mixture below which a component is left out: it costs the others more than it adds.
+LEAST_SHARE = 0.02
 
 _N_FOLDS = 5
 # Nats that a factor of e on variances or on logits must gain over all rows to be believed: few rows

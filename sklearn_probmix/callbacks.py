@@ -263,13 +263,15 @@ class AveragedWeights(Callback):
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Begin with the weights that there are."""
         self.n_steps_ = 0
-        self.average_ = [parameter.detach().clone() for parameter in net.module_.parameters()]
+        # Looked up once: to walk through a module takes as long as to average its weights.
+        self.weights_ = [*net.module_.parameters()]
+        self.average_ = [weight.detach().clone() for weight in self.weights_]
         self.latest_: list[torch.Tensor] | None = None
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Go on from the latest weights."""
         if self.latest_ is not None:
-            self._put(net, self.latest_)
+            self._put(self.latest_)
             self.latest_ = None
 
     def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
@@ -277,21 +279,21 @@ class AveragedWeights(Callback):
         if training:
             self.n_steps_ += 1
             decay = min(self.decay, (1 + self.n_steps_) / (10 + self.n_steps_))
-            latest = [parameter.detach() for parameter in net.module_.parameters()]
-            torch._foreach_lerp_(self.average_, latest, 1 - decay)
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average_, self.weights_, 1 - decay)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Show the averages to whoever judges the epoch."""
-        self.latest_ = [parameter.detach().clone() for parameter in net.module_.parameters()]
-        self._put(net, self.average_)
+        self.latest_ = [weight.detach().clone() for weight in self.weights_]
+        self._put(self.average_)
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Leave no copies behind."""
-        self.average_, self.latest_ = [], None
+        self.weights_, self.average_, self.latest_ = [], [], None
 
-    def _put(self, net, weights):
+    def _put(self, weights):
         with torch.no_grad():
-            torch._foreach_copy_([*net.module_.parameters()], weights)
+            torch._foreach_copy_(self.weights_, weights)
 
 
 class BestEpoch(Callback):

@@ -102,7 +102,9 @@ class Ensemble(nn.Module):
 
     def train(self, mode: bool = True) -> Ensemble:
         """Set the mode of the members too."""
-        self.template.train(mode)
+        if not self.stacks:
+            # Those that are stacked are below this module.
+            self.template.train(mode)
         return super().train(mode)
 
     def forward(self, X: Tensor) -> Tensor | Mixture:

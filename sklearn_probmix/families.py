@@ -24,6 +24,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import import_module
 from numbers import Integral
 from typing import Any
 
@@ -778,6 +779,9 @@ def get_family(family: str | Family, **parameters: Any) -> Family:
         return family
     if not isinstance(family, str):
         raise TypeError(f"family must be a name or a Family; found {family!r}.")
+    if family not in FAMILIES:
+        # Those in files of their own enter FAMILIES when they are loaded, which kinds does.
+        import_module("sklearn_probmix.kinds")
     if family not in FAMILIES:
         raise ValueError(f"family={family!r} is unknown; expected one of {sorted(FAMILIES)}.")
     return FAMILIES[family](**parameters)

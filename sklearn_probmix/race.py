@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skorch import NeuralNet
 
-from sklearn_probmix.calibration import stacking_weights
+from sklearn_probmix.calibration import LEAST_SHARE, stacking_weights
 from sklearn_probmix.checkpoint import Checkpoint
 from sklearn_probmix.kinds import LARGE_TABLE, Kind
 from sklearn_probmix.nets import Common
@@ -26,8 +26,6 @@ Array = NDArray[np.float64]
 
 # Steps of the first rung; every further one ends at twice as many.
 _FIRST_RUNG = 200
-#: Weight in the mixture below which a kind adds nothing.
-LEAST_SHARE = 0.02
 # Weight that earns more steps: less of it can gain little.
 _SHARE_TO_GO_ON = 0.1
 # A kind of less weight goes on where it will overtake the best, if what is still to come is so many

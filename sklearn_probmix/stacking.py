@@ -50,7 +50,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_probmix.base import unchanged_on_error
-from sklearn_probmix.calibration import stacking_weights
+from sklearn_probmix.calibration import LEAST_SHARE, stacking_weights
 from sklearn_probmix.classifier import ProbabilityClassifierMixin
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import rounding_step, to_groups, to_labels, to_numbers, to_response
@@ -359,7 +359,11 @@ class _BaseDistributionStacking(_BaseComposition):
         for name, own in scores.items():
             if np.isnan(own).any():
                 raise ValueError(f"member {name!r}: its log score of a row is not a number.")
-        self.weights_ = stacking_weights(np.stack(list(scores.values()), axis=1), weight)
+        table = np.stack(list(scores.values()), axis=1)
+        self.weights_ = stacking_weights(table, weight)
+        needed = self.weights_ >= LEAST_SHARE
+        self.weights_[:] = 0
+        self.weights_[needed] = stacking_weights(table[:, needed], weight)
         means = {name: float(np.average(own, weights=weight)) for name, own in scores.items()}
         self.member_scores_ = means
 
@@ -432,7 +436,7 @@ class DistributionStackingRegressor(DistributionRegressorMixin, _BaseDistributio
     named_estimators_ : Bunch
         These by name.
     weights_ : ndarray of shape (n_members,)
-        Positive, of sum 1, in the order of `estimators_`.
+        Of sum 1, in the order of `estimators_`; 0 for members whose weight was below .02.
     width_ : float
         Width of the cells of y, in its units: the step that it was rounded to or, where it was not
         but members have masses, the median gap between its values; 0 for densities.
@@ -549,7 +553,7 @@ class DistributionStackingClassifier(ProbabilityClassifierMixin, _BaseDistributi
     named_estimators_ : Bunch
         These by name.
     weights_ : ndarray of shape (n_members,)
-        Positive, of sum 1, in the order of `estimators_`.
+        Of sum 1, in the order of `estimators_`; 0 for members whose weight was below .02.
     member_scores_ : dict of float
         Mean log score of each member, minus its log loss in nats.
     oof_predictive_ : ndarray of shape (n_held_out, n_classes)

@@ -275,6 +275,11 @@ def test_modules_are_attributes_of_the_package():
     assert fresh(code) == ["sklearn_probmix.floats", "False"]
 
 
+def test_families_have_names_whatever_was_loaded_first():
+    code = "from sklearn_probmix.families import get_family; print(get_family('poisson'))"
+    assert fresh(code) == ["Poisson(mean=None)"]
+
+
 def test_dir_and_unknown_names():
     assert {*sklearn_probmix.__all__, "__version__"} <= set(dir(sklearn_probmix))
     with pytest.raises(AttributeError, match="'sklearn_probmix' has no attribute 'ProbMixRegr"):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.columns.study import ENCODINGS, KINDS, fit_table, jobs, report
+from benchmarks.columns.study import ENCODINGS, OTHERS, fit_table, jobs, report
 from benchmarks.runs import key
 
 
@@ -23,17 +23,24 @@ def results_of(**nlls):
 def test_the_table_has_differences_and_their_errors():
     lines = report(results_of(native=[1.0, 2.0], skrub=[1.5, 2.7])).split("\n")
     # The differences are .5 and .7: their mean has a standard error of .1.
-    assert lines[2] == "| german | erm | 2 | 1.5 | 2.1 (+0.600 ± 0.100) | - | - |"
+    assert lines[2] == "| german | erm | 2 | 1.5 | 2.1 (+0.600 ± 0.100) | - | - | - |"
 
 
 def test_only_splits_that_all_have_are_compared():
     lines = report(results_of(native=[1.0, 2.0], skrub=[1.5])).split("\n")
-    assert lines[2] == "| german | erm | 1 | 1 | 1.5 (+0.500 ± nan) | - | - |"
+    assert lines[2] == "| german | erm | 1 | 1 | 1.5 (+0.500 ± nan) | - | - | - |"
 
 
-def test_boosting_is_fitted_once():
-    own = jobs(["german"], [0])
-    assert len(own) == len(KINDS) * (len(ENCODINGS) - 1) + 1
+def test_what_has_no_networks_is_fitted_once_and_stands_beside_the_default():
+    found = [(job["kind"], job["encoding"]) for job in jobs(["german"], [0])]
+    assert len(set(found)) == len(found) == len(ENCODINGS) + (len(ENCODINGS) - len(OTHERS)) + 1
+    assert ("erm", "CatBoost") in found
+    line = {"settings": {"table": "german", "split": 0}, "scores": {"nll": 2.0}}
+    lines = results_of(native=[1.0], CatBoost=[3.0]) | {
+        "default": line | {"settings": line["settings"] | {"kind": "default", "encoding": "native"}}
+    }
+    row = report(lines).split("\n")[3]
+    assert row == "| german | default | 1 | 2 | - | - | - | 3 (+1.000 ± nan) |"
 
 
 @pytest.mark.parametrize("encoding", ["native", "one-hot", "boosting"])

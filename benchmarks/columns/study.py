@@ -14,8 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from benchmarks.data import load_frame
+from benchmarks.peers.contenders import CATBOOST_QUIETLY, STOPPING, normals
 from benchmarks.scores import regression_scores
-from sklearn_probmix import Kind, PredictiveDistribution, ProbMixupClassifier, ProbMixupRegressor
+from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor
 
 __all__ = ["ENCODINGS", "TABLES", "fit_table", "jobs", "report"]
 
@@ -26,7 +27,11 @@ TABLES = {
 }
 # Enough to tell encodings apart.
 MOST_ROWS = 2000
-KINDS = {"erm": Kind("erm", max_epochs=60), "kernel": Kind(network="kernel", max_epochs=40)}
+KINDS = {
+    "erm": Kind("erm", max_epochs=60),
+    "kernel": Kind(network="kernel", max_epochs=40),
+    "default": "auto",
+}
 
 
 def _plain(est):
@@ -65,10 +70,45 @@ class _Boosting:
         X = _with_categories(X)
         if not self.is_regression:
             return self.est.predict_proba(X)
-        mean = self.est.predict(X)[:, None]
-        return PredictiveDistribution(
-            "norm", {"loc": mean, "scale": np.full_like(mean, self.scale)}
+        mean = self.est.predict(X)
+        return normals(mean, np.full_like(mean, self.scale))
+
+
+class _CatBoost:
+    """CatBoost with its own treatment of categories: a Normal of its own size, or log loss."""
+
+    def __init__(self, est):
+        from catboost import CatBoostClassifier, CatBoostRegressor
+
+        self.is_regression = isinstance(est, ProbMixupRegressor)
+        settings = CATBOOST_QUIETLY | {"random_seed": est.random_state, "iterations": 5000}
+        if self.is_regression:
+            self.est = CatBoostRegressor(loss_function="RMSEWithUncertainty", **settings)
+        else:
+            self.est = CatBoostClassifier(**settings)
+
+    def fit(self, X, y):
+        X = self._filled(X)
+        texts = [*X.select_dtypes(exclude="number")]
+        settings = {"test_size": STOPPING["validation_fraction"], "random_state": 0}
+        X, X_valid, y, y_valid = train_test_split(
+            X, y, stratify=None if self.is_regression else y, **settings
         )
+        stopping = {"early_stopping_rounds": STOPPING["early_stopping_rounds"]}
+        self.est.fit(X, y, cat_features=texts, eval_set=(X_valid, y_valid), **stopping)
+        return self
+
+    def predict_proba(self, X):
+        if not self.is_regression:
+            return self.est.predict_proba(self._filled(X))
+        mean, variance = self.est.predict(self._filled(X)).T
+        return normals(mean, np.sqrt(variance))
+
+    @staticmethod
+    def _filled(X):
+        """Missing texts are a category of their own, for which it wants a word."""
+        texts = [*X.select_dtypes(exclude="number")]
+        return X.assign(**{name: X[name].astype(object).fillna("missing") for name in texts})
 
 
 def _with_categories(X):
@@ -76,7 +116,15 @@ def _with_categories(X):
     return X.astype(dict.fromkeys(text, "category"))
 
 
-ENCODINGS = {"native": lambda est: est, "skrub": _skrub, "one-hot": _plain, "boosting": _Boosting}
+ENCODINGS = {
+    "native": lambda est: est,
+    "skrub": _skrub,
+    "one-hot": _plain,
+    "boosting": _Boosting,
+    "CatBoost": _CatBoost,
+}
+# Which have no networks.
+OTHERS = "boosting", "CatBoost"
 
 
 def jobs(tables, splits):
@@ -97,8 +145,8 @@ def jobs(tables, splits):
         for table in tables
         for kind in KINDS
         for encoding in ENCODINGS
-        # Which has no networks.
-        if encoding != "boosting" or kind == "erm"
+        if (kind == "default" and encoding == "native")
+        or (kind != "default" and (encoding not in OTHERS or kind == "erm"))
     ]
 
 
@@ -146,6 +194,9 @@ def report(results):
         own = found.setdefault((settings["table"], settings["kind"]), {})
         own.setdefault(settings["encoding"], {})[settings["split"]] = line["scores"]["nll"]
     for (table, kind), scores in found.items():
+        if kind == "default":
+            others = found.get((table, "erm"), {})
+            scores |= {name: others[name] for name in OTHERS if name in others}
         splits = sorted(set.intersection(*(set(own) for own in scores.values())))
         native = np.array([scores["native"][split] for split in splits])
         cells = []
