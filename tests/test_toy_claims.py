@@ -133,7 +133,7 @@ def test_figures_of_the_toy_in_pages_are_of_claimed_cells():
         if toy_is_claimed(method, mixing)
     }
     pages = "".join(text for _, text, _ in figures.pages(figures.ROOT, RESULTS))
-    named = " ".join(re.findall(r"<!-- figures: toy \\w+ (.+?) -->", pages)).split()
+    named = " ".join(re.findall(r"<!-- figures: toy \w+ (.+?) -->", pages)).split()
     assert len(named) > 3
     for method, alpha, pooling in (place.split(":") for place in named):
         assert (method, float(alpha), pooling) in claimed
