@@ -18,7 +18,7 @@ from sklearn.linear_model import PoissonRegressor
 from threadpoolctl import threadpool_limits
 
 from benchmarks.flat import defaults
-from benchmarks.markdown import table
+from benchmarks.markdown import NOT_RUN, table
 from benchmarks.runs import fit_or_report, key
 from benchmarks.truths.laws import CELLS, LAWS, POISSON, RIGHT, draw
 from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor, get_family
@@ -119,7 +119,7 @@ def report(results):
                 "seconds": f"{means['seconds']:.0f}",
             }
         )
-    return table(rows)
+    return table(rows) if rows else NOT_RUN
 
 
 def main(argv=None):
