@@ -355,9 +355,9 @@ def render_toy_regression(cells, causes):
             "which is its Mix at alpha 1e-32, and 22.9 of M-ProbMix: 3.8 times lower. Fewer runs "
             "are the first ones, which with nothing changed have the ratio of the last column. "
             "*Last epoch* takes the weights after all 500 epochs, with all 100 rows to train on or "
-            "with the 80 that a hold-out leaves. None of those that were run decides; the same rows "
-            "in all runs, below, would on some draws of rows, so that the paper's figures may be "
-            "those of one draw. The spread of the embedding at the start is therefore no parameter."
+            "with the 80 that a hold-out leaves. None of those that were run decides; the same "
+            "rows in all runs, below, would on some draws of rows, so that the paper's figures may "
+            "be those of one draw. The spread of the embedding at the start is therefore no parameter."
         ),
         _render_toy_causes(cells, causes),
         _same_rows(causes),
