@@ -357,7 +357,7 @@ def render_toy_regression(cells, causes):
             "*Last epoch* takes the weights after all 500 epochs, with all 100 rows to train on or "
             "with the 80 that a hold-out leaves. None of those that were run decides; the same "
             "rows in all runs, below, would on some draws of rows, so that the paper's figures may "
-            "be those of one draw. The spread of the embedding at the start is therefore no parameter."
+            "be those of one draw. The spread of the embedding at the start is no parameter."
         ),
         _render_toy_causes(cells, causes),
         _same_rows(causes),
