@@ -188,8 +188,16 @@ class TestCtrlC:
         assert not hasattr(est, "nets_")
 
     def test_side_by_side_stops_all_threads(self, table, interrupt):
+        pressed = interrupt(1, 3)
+
+        class Slowly(Callback):
+            """Lets no kind end before the key that was pressed reaches the main thread."""
+
+            def on_batch_end(self, net, **kwargs):
+                time.sleep(0.1 if pressed.is_done else 0)
+
         with pytest.warns(UserWarning, match="Training was interrupted"):
-            est = racer(n_jobs=2, callbacks=[interrupt(1, 3)]).fit(*table)
+            est = racer(n_jobs=2, callbacks=[pressed, Slowly()]).fit(*table)
         assert len(est.kinds_) < len(RACERS)
         assert np.isfinite(bits(est, table[0])).all()
         assert not any(thread.name.startswith("kind") for thread in threading.enumerate())
