@@ -64,7 +64,7 @@ class TensorLoader:
         ended, and a new order begins when all were seen. None makes a pass over the rows.
     part : tuple of int, default=(0, 1)
         Index of this process and number of the processes that train one net: each takes every
-        so-manieth row of a batch, all as many. All need the same `random_state`.
+        n-th row of a batch of n processes, all as many. All need the same `random_state`.
 
     Yields
     ------

@@ -283,7 +283,7 @@ def test_families_have_names_whatever_was_loaded_first():
 def test_dir_and_unknown_names():
     assert {*sklearn_probmix.__all__, "__version__"} <= set(dir(sklearn_probmix))
     with pytest.raises(AttributeError, match="'sklearn_probmix' has no attribute 'ProbMixRegr"):
-        sklearn_probmix.ProbMixRegressor  # noqa: B018
+        sklearn_probmix.ProbMixRegressor  # noqa: B018  # the look-up raises
     assert fresh(
         "import sys, sklearn_probmix as s; print(hasattr(s, '__wrapped__'), 'torch' in sys.modules)"
     ) == ["False", "False"]

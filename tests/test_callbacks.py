@@ -650,10 +650,10 @@ def test_same_random_state_same_draws():
 def test_draws_leave_the_global_generators_alone():
     callback = ProbMixup(site="input", random_state=0).initialize()
     # numpy's legacy functions are the ones that have a global generator.
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002  # stays as it was
     batch = [torch.zeros(4, 2), torch.zeros(4)]
     callback.on_batch_begin(None, batch=batch, training=True)
-    np.testing.assert_array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002  # stays as it was
     assert torch.equal(torch.get_rng_state(), before[1])
 
 

@@ -504,16 +504,16 @@ class TestRandomness:
         """Seed the global generators, or draw from them, or both."""
         if seed:
             # numpy's legacy functions are the ones that have a global generator.
-            np.random.seed(3)  # noqa: NPY002
+            np.random.seed(3)  # noqa: NPY002  # what a user does
             torch.manual_seed(3)
-        return np.append(np.random.random(3), torch.rand(3)) if draw else None  # noqa: NPY002
+        return np.append(np.random.random(3), torch.rand(3)) if draw else None  # noqa: NPY002  # what a user does
 
     def test_global_generators_do_not_matter(self, table):
         X, y = table
         predictions = []
         for seed in (0, 1):
             # Moved on purpose: the legacy generator is the global one.
-            np.random.seed(seed)  # noqa: NPY002
+            np.random.seed(seed)  # noqa: NPY002  # what a user does
             torch.manual_seed(seed)
             predictions.append(regressor(kind("m-probmix", dropout=0.1)).fit(X, y).predict(X))
         assert_array_equal(*predictions)
