@@ -121,6 +121,12 @@ def folder(tmp_path_factory):
     return folder
 
 
+def both(folder, name):
+    """Return what two processes fitted, and the same fit by one."""
+    net = data_parallel.plain_net()
+    return load_model(folder / f"{name}.safetensors", net=net), data_parallel.fitted(name, net)
+
+
 @pytest.mark.slow
 class TestTwoProcesses:
     def test_the_recipe_trains(self, folder):
@@ -130,9 +136,7 @@ class TestTwoProcesses:
 
     @pytest.mark.parametrize("name", data_parallel.SAME)
     def test_ends_as_one_process_does(self, folder, name):
-        net = data_parallel.plain_net()
-        found = load_model(folder / f"{name}.safetensors", net=net)
-        one = data_parallel.fitted(name, net)
+        found, one = both(folder, name)
         X, _ = data_parallel.rows()
         assert found.n_iter_ == one.n_iter_
         assert_array_equal(found.best_epoch_, one.best_epoch_)
@@ -143,9 +147,7 @@ class TestTwoProcesses:
 
     @pytest.mark.parametrize("name", data_parallel.MIXED)
     def test_mixes_in_each_process(self, folder, name):
-        net = data_parallel.plain_net()
-        found = load_model(folder / f"{name}.safetensors", net=net)
-        one = data_parallel.fitted(name, net)
+        found, one = both(folder, name)
         X, y = data_parallel.rows()
         scores = [est.predict_proba(X).logpdf(y).mean() for est in (found, one)]
         assert scores[0] != scores[1]
