@@ -15,14 +15,14 @@ figure that is printed in a legend is that of the whole set.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 from scipy.stats.distributions import rv_frozen
 from sklearn.base import is_classifier
-from sklearn.utils import _safe_indexing, check_array, check_consistent_length
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_probmix.distributions import PredictiveDistribution
@@ -34,57 +34,10 @@ from sklearn_probmix.metrics import (
     coverage_curve,
 )
 from sklearn_probmix.outlines import Outline, bar_width, outlines
-
-Output = TypeVar("Output")
+from sklearn_probmix.plotting import COLORS, Display, choose_output, get_column
 
 # With a bin each in a histogram of the response.
 _MOST_VALUES = 40
-
-# Colours that the colour-blind can tell apart, without yellow and black, which fade on a light or
-# on a dark background.
-COLORS = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
-COLORS_ON_DARK = COLORS[-1], *COLORS[1:-1], COLORS[0]
-
-
-class Display:
-    """Data of a picture and the axes that show it; a subclass computes the one and has `_draw`."""
-
-    _figsize: tuple[float, float] | None = None
-    _draw: Callable[[Any, str, Sequence[str]], None]
-
-    def __init__(self, **stored: Any):
-        vars(self).update(stored)
-
-    def plot(self, ax: Any = None) -> Self:
-        """Draw what is stored.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            None makes a new figure.
-        """
-        try:
-            from matplotlib import colors, pyplot
-        except ImportError as error:
-            raise ImportError(
-                f"{type(self).__name__} needs matplotlib: pip install matplotlib."
-            ) from error
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=self._figsize, layout="constrained")
-        self.ax_, self.figure_ = ax, ax.figure
-        # The labels are legible on this background, so their colour is.
-        ink = ax.xaxis.label.get_color()
-        is_dark = np.mean(colors.to_rgb(ink)) > 0.5
-        self._draw(ax, ink, COLORS_ON_DARK if is_dark else COLORS)
-        return self
-
-    def _legend_on_top(self, n_columns):
-        """Draw the legend into a headroom made for it, where the data leave no corner free."""
-        n_rows = -(-len(self.ax_.get_legend_handles_labels()[0]) // n_columns)
-        low, high = self.ax_.get_ylim()
-        self.ax_.set_ylim(low, high + (0.04 + 0.06 * n_rows) * (high - low))
-        style = {"fontsize": "small", "columnspacing": 1, "handlelength": 1.5}
-        self.ax_.legend(loc="upper center", ncols=n_columns, **style)
 
 
 class _PredictionDisplay(Display):
@@ -726,30 +679,9 @@ class PredictiveDensityDisplay(_PredictionDisplay):
         self._legend_on_top(1)
 
 
-def choose_output(outputs: Sequence[Output], output: int | None, found: str) -> Output:
-    """Return one of the outputs; `found` is what an error says about their number."""
-    if output is None and len(outputs) == 1:
-        return outputs[0]
-    if output is None or output not in range(len(outputs)):
-        raise ValueError(
-            f"output={output!r}, but {found.format(len(outputs))}; choose one by its index, "
-            f"0 to {len(outputs) - 1}."
-        )
-    return outputs[output]
-
-
 def _spread(n, n_kept):
     """Return at most n_kept of the positions 0 to n - 1, evenly spread, ends included."""
     return np.unique(np.linspace(0, n - 1, min(n, n_kept)).round().astype(int))
-
-
-def get_column(X: Any, feature: int | str) -> tuple[Array, str]:
-    """Return a column of numbers and its name."""
-    X = X if hasattr(X, "shape") else np.asarray(X)
-    names = getattr(X, "columns", {feature: f"feature {feature}"})
-    name = feature if isinstance(feature, str) else str(names[feature])
-    values = _safe_indexing(X, feature, axis=1)
-    return check_array(values, ensure_2d=False, dtype=np.float64, input_name=name), name
 
 
 def _bins(y, n_bins):

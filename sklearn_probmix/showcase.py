@@ -21,12 +21,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from sklearn_probmix.classifier import ProbMixupClassifier
-from sklearn_probmix.displays import COLORS, PredictiveIntervalDisplay, ReliabilityDisplay
+from sklearn_probmix.displays import PredictiveIntervalDisplay, ReliabilityDisplay
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import cell_width, likely_families
 from sklearn_probmix.forecasts import normals
 from sklearn_probmix.kinds import Kind
 from sklearn_probmix.metrics import coverage, interval_width
+from sklearn_probmix.plotting import COLORS
 from sklearn_probmix.regressor import ProbMixupRegressor
 
 __all__ = [

@@ -17,8 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_probmix.displays import Display, choose_output, get_column
 from sklearn_probmix.metrics import Array
+from sklearn_probmix.plotting import Display, choose_output, get_column
 
 __all__ = ["MixingGraphDisplay", "TrainingHistoryDisplay"]
 

@@ -76,8 +76,9 @@ RULES = {
     "metrics": Rule({"distributions"}, {"numpy", "scipy", "scoringrules", "sklearn"}),
     "survival": Rule({"metrics", "floats"}, {"numpy"}),
     "scorers": Rule({"metrics"}, {"numpy", "sklearn"}),
-    "displays": Rule({"metrics"}, {"matplotlib", "numpy", "scipy", "sklearn"}),
-    "training_displays": Rule({"displays"}, {"matplotlib", "numpy", "sklearn"}),
+    "plotting": Rule(set(), {"matplotlib", "numpy", "sklearn"}),
+    "displays": Rule({"metrics", "plotting"}, {"numpy", "scipy", "sklearn"}),
+    "training_displays": Rule({"metrics", "plotting"}, {"matplotlib", "numpy", "sklearn"}),
     "datasets": Rule(set(), {"numpy", "sklearn"}),
     # They meet.
     "settings": Rule({"floats"}, {"sklearn", "torch"}),
@@ -219,6 +220,7 @@ def test_the_wings_meet_in_the_estimators_only():
         "metrics",
         "survival",
         "scorers",
+        "plotting",
         "displays",
         "training_displays",
     }
