@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -23,6 +23,7 @@ from skorch import NeuralNet
 from sklearn_probmix.calibration import Spread, Temperature, stacking_weights
 from sklearn_probmix.checkpoint import Checkpoint, digests
 from sklearn_probmix.columns import ColumnEncoder
+from sklearn_probmix.contract import unchanged_on_error
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.devices import chosen_device
 from sklearn_probmix.dividing import Rows, divide
@@ -32,7 +33,6 @@ from sklearn_probmix.encoding import (
     merge_moments,
     merge_scalers,
     rounding_step,
-    row_chunks,
     scale_columns,
     to_columns,
     to_groups,
@@ -59,7 +59,7 @@ from sklearn_probmix.training import NOT_BEGUN, Trained, train
 from sklearn_probmix.warn import warn
 from sklearn_probmix.workers import Workers
 
-__all__ = ["BaseProbMixup", "PredictsInChunks", "unchanged_on_error"]
+__all__ = ["BaseProbMixup"]
 
 # Relative to the mean; in float32 rows of less may all vanish together.
 _LEAST_WEIGHT = 1e-30
@@ -88,45 +88,6 @@ class Part(NamedTuple):
     mixture: Mixture
     share: float
     """Weight among the parts."""
-
-
-class PredictsInChunks:
-    """What follows from `predict_proba` for tables of any number of rows."""
-
-    predict_proba: Callable[..., Any]
-
-    def iter_predict_proba(self, X: Any, chunk_size: int = 8192) -> Iterator[Any]:
-        """Predictions for the rows of X, some at a time, which takes the memory of some.
-
-        Parameters
-        ----------
-        X : array-like or data frame of shape (n, n_features)
-            A memory map is read as the iterator goes on.
-        chunk_size : int, default=8192
-            Rows of one prediction; the last has what is left.
-
-        Returns
-        -------
-        iterator
-            Of what :meth:`predict_proba` returns, in the order of the rows, and bit for bit.
-
-        Raises
-        ------
-        ValueError
-            If chunk_size is no positive integer.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sklearn_probmix import ProbMixupRegressor
-        >>> X = np.linspace(0, 1, 40)[:, None]
-        >>> est = ProbMixupRegressor(method="erm", max_epochs=5, random_state=0).fit(X, X[:, 0])
-        >>> [dist.interval(0.9)[1].shape for dist in est.iter_predict_proba(X, chunk_size=25)]
-        [(25,), (15,)]
-        """
-        if not isinstance(chunk_size, Integral) or chunk_size < 1:
-            raise ValueError(f"chunk_size={chunk_size!r}; expected an integer, at least 1.")
-        return map(self.predict_proba, row_chunks(X, int(chunk_size)))
 
 
 class BaseProbMixup(BaseEstimator):
@@ -818,18 +779,6 @@ class BaseProbMixup(BaseEstimator):
         """Natural parameters of every kind's mixture, of checked rows."""
         scaled = self._scaled(X)
         return [natural_parameters(net, scaled) for net in self.nets_]
-
-
-@contextmanager
-def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
-    """Leave an estimator as it was where something goes wrong."""
-    before = vars(estimator).copy()
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
 
 
 def _entered(kinds, fitted):

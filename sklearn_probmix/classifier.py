@@ -16,8 +16,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
-from sklearn_probmix.base import BaseProbMixup, PredictsInChunks
+from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import calibrate
+from sklearn_probmix.contract import PredictsInChunks
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import to_labels
 from sklearn_probmix.families import Bernoulli, Categorical, Family, get_family

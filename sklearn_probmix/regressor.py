@@ -15,9 +15,10 @@ from sklearn.utils._param_validation import StrOptions
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
-from sklearn_probmix.base import BaseProbMixup, PredictsInChunks
+from sklearn_probmix.base import BaseProbMixup
 from sklearn_probmix.calibration import Spread, calibrate
 from sklearn_probmix.compound import Hurdle
+from sklearn_probmix.contract import PredictsInChunks
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import grid_of_values, likely_families, responses_apart, to_response
 from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal, get_family

@@ -49,9 +49,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sklearn_probmix.base import unchanged_on_error
 from sklearn_probmix.calibration import LEAST_SHARE, stacking_weights
 from sklearn_probmix.classifier import ProbabilityClassifierMixin
+from sklearn_probmix.contract import unchanged_on_error
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.encoding import rounding_step, to_groups, to_labels, to_numbers, to_response
 from sklearn_probmix.forecasts import ADAPTERS, Cells, complete, concatenate, forecast, log_scores

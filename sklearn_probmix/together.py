@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_probmix.base import BaseProbMixup, unchanged_on_error
+from sklearn_probmix.base import BaseProbMixup
+from sklearn_probmix.contract import unchanged_on_error
 from sklearn_probmix.dividing import Rows
 from sklearn_probmix.kinds import Kind
 from sklearn_probmix.settings import neutral_settings

@@ -84,6 +84,7 @@ RULES = {
     "settings": Rule({"floats"}, {"sklearn", "torch"}),
     "columns": Rule({"csv_table", "warn"}, {"narwhals", "numpy"}),
     "encoding": Rule({"columns"}, {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
+    "contract": Rule({"encoding"}, {"sklearn"}),
     "options": Rule(set(), {"sklearn"}),
     "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
     "files": Rule(set(), set()),
@@ -97,7 +98,7 @@ RULES = {
     "base": Rule(
         {
             *("race", "response", "calibration", "devices", "dividing"),
-            *("encoding", "options", "settings"),
+            *("contract", "options", "settings"),
         },
         {"numpy", "sklearn", "skorch", "torch"},
     ),
