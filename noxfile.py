@@ -1,7 +1,7 @@
 """Releases of other libraries that we are tested with, each in an environment of its own.
 
-`nox` runs all but "newest": that takes the newest torch, which on Linux comes with several GB of
-CUDA libraries.
+`nox` runs all but "newest", which takes the newest torch, on Linux with several GB of CUDA
+libraries, and "mutants", which tests the tests.
 """
 
 from pathlib import Path
@@ -68,3 +68,10 @@ def newest(session):
     """Run the suite with the newest releases, torch too."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", "-q", "-n", "2", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def mutants(session):
+    """Count how many of a sample of small errors the tests find; see benchmarks/MUTANTS.md."""
+    session.install("-c", "constraints.txt", "-e", ".[test]", "cosmic-ray == 8.7.0")
+    session.run("python", "-m", "benchmarks.mutants", *session.posargs, env=ONE_THREAD)

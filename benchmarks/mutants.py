@@ -127,7 +127,11 @@ def is_killed(module, code, log):
             os.dup2(descriptor, stream)
         sys.meta_path.insert(0, Mutated(module, code))
         files = [str(ROOT / "tests" / f"test_{name}.py") for name in PLAN[module][1]]
-        os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", f"not ({' or '.join(SLOW)})", *files]))
+        os._exit(
+            pytest.main(
+                ["-x", "-q", "-p", "no:cacheprovider", "-k", f"not ({' or '.join(SLOW)})", *files]
+            )
+        )
     end = time.monotonic() + TIMEOUT
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)

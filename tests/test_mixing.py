@@ -10,7 +10,7 @@ from scipy import stats
 
 from sklearn_probmix import NegativeLogLikelihood, get_family
 from sklearn_probmix.families import FAMILIES
-from sklearn_probmix.mixing import Draw, Mixer, Target, as_target
+from sklearn_probmix.mixing import Draw, Mixer, Target, _sample_point, as_target
 
 N = 9
 CATEGORICAL = get_family("categorical", n_classes=3)
@@ -95,6 +95,13 @@ def test_the_own_row_is_chosen_with_probability_lam():
     for low in np.arange(0, 1, 0.1):
         part = (lam >= low) & (lam < low + 0.1)
         assert abs(chosen[part].mean() - lam[part].mean()) < 0.06
+
+
+@pytest.mark.parametrize("pooling", ["log-linear", "linear"])
+def test_a_draw_on_the_device_where_it_is_stays(pooling):
+    draw = mixer(pooling=pooling).draw(rng(), N)
+    assert all(a is b for a, b in zip(draw.on(torch.device("cpu")), draw, strict=True))
+    assert (draw.own_is_chosen is None) == (pooling == "log-linear")
 
 
 PURE = [
@@ -239,6 +246,30 @@ def test_sampled_response_is_one_of_the_two_with_probability_lam():
         assert abs(is_own[part].mean() - lam[part].mean()) < 0.04
 
 
+@pytest.mark.parametrize("response", ["pooled", "expected"])
+def test_sampled_class_has_the_law_of_the_kernels(response):
+    y, beta = torch.arange(3000) % 3, 0.2
+    rules = {"response": response, "beta": beta, "objective": "log-expected"}
+    mix, generator = mixer("categorical", **rules), rng()
+    draw = mix.draw(generator, len(y))
+    mixed = mix.target(as_target(y), draw, generator)
+    smooth, lam = (np.eye(3)[y] + beta) / (1 + 3 * beta), draw.lam.numpy()[:, None]
+    law = lam * smooth + (1 - lam) * smooth[draw.partner]
+    if response == "pooled":
+        law = smooth**lam * smooth[draw.partner] ** (1 - lam)
+        law /= law.sum(1, keepdims=True)
+    deviation = np.eye(3)[mixed.points.flatten()] - law
+    for own in range(3):
+        z = deviation[y == own].sum(0) / np.sqrt((law * (1 - law))[y == own].sum(0))
+        assert np.abs(z).max() < 4
+
+
+def test_weights_whose_sum_is_rounded_down_have_a_last_point():
+    # A uniform number above 1 - 2^-25 is 1 in float32.
+    weights, points = torch.tensor([[0.25, 0.25, 0.4999999]]), torch.arange(3.0).reshape(1, 3, 1)
+    assert _sample_point(points, weights, torch.ones(1, 1)).item() == 2
+
+
 @pytest.mark.parametrize("shape", [(N,), (N, 2)])
 def test_raw_responses_are_one_point_each(shape):
     y = torch.randn(shape)
@@ -272,13 +303,13 @@ def test_tensors_are_mixed_row_by_row(shape, n_mixes, densities):
         torch.testing.assert_close(mixed[pair], expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("n_members", [None, 3])
-def test_linear_pool_of_densities_is_a_mixture_of_two(n_members):
-    members = () if n_members is None else (n_members,)
-    eta, mix = torch.randn(N, *members, 1, 2), mixer(pooling="linear", n_mixes=2)
+@pytest.mark.parametrize("members", [(), (3,)])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_linear_pool_of_densities_is_a_mixture_of_two(members, n_outputs):
+    eta, mix = torch.randn(N, *members, n_outputs, 2), mixer(pooling="linear", n_mixes=2)
     draw = mix.draw(rng(), N)
     pooled, log_weights = mix.tensor(eta, draw, densities=True)
-    assert pooled.shape == (2 * N, *members, 2, 1, 2)
+    assert pooled.shape == (2 * N, *members, 2, n_outputs, 2)
     for pair, (j, lam) in enumerate(zip(draw.partner, draw.lam, strict=True)):
         assert torch.equal(pooled[pair].select(-3, 0), eta[pair % N])
         assert torch.equal(pooled[pair].select(-3, 1), eta[j])
