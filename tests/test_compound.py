@@ -56,6 +56,9 @@ def test_density_is_a_mass_at_zero_and_the_others(name):
     assert_allclose(family.log_prob(eta, y), np.log(q) + inner.log_prob(own, y), rtol=1e-12)
     zero = torch.zeros(1, 1, dtype=torch.float64)
     assert_allclose(family.log_prob(eta, zero).item(), np.log1p(-q), rtol=1e-12)
+    # Predicted in the units of training, unless others are given.
+    found = family.components(eta.unsqueeze(1)).log_density(y.numpy()[..., None, None])
+    assert_allclose(found.ravel(), family.log_prob(eta, y).ravel(), rtol=1e-9)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.5, 0.9, 1.0])
@@ -106,6 +109,13 @@ def test_components_by_the_textbook(name):
     assert_array_equal(
         np.array(ours.support())[:, :, 0].T, [[0, np.inf]] * 2 + [[0, 0], [0, np.inf]]
     )
+
+
+def test_support_of_positive_numbers_alone_is_theirs():
+    pareto = scipy_components("pareto", {"b": [[3.0], [3.0]]})
+    low, high = HurdleComponents([[0.5], [1.0]], pareto).support()
+    assert_array_equal(low, [[0], [1]])
+    assert_array_equal(high, [[np.inf], [np.inf]])
 
 
 @pytest.mark.parametrize("name", DENSITY)

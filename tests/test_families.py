@@ -746,7 +746,7 @@ def test_a_number_of_classes_that_is_none(n_classes):
         get_family("categorical", n_classes=n_classes)
 
 
-@pytest.mark.parametrize("n_components", [5, 13, 40])
+@pytest.mark.parametrize("n_components", [5, 8, 13, 40])
 @pytest.mark.parametrize("n_outputs", [1, 2])
 def test_few_normals_in_place_of_many_have_their_mean_and_variance(n_components, n_outputs):
     torch.manual_seed(0)
