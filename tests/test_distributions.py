@@ -12,6 +12,7 @@ from scipy import integrate, stats
 
 from sklearn_probmix import distributions
 from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.scipy_components import scipy_components
 
 FAMILIES = ["norm", "lognorm", "gamma", "beta", "poisson", "bernoulli"]
 CONTINUOUS = FAMILIES[:4]
@@ -122,6 +123,22 @@ def test_quantile_of_counts_is_the_smallest_integer_that_suffices(name, componen
     assert (dist.cdf(k) >= Q[:, None] - 1e-14).all()
     assert (dist.cdf(k - 1) < Q[:, None]).all()
     assert_array_equal(dist.ppf(1.0), dist.support()[1])
+
+
+@pytest.mark.parametrize("far", [9e-4, 2e-3])
+def test_density_of_large_counts_follows_the_recurrence(far):
+    mu = 2e9
+    # p(k) = p(k - 1) mu / k, from p(mu) of Stirling's formula on.
+    steps = np.log1p(np.arange(1, round(far * mu) + 1) / mu)
+    expected = -np.log(2 * np.pi * mu) / 2 - 1 / (12 * mu) - steps.sum()
+    dist = PredictiveDistribution("poisson", {"mu": [[mu]]})
+    assert_allclose(dist.logpdf(mu + len(steps)), expected, rtol=1e-10)
+
+
+def test_atoms_of_shifted_counts_are_those_between_the_bounds():
+    parts = scipy_components("poisson", {"mu": [[2.0, 3.0]], "loc": [[0.25, 0.5]]})
+    atoms = parts.atoms(np.array([-0.6]), np.array([2.4]), 100)
+    assert set(atoms.ravel()) == {-0.5, 0.25, 0.5, 1.25, 1.5, 2.25}
 
 
 @pytest.mark.parametrize("mu", [1e8, 1.5e9, 1e10, 1e12, 1e19])

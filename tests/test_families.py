@@ -571,6 +571,14 @@ def test_standardised_gamma_has_weighted_mean_one():
     np.testing.assert_allclose(np.average(z, axis=0, weights=weight), 1, rtol=1e-12)
 
 
+def test_rounding_adds_the_variance_of_a_uniform():
+    step, scale = np.array([0.0, 0.1, 3.0]), np.array([2.0, 0.5, 4.0])
+    y = torch.ones(4, 3)
+    expected = stats.uniform(scale=step / scale + 1e-300).var()
+    np.testing.assert_allclose(make("normal").rounding(y, step, 7.0, scale), expected)
+    assert not make("lognormal").rounding(y, step, 7.0, scale).any()
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e30, -1e-30])
 def test_constant_y_has_its_own_size_as_unit(value):
     y = torch.full((7, 1), value, dtype=torch.float64)
