@@ -197,6 +197,15 @@ def test_crps_where_scoringrules_overflows():
     assert_allclose(metrics.crps([0.0], PredictiveDistribution("poisson", {"mu": [[0.0]]})), 0)
 
 
+@pytest.mark.parametrize("mu", [4e9, 1e18])
+def test_crps_of_large_counts_is_that_of_normals(mu):
+    sd = np.sqrt(mu)
+    means, weights, y = np.array([[mu, mu + 2 * sd]]), np.array([[0.3, 0.7]]), np.array([mu + sd])
+    counts = PredictiveDistribution("poisson", {"mu": means}, weights=weights)
+    near = sr.crps_mixnorm(y, means, np.sqrt(means), weights)
+    assert_allclose(metrics.crps(y, counts), near.item(), rtol=1e-4)
+
+
 @pytest.mark.parametrize("factor", [1e30, 1e-30])
 def test_crps_has_the_scale_of_y(factor):
     for name in ("norm", "lognorm", "gamma"):
