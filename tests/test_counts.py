@@ -47,6 +47,15 @@ def test_poisson_data_are_predicted_as_by_a_generalised_linear_model(mean):
     assert 0.87 < coverage(y[500:], dist, level=0.9) < (0.93 if mean > 1 else 1)
 
 
+@pytest.mark.parametrize("size", [0.5, 19.0, 21.0, 40.0])
+def test_masses_are_scipys_to_all_digits_on_both_sides_of_the_series(size):
+    y, mean = torch.tensor([0.0, 1.0, 19.0, 20.0, 21.0, 25.0, 60.0, 200.0])[:, None], 30.0
+    eta = torch.tensor([np.log(mean / (mean + size)), np.log(size)])
+    expected = stats.nbinom.logpmf(y, size, size / (size + mean))
+    found = get_family("negative-binomial").log_prob(eta[None, None], y)
+    assert_allclose(found, expected, rtol=1e-11)
+
+
 @pytest.mark.parametrize("mean", [1.0, 1e3, 1e6])
 def test_dispersion_of_wide_counts_is_found(mean):
     X, y, mu = log_linear(mean, size=4.0)

@@ -12,6 +12,7 @@ from scipy import integrate, stats
 
 from sklearn_probmix import distributions
 from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.metrics import crps
 from sklearn_probmix.scipy_components import scipy_components
 
 FAMILIES = ["norm", "lognorm", "gamma", "beta", "poisson", "bernoulli"]
@@ -70,6 +71,28 @@ def test_single_component_is_scipy(name, shape):
         assert_allclose(end, expected, rtol=1e-10)
     for end, expected in zip(dist.support(), frozen.support(), strict=True):
         assert_array_equal(end, np.broadcast_to(expected, dist.shape))
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("norm", {"loc": 0.3}),
+        ("norm", {"scale": 2.0}),
+        ("lognorm", {"s": 0.7}),
+        ("gamma", {"a": 2.5}),
+        ("beta", {"a": 2.5, "b": 1.5}),
+    ],
+)
+def test_what_is_left_out_is_as_in_scipy(name, params):
+    frozen = getattr(stats, name)(**params)
+    every = {"scale": 1.0} | params | ({"loc": 0.0} | params if name == "norm" else {})
+    dist, same = (
+        PredictiveDistribution(name, {key: np.full((1, 2), value) for key, value in given.items()})
+        for given in (params, every)
+    )
+    for method, *args in (("mean",), ("var",), ("cdf", 0.4), ("ppf", 0.2), ("logpdf", 0.4)):
+        assert_allclose(getattr(dist, method)(*args).item(), getattr(frozen, method)(*args))
+    assert crps([0.4], dist) == crps([0.4], same)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
