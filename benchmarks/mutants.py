@@ -63,6 +63,7 @@ PLAN = {
 # Parts of names of tests that take seconds; these would have found few more.
 SLOW = ("estimator", "learn", "trains", "many_components", "wide_counts", "linear_model")
 SLOW += ("vanishes", "are_drawn", "Integrals", "recovered", "3-lognorm", "3-t", "3-gamma")
+SLOW += ("pooling_is", "pooling_stays", "(test_families and normalised_product)")
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-k", f"not ({' or '.join(SLOW)})"]
 TIMEOUT = 300
 # Operators that need arguments, and what no one would write, which fails at once: x << 1, x is 0.5.
