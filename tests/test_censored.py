@@ -62,6 +62,12 @@ def test_probability_of_more_is_scipys(name):
     assert torch.autograd.gradcheck(lambda raw: family.log_sf(family.natural(raw), y[:, None]), raw)
 
 
+def test_probability_of_more_than_very_little_keeps_its_digits():
+    eta = torch.tensor([[[2.0, -1.0]]], dtype=torch.float64)
+    found = get_family("gamma").log_sf(eta, torch.tensor([[1e-5]], dtype=torch.float64))
+    assert_allclose(found.item(), np.log1p(-stats.gamma.cdf(1e-5, 2.0)), rtol=1e-9)
+
+
 def test_probability_of_more_of_a_gamma_has_no_hole():
     """From where scipy and torch say 0 on, the tail is that of the continued fraction."""
     family = get_family("gamma")

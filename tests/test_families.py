@@ -746,6 +746,7 @@ def test_a_family_is_made_anew_from_what_it_says_of_itself(name):
 def test_a_floor_that_no_variance_can_have(floor):
     with pytest.raises(ValueError, match="variance_floor=.*; expected a positive number, at most"):
         get_family("normal", variance_floor=floor)
+    assert get_family("normal", variance_floor=1e30).variance_floor == 1e30
 
 
 @pytest.mark.parametrize("n_classes", [1, 2.0, "3", -1])
