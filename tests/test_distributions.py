@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, stats
 
 from sklearn_probmix import distributions
+from sklearn_probmix.components import Components
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.metrics import crps
 from sklearn_probmix.scipy_components import scipy_components
@@ -481,6 +482,14 @@ def test_inputs_are_copied_and_results_are_not_views():
         dist.params["loc"][0] = 1
     dist.mean()[:] = 5
     assert_array_equal(dist.mean(), np.zeros(3))
+
+
+@pytest.mark.parametrize("missing", ["log_density", "cdf", "ppf", "mean", "var"])
+def test_components_supply_five_methods(missing):
+    supplied = {"log_density", "cdf", "ppf", "mean", "var"} - {missing}
+    mine = type("Mine", (Components,), dict.fromkeys(supplied, lambda self, *args: 0.0))
+    with pytest.raises(TypeError, match=f"abstract method '?{missing}"):
+        mine({"loc": [[0.0]]})
 
 
 def test_concatenate_joins_rows():
