@@ -704,7 +704,9 @@ class BaseProbMixup(BaseEstimator):
             Responses of the table in their original units; used with folds.
         """
         self._weigh_evenly()
-        if division.valid is None:
+        has_folds = division.valid is not None and division.valid.ndim == 2
+        is_off = len(self.nets_) == 1 and self.calibration == "off" and not has_folds
+        if division.valid is None or is_off:
             return
         held_out, weight = self._held_out(table, division)
         judged = [self._judged(net, table, division) for net in self.nets_]
@@ -718,7 +720,7 @@ class BaseProbMixup(BaseEstimator):
         if self.calibration != "off" and not is_censored:
             for part in self._parts(judged):
                 self._calibrate(part.kind, self._fit_calibration(part, held_out.y, weight))
-        if division.valid.ndim == 2:
+        if has_folds:
             self.oof_predictive_ = self._predictive(judged)
             given = None if table.weight is None else weight
             censored = table.y.imag[:, 0].numpy() > 0 if is_censored else None
