@@ -129,9 +129,7 @@ class _Runner:
 
     def _begin(self):
         kind, common, table, seed, _ = self.entrant
-        training = Training(
-            kind, common, table, self.division, seed=seed, n_batches=self.n_batches
-        )
+        training = Training(kind, common, table, self.division, seed=seed, n_batches=self.n_batches)
         kept = None if self.checkpoint is None else self.checkpoint.load(self.place)
         if kept is not None:
             self._rungs = kept["rungs"]
