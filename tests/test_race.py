@@ -196,6 +196,6 @@ def test_an_epoch_of_few_steps_is_a_few_passes(many_rows, batch_size, n_steps, p
     kind = Kind(lr=0.0, weight_decay=0.0, max_epochs=50, batch_size=batch_size, n_iter_no_change=10)
     (only,) = race(entrants_of([kind], many_rows), division_of(400), [Judge(np.log)], np.ones(400))
     assert {epoch["train_batch_count"] for epoch in only.net.history} == {n_steps}
-    # Nothing improves on the first epoch; patience is that of as many steps as before, or a few more.
+    # Nothing improves on the first epoch; patience is that of as many steps, or a few more.
     assert only.stop_reason == "patience"
     assert only.n_epochs == 1 + patience
