@@ -492,6 +492,14 @@ def test_components_supply_five_methods(missing):
         mine({"loc": [[0.0]]})
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 2, 2)])
+def test_components_say_their_outputs_and_how_many_numbers_they_hold(shape):
+    parts = scipy_components("norm", {"loc": np.zeros(shape)})
+    other = scipy_components("norm", {"loc": np.zeros((*shape[:2], 3))})
+    assert parts.alike() == parts.take([0]).alike() != other.alike()
+    assert parts.n_numbers == other.n_numbers == 1
+
+
 def test_concatenate_joins_rows():
     dist = make("gamma", (6, 3))
     joined = PredictiveDistribution.concatenate([dist[4:], dist[:4]])
