@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import stats
+from scipy.integrate import cumulative_trapezoid
 
 from benchmarks.scores import LEVEL
 from sklearn_probmix.metrics import crps, nll, pit_values
@@ -11,7 +12,7 @@ from sklearn_probmix.metrics import crps, nll, pit_values
 __all__ = ["cde_loss", "densities_on", "grid_of", "grid_scores", "whole_scores"]
 
 N_POINTS, MARGIN, FLOOR = 200, 0.05, 1e-10
-N_LEVELS = 400
+N_LEVELS = 200
 
 
 def grid_of(y):
@@ -32,48 +33,42 @@ def densities_on(grid, dist):
     Returns
     -------
     ndarray of shape (n, n_points)
-        What lies beyond the grid is left out, and the rest brought to one.
     """
     step = grid[1] - grid[0]
     edges = np.append(grid - step / 2, grid[-1] + step / 2)
-    masses = np.diff(dist.cdf(np.tile(edges[:, None], len(dist))), axis=0).T
-    total = masses.sum(axis=1, keepdims=True)
-    return masses / np.where(total > 0, total, 1) / step
+    return np.diff(dist.cdf(np.tile(edges[:, None], len(dist))), axis=0).T / step
 
 
 def grid_scores(y, densities, grid):
-    """Score densities as the benchmark does, by what it sees at the points of its grid.
+    """Score densities as the benchmark does: linear between the points of its grid, 0 beyond it.
 
     Parameters
     ----------
     y : ndarray of shape (n,)
     densities : ndarray of shape (n, n_points)
+        Brought to an integral of one.
     grid : ndarray of shape (n_points,)
 
     Returns
     -------
     dict of str to float
     """
-    step = grid[1] - grid[0]
-    at_y = _interpolated(y, grid, densities)
-    cdf = densities.cumsum(axis=1) * step
-    error = np.minimum(cdf, 1) - (grid >= y[:, None])
+    integral = np.trapezoid(densities, grid, axis=1)[:, None]
+    densities = densities / np.where(integral > 0, integral, 1)
+    at_y = np.array([np.interp(v, grid, row, 0, 0) for v, row in zip(y, densities, strict=True)])
+    cdf = cumulative_trapezoid(densities, grid, axis=1, initial=0)
+    pit = np.array([np.interp(v, grid, row, 0, 1) for v, row in zip(y, cdf, strict=True)])
     low, high = (
         np.array([np.interp(level, row, grid) for row in cdf])
         for level in ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
     )
-    pit = np.clip(_interpolated(y, grid, cdf), 0, 1)
     return {
         "cde_loss": float(np.mean(np.trapezoid(densities**2, grid, axis=1) - 2 * at_y)),
         "log_lik": float(np.log(np.maximum(at_y, FLOOR)).mean()),
-        "crps": float(np.trapezoid(error**2, grid, axis=1).mean()),
+        "crps": float(np.trapezoid((cdf - (grid >= y[:, None])) ** 2, grid, axis=1).mean()),
         "pit_ks": float(stats.kstest(pit, "uniform").statistic),
         "coverage": float(np.mean((low <= y) & (y <= high))),
     }
-
-
-def _interpolated(y, grid, rows):
-    return np.array([np.interp(at, grid, row) for at, row in zip(y, rows, strict=True)])
 
 
 def cde_loss(y, dist):

@@ -29,7 +29,9 @@ def fit_set(root, settings):
         grid = grid_of(y)
         on_grid = grid_scores(y_test, densities_on(grid, dist), grid)
         scores = whole_scores(y_test, dist)
-    return scores | {f"grid_{name}": value for name, value in on_grid.items()} | {"seconds": seconds}
+    return (
+        scores | {f"grid_{name}": value for name, value in on_grid.items()} | {"seconds": seconds}
+    )
 
 
 def jobs(sets, rows, seeds):
