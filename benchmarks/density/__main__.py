@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 
+from benchmarks.density.report import beside_published
 from benchmarks.density.study import fit_set, jobs
 from benchmarks.density.tables import SETS
 from benchmarks.runs import fit_or_report
@@ -24,11 +25,7 @@ def main(argv=None):
     def todo(options):
         return jobs(options.sets, options.rows, options.seeds)
 
-    fit_or_report(parser, argv, fit_set, todo, report, name="density", reads_data=True)
-
-
-def report(results):
-    return str(len(results))
+    fit_or_report(parser, argv, fit_set, todo, beside_published, name="density", reads_data=True)
 
 
 if __name__ == "__main__":
