@@ -192,15 +192,19 @@ def test_the_report_averages_and_counts_where_we_are_ahead():
         ("kin8nm", 1000, scores_of(0.7, 0.05)),
         ("kin8nm", 1000, scores_of(0.9, 0.07)),
         ("abalone", 1000, scores_of(9.0, 0.5)),
+        # Too few rows to count.
+        ("kin8nm", 50, scores_of(9.0, 0.01)),
     )
     said = beside_published(results).split("\n")[2:]
     assert [line.split(" | ")[:2] for line in said] == [
+        ["| kin8nm", "50"],
         ["| kin8nm", "1,000"],
         ["| abalone (atoms)", "1,000"],
     ]
-    assert "| 2 | 0.80 / 0.47 / **1.00** |" in said[0]
-    assert "0.06 / 0.0819 / **0.0474**" in said[0]
-    assert "**0.5** / 1.05 / 0.983" in said[1]
+    assert "| 1 | 9.00 / -0.62 / -0.55 |" in said[0]
+    assert "| 2 | 0.80 / 0.47 / **1.00** |" in said[1]
+    assert "0.06 / 0.0819 / **0.0474**" in said[1]
+    assert "**0.5** / 1.05 / 0.983" in said[2]
     assert "| 0% | 0.80 | 0.5 | 0.06 |" in without_grid(results)
     assert against(results, "crps", "scratch") == "2 of 2"
     assert against(results, "crps", "pretrained") == "1 of 2"
