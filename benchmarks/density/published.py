@@ -6,10 +6,9 @@ __all__ = ["PRETRAINED", "PUBLISHED", "SCORES", "SCRATCH"]
 
 # Of the tables in results_real/results_table.tex of github.com/rizbicki/tabDensityComparisons at
 # commit 0e5eb53 (naval's CRPS, which is rounded there, of results.json beside it), means over 5
-# splits, of 50 rows over 50. Each score is that of the method which
-# is best in it on the test rows: of 19 from scratch (linear models, trees, BART, FlexCode, single
-# mixture density networks, flows and networks on bins), and of TabPFN 2.5, RealTabPFN 2.5 and
-# TabICLv2.
+# splits, of 50 rows over 50. Each score is that of the method which is best in it on the test rows:
+# of 19 from scratch (linear models, trees, BART, FlexCode, single mixture density networks, flows
+# and networks on bins), and of TabPFN 2.5, RealTabPFN 2.5 and TabICLv2.
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 SCORES = "cde_loss", "log_lik", "crps", "pit_ks", "coverage"
 _PRINTED = {
