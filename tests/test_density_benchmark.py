@@ -208,6 +208,7 @@ def test_the_report_averages_and_counts_where_we_are_ahead():
     assert "| 0% | 0.80 | 0.5 | 0.06 |" in without_grid(results)
     assert against(results, "crps", "scratch") == "2 of 2"
     assert against(results, "crps", "pretrained") == "1 of 2"
+    assert against(results, "crps", "both") == "1 of 2"
     # A density at an atom has no bound.
     assert against(results, "log_lik", "scratch") == "1 of 1"
     with pytest.raises(ValueError, match="who='all'"):

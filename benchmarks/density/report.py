@@ -109,18 +109,22 @@ def against(results, score, who):
     results : dict
     score : str
         A key of `SCORES`. Of sets with atoms those of densities do not count.
-    who : {"scratch", "pretrained"}
+    who : {"scratch", "pretrained", "both"}
 
     Returns
     -------
     str
         Such as "3 of 8".
     """
-    if who not in (SCRATCH, PRETRAINED):
-        raise ValueError(f"who={who!r}; expected {SCRATCH!r} or {PRETRAINED!r}")
+    others = {SCRATCH: [SCRATCH], PRETRAINED: [PRETRAINED], "both": [SCRATCH, PRETRAINED]}
+    if who not in others:
+        raise ValueError(f"who={who!r}; expected one of {', '.join(others)}")
     distance = SCORES[score][2]
     ahead = [
-        distance(means[f"grid_{score}"]) < distance(PUBLISHED[name, n_rows][who][score])
+        all(
+            distance(means[f"grid_{score}"]) < distance(PUBLISHED[name, n_rows][each][score])
+            for each in others[who]
+        )
         for name, n_rows, _, means in _means(results)
         if (name, n_rows) in PUBLISHED
         and n_rows >= ENOUGH_ROWS
