@@ -18,6 +18,8 @@ __all__ = [
     "load_stock_windows",
     "load_table",
     "load_uci_split",
+    "read_table",
+    "read_uci",
     "uci_splits",
 ]
 
@@ -122,21 +124,36 @@ def load_uci_split(folder, split=0):
     n_splits = uci_splits(folder)
     if split not in range(n_splits):
         raise ValueError(f"split={split!r}: {folder} has splits 0 to {n_splits - 1}")
-    data = _numbers(_existing(folder, "data.txt"), ndmin=2)
-    n_rows, n_columns = data.shape
-
-    features = _indices(folder, "index_features.txt", n_columns, "columns")
-    target = _indices(folder, "index_target.txt", n_columns, "columns")
-    if len(target) != 1:
-        raise ValueError(f"{folder / 'index_target.txt'}: expected one column, found {len(target)}")
-    train, test = (_indices(folder, name, n_rows, "rows") for name in _index_names(split))
+    X, y = read_uci(folder)
+    train, test = (_indices(folder, name, len(y), "rows") for name in _index_names(split))
     both = np.intersect1d(train, test)
     if len(both):
         raise ValueError(
             f"{folder}: split {split} has {len(both)} rows in train and test, e.g. row {both[0]}"
         )
-    X, y = data[:, features], data[:, target[0]]
     return UCISplit(X[train], X[test], y[train], y[test])
+
+
+def read_uci(folder):
+    """Read a whole table in the layout of the UCI regression benchmarks.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        See `load_uci_split`.
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,)
+    """
+    folder = Path(folder)
+    data = _numbers(_existing(folder, "data.txt"), ndmin=2)
+    features = _indices(folder, "index_features.txt", data.shape[1], "columns")
+    target = _indices(folder, "index_target.txt", data.shape[1], "columns")
+    if len(target) != 1:
+        raise ValueError(f"{folder / 'index_target.txt'}: expected one column, found {len(target)}")
+    return data[:, features], data[:, target[0]]
 
 
 def load_table(path, split):
@@ -164,6 +181,22 @@ def load_table(path, split):
     ...     load_table(path, 0).X_train.shape
     (2, 3)
     """
+    X, y = read_table(path)
+    return UCISplit(*train_test_split(X, y, test_size=0.1, random_state=split))
+
+
+def read_table(path):
+    """Read a whole table, see `load_table`.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_columns)
+    y : ndarray of shape (n_samples,)
+    """
     with gzip.open(path, "rt") as lines:
         rows = [line.rstrip("\n").split(",") for line in lines if line.strip()]
     columns = list(zip(*rows, strict=True))
@@ -172,7 +205,7 @@ def load_table(path, split):
         y = np.array(columns[-1], dtype=float)
     except ValueError:
         y = np.array(columns[-1])
-    return UCISplit(*train_test_split(X, y, test_size=0.1, random_state=split))
+    return X, y
 
 
 def load_split(root, name, split):

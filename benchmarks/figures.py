@@ -20,6 +20,7 @@ from benchmarks import costs, gpu, tradeoff
 from benchmarks.censored import study as censored
 from benchmarks.columns import study as columns
 from benchmarks.defaults import study as defaults
+from benchmarks.density import report as density
 from benchmarks.paper.report import Cell, ratio_of_medians, toy_cell, toy_cells
 from benchmarks.paper.report import render_report as paper_report
 from benchmarks.peers import summary
@@ -90,6 +91,9 @@ FIGURES = {
     "columns": lambda read: columns.report(read("columns")),
     "encoded": encoded,
     "censored": lambda read: censored.report(read("censored")),
+    "density": lambda read: density.beside_published(read("density")),
+    "density without grid": lambda read: density.without_grid(read("density")),
+    "density against": lambda read, *words: density.against(read("density"), *words),
     "gpu": lambda read: gpu.report(read("gpu")["fits"]),
     "scale": lambda read: scale_report(read("scale")),
     "stacker": lambda read: stacker_report(read("stacker")),
