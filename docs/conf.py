@@ -6,6 +6,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 import sklearn_probmix
 
 HERE = Path(__file__).parent
@@ -17,7 +20,6 @@ version = release = sklearn_probmix.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "numpydoc",
     "myst_nb",
 ]
@@ -27,6 +29,7 @@ templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = project
 html_show_sourcelink = False
+html_math_renderer = "mathml"
 html_theme_options = {"show_prev_next": False, "header_links_before_dropdown": 5}
 html_sidebars = {"site/changelog": [], "site/coming_from": [], "site/theory": []}
 
@@ -97,8 +100,15 @@ def is_left_out(app, what, name, made, skip, options):
     return skip or (callable(function) and not module.startswith("sklearn_probmix"))
 
 
+def write_formula(translator, node):
+    """Write MathML, which browsers show by themselves: MathJax would come from elsewhere."""
+    translator.body.append(tex2mathml(node.astext(), isinstance(node, nodes.math_block)))
+    raise nodes.SkipNode
+
+
 def setup(app):
     """Connect what happens before Sphinx looks for pages."""
     for prepare in (write_api, copy_pages):
         app.connect("config-inited", prepare)
     app.connect("autodoc-skip-member", is_left_out)
+    app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
