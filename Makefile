@@ -52,12 +52,12 @@ types: $(SET_UP_TEST)
 
 doctest: $(SET_UP_TEST)
 	@echo "Running the examples of the docstrings, of README.md and of docs/"
-	@$(ONE_THREAD) $(BIN)/python -m pytest -q --doctest-modules --doctest-glob='*.md' \
+	@$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --doctest-modules --doctest-glob='*.md' \
 		sklearn_probmix README.md docs/*.md docs/site/*.md
 
 notebooks: $(SET_UP_TEST)
 	@echo "Running the notebooks"
-	@$(BIN)/python -m pytest -q --nbmake notebooks
+	@$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --nbmake notebooks
 
 site: .venv/.installed-docs
 	@echo "Building the documentation in docs/_build/html"

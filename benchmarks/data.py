@@ -175,6 +175,26 @@ def load_table(path, split):
     return UCISplit(*train_test_split(X, y, test_size=0.1, random_state=split))
 
 
+def load_split(root, name, split):
+    """Read one split of a table of either layout, found below ``uci`` or ``tables`` by its name.
+
+    Parameters
+    ----------
+    root : str or path-like
+        Folder of the data.
+    name : str
+    split : int
+
+    Returns
+    -------
+    UCISplit
+    """
+    file = Path(root, "tables", f"{name}.csv.gz")
+    return (
+        load_table(file, split) if file.exists() else load_uci_split(Path(root, "uci", name), split)
+    )
+
+
 def load_frame(path):
     """Read a table without header as it is, the target last; "?" is missing.
 

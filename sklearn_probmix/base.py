@@ -39,7 +39,7 @@ from sklearn_probmix.encoding import (
     to_numbers,
 )
 from sklearn_probmix.families import Family, get_family
-from sklearn_probmix.kinds import METHODS, Kind, as_kinds
+from sklearn_probmix.kinds import METHODS, RACES, Kind, as_kinds
 from sklearn_probmix.nets import (
     Common,
     check_unchanged,
@@ -119,9 +119,10 @@ class BaseProbMixup(BaseEstimator):
 
     #: Kinds of network that method="auto" trains.
     _auto_kinds: ClassVar[Sequence[Kind]]
+    _fast_kinds: ClassVar[Sequence[Kind]]
 
     _parameter_constraints = {
-        "method": [StrOptions({"auto", "parametric", *METHODS}), Kind, list, tuple],
+        "method": [StrOptions({*RACES, *METHODS}), Kind, list, tuple],
         **{name: [*Kind._parameter_constraints[name], None] for name in _OF_KINDS},
         "n_members": [Interval(Integral, 1, None, closed="left")],
         "weighting": [StrOptions({"stacked", "uniform"})],
@@ -438,8 +439,10 @@ class BaseProbMixup(BaseEstimator):
         """Every kind of network that is to be trained, whole."""
         values = {name: getattr(self, name) for name in _OF_KINDS}
         overrides = {name: value for name, value in values.items() if value is not None}
-        auto = self._auto_kinds if self.net is None else (Kind("erm"), Kind("probmix"))
-        if self.method == "parametric":
+        auto = self._fast_kinds if self.method == "fast" else self._auto_kinds
+        if self.net is not None:
+            auto = Kind("erm"), Kind("probmix")
+        elif self.method == "parametric":
             auto = [kind for kind in auto if kind.network != "kernel"]
         if self.net is not None:
             batch_size = self.net.batch_size
@@ -474,7 +477,7 @@ class BaseProbMixup(BaseEstimator):
         return get_family(family)
 
     def _is_auto(self):
-        return isinstance(self.method, str) and self.method in ("auto", "parametric")
+        return isinstance(self.method, str) and self.method in RACES
 
     def _common(self, kind: Kind) -> Common:
         return Common(
@@ -704,7 +707,9 @@ class BaseProbMixup(BaseEstimator):
             Responses of the table in their original units; used with folds.
         """
         self._weigh_evenly()
-        if division.valid is None:
+        has_folds = division.valid is not None and division.valid.ndim == 2
+        is_off = len(self.nets_) == 1 and self.calibration == "off" and not has_folds
+        if division.valid is None or is_off:
             return
         held_out, weight = self._held_out(table, division)
         judged = [self._judged(net, table, division) for net in self.nets_]
@@ -718,7 +723,7 @@ class BaseProbMixup(BaseEstimator):
         if self.calibration != "off" and not is_censored:
             for part in self._parts(judged):
                 self._calibrate(part.kind, self._fit_calibration(part, held_out.y, weight))
-        if division.valid.ndim == 2:
+        if has_folds:
             self.oof_predictive_ = self._predictive(judged)
             given = None if table.weight is None else weight
             censored = table.y.imag[:, 0].numpy() > 0 if is_censored else None

@@ -22,7 +22,7 @@ from sklearn_probmix.contract import PredictsInChunks
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.encoding import to_labels
 from sklearn_probmix.families import Bernoulli, Categorical, Family, get_family
-from sklearn_probmix.kinds import CLASSIFICATION, Kind
+from sklearn_probmix.kinds import CLASSIFICATION, FAST_CLASSIFICATION, Kind
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.warn import warn
@@ -87,6 +87,9 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         is judged by rows that it did not train on. It goes on for as long as it gains and may help
         the average, and is kept if it weighs at least 2 %. Takes some 20 seconds for a few hundred
         rows, minutes for ten thousand.
+
+        "fast" is a race of the smooth and the linear ones alone: choose it for a first look, and in
+        searches.
 
         "parametric" is "auto" without the kinds that keep training rows: choose it where a model
         must not hold data of persons, or to predict faster.
@@ -291,7 +294,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         "family": [StrOptions({"categorical", "bernoulli"}), Family],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
-    _auto_kinds = CLASSIFICATION
+    _auto_kinds, _fast_kinds = CLASSIFICATION, FAST_CLASSIFICATION
 
     def __init__(
         self,

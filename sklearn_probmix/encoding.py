@@ -479,10 +479,12 @@ def _fences(columns, is_number):
         values = columns[:, place][~np.isnan(columns[:, place])]
         if not len(values) or (is_number is not None and not is_number[place]):
             continue
-        # Halved, for the difference of huge numbers is infinite.
-        middle = np.median(values) / 2
-        start = np.quantile(values, 0.05, method="higher") / 2
-        end = np.quantile(values, 0.95, method="lower") / 2
+        # Twentieths and the median, of one partial sort; halved, for the difference of huge numbers
+        # is infinite.
+        last = len(values) - 1
+        ranks = [math.ceil(0.05 * last), last // 2, len(values) // 2, math.floor(0.95 * last)]
+        start, *middles, end = np.partition(values, ranks)[ranks] / 2
+        middle = np.mean(middles)
         # Of a Normal it is the standard deviation.
         deviation = (end - start) / _NORMAL_RANGE
         if deviation > 0:

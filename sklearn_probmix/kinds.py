@@ -22,7 +22,17 @@ from sklearn_probmix.modules import ACTIVATIONS
 from sklearn_probmix.options import did_you_mean
 from sklearn_probmix.warn import warn
 
-__all__ = ["CLASSIFICATION", "LARGE_TABLE", "METHODS", "REGRESSION", "Kind", "as_kinds"]
+__all__ = [
+    "CLASSIFICATION",
+    "FAST_CLASSIFICATION",
+    "FAST_REGRESSION",
+    "LARGE_TABLE",
+    "METHODS",
+    "RACES",
+    "REGRESSION",
+    "Kind",
+    "as_kinds",
+]
 
 
 class Method(NamedTuple):
@@ -403,6 +413,7 @@ _KERNEL = _RUNNER.updated(network="kernel", activation="silu", batch_size=64, n_
 _LINES = _KERNEL.updated(n_knots=9, hidden_layer_sizes=(128, 32), lr=0.005, n_steps=2000)
 # The mean is learnt further than the variance, which is calibrated afterwards.
 _OF_MEANS = {"variance_weighting": 0.5, "monitor": "crps"}
+_ROUGH = _SMOOTH.updated(n_knots=65, **_OF_MEANS)
 
 #: What method="auto" trains: smooth units, best where the noise is small; a wide ProbMix network
 #: with a few knots, for noisier tables; smooth units with many knots, for rough responses, the
@@ -412,7 +423,7 @@ _OF_MEANS = {"variance_weighting": 0.5, "monitor": "crps"}
 REGRESSION = (
     _SMOOTH,
     _WIDE.updated(n_knots=9, **_OF_MEANS),
-    _SMOOTH.updated(n_knots=65, **_OF_MEANS),
+    _ROUGH,
     _LINEAR,
     _LINES.updated(dropout="auto"),
     _LINES,
@@ -435,6 +446,11 @@ CLASSIFICATION = (
     _LINEAR,
     _KERNEL.updated(local="constant", hidden_layer_sizes=(128, 32), dropout=0.1, n_steps=400),
 )
+#: What method="fast" trains: those that are worth most for their time.
+FAST_REGRESSION = (_SMOOTH, _ROUGH, _LINEAR, _LINES)
+FAST_CLASSIFICATION = (_SMOOTH, _LINEAR)
+#: Names of methods whose kinds run a race.
+RACES = ("auto", "fast", "parametric")
 
 
 def as_kinds(method: str | Kind | Sequence[str | Kind], overrides: Mapping[str, Any]) -> list[Kind]:
@@ -469,6 +485,6 @@ def _as_kind(item, overrides):
         return kind
     hint = did_you_mean(item, METHODS) if isinstance(item, str) else ""
     raise ValueError(
-        f"method={item!r} describes no kind of network; expected 'auto', one of {sorted(METHODS)}, "
-        f"a Kind, or a list of these.{hint}"
+        f"method={item!r} describes no kind of network; expected one of {sorted(METHODS)}, a Kind, "
+        f"or a list of these, or alone one of {[*RACES]}.{hint}"
     )

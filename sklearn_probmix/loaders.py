@@ -103,7 +103,7 @@ class TensorLoader:
 
     def __len__(self) -> int:
         n_batches = math.ceil(len(self.data.rows) / self.batch_size)
-        return n_batches if self.n_batches is None else min(n_batches, self.n_batches)
+        return n_batches if self.n_batches is None else self.n_batches
 
     def __iter__(self) -> Iterator[Batch]:
         if self.n_batches is None:
@@ -185,7 +185,7 @@ class NeighborLoader(TensorLoader):
         K, less than the number of rows. Neighbours are found once, by Euclidean distance between
         standardised, flattened rows of X.
     n_batches : int or None, default=None
-        Batches that one iteration makes at most; None makes as many as a pass over the rows.
+        Batches that one iteration makes; None makes as many as a pass over the rows.
     part : tuple of int, default=(0, 1)
         As of :class:`TensorLoader`, of the edges of a batch.
 

@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 
 # Steps of the first rung; every further one ends at twice as many.
 _FIRST_RUNG = 200
+# Of an epoch of a small table: the validation at its end costs as much as one.
+_LEAST_STEPS = 4
 # Weight that earns more steps: less of it can gain little.
 _SHARE_TO_GO_ON = 0.1
 # A kind of less weight goes on where it will overtake the best, if what is still to come is so many
@@ -74,12 +76,19 @@ class _Runner:
         batch_size = n_rows if kind.batch_size == "full" else int(kind.batch_size)
         n_steps = self.steps_of_an_epoch = math.ceil(n_rows / batch_size)
         self.max_epochs = int(kind.max_epochs)
-        self.most_steps: int | None = None
+        self.n_batches: int | None = None
         if judge is not None and n_rows >= LARGE_TABLE:
-            self.most_steps = self.steps_of_an_epoch = min(n_steps, _FIRST_RUNG)
+            self.n_batches = self.steps_of_an_epoch = min(n_steps, _FIRST_RUNG)
             # Of passes; a kernel network has learnt before it has seen all rows.
             wanted = kind.n_steps if kind.network == "kernel" else self.max_epochs * n_steps
-            self.max_epochs = math.ceil(wanted / self.most_steps)
+            self.max_epochs = math.ceil(wanted / self.n_batches)
+        elif judge is not None and n_steps < _LEAST_STEPS:
+            n_passes = math.ceil(_LEAST_STEPS / n_steps)
+            self.n_batches = self.steps_of_an_epoch = n_passes * n_steps
+            self.max_epochs = math.ceil(self.max_epochs / n_passes)
+            if kind.n_iter_no_change is not None:
+                patience = math.ceil(kind.n_iter_no_change / n_passes)
+                self.entrant = entrant._replace(kind=kind.updated(n_iter_no_change=patience))
         self.scores: list[Array] = []
         self._rungs: list[dict[str, Any]] = []
         self._n_rungs = 0
@@ -120,9 +129,7 @@ class _Runner:
 
     def _begin(self):
         kind, common, table, seed, _ = self.entrant
-        training = Training(
-            kind, common, table, self.division, seed=seed, most_steps=self.most_steps
-        )
+        training = Training(kind, common, table, self.division, seed=seed, n_batches=self.n_batches)
         kept = None if self.checkpoint is None else self.checkpoint.load(self.place)
         if kept is not None:
             self._rungs = kept["rungs"]
@@ -187,8 +194,8 @@ def race(
     train on, with their best epochs so far. It goes on if it has gained more than the standard
     error of the gain, and either has a weight in the mixture or may yet overtake the best. Of a
     large table no more than three go on after the second rung, those of the largest weights, and an
-    epoch is a rung's steps, not a pass. The outcome depends on the seeds alone. Ctrl-C ends the
-    race where it is, and stops the workers.
+    epoch is a rung's steps, not a pass; of a small one it is a few passes. The outcome depends on
+    the seeds alone. Ctrl-C ends the race where it is, and stops the workers.
 
     Parameters
     ----------

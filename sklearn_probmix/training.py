@@ -87,9 +87,9 @@ class Training:
         An initialised net, of which a copy goes on.
     keeps_context : bool, default=False
         Whether a kernel network goes on among the rows that it had, not among those of the table.
-    most_steps : int, default=None
-        Of a large table: steps of an epoch, which goes on where the one before ended, and is judged
-        by some of the held-out rows.
+    n_batches : int, default=None
+        Of an epoch, which goes on where the one before ended; None is a pass over the rows. Of many
+        held-out rows some judge such an epoch.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Training:
         seed: int,
         net: NeuralNet | None = None,
         keeps_context: bool = False,
-        most_steps: int | None = None,
+        n_batches: int | None = None,
     ):
         self._rows = DividedRows(table, division.train)
         self._epochs_before = 0 if net is None else len(net.history)
@@ -110,14 +110,14 @@ class Training:
         self._best = BestEpoch(
             patience=kind.n_iter_no_change,
             table=table,
-            valid=_judges(table, division, most_steps),
+            valid=_judges(table, division, n_batches),
             monitor=kind.monitor,
             family=common.family,
             fits=division.fits or (common.n_members,),
         )
         generator = None if common.net is not None else torch.Generator().manual_seed(seeds[0])
         net = new_net(kind, common, table, division) if net is None else copy_of(net, common)
-        settings = _loaders(kind, net, seeds[2], most_steps) | {
+        settings = _loaders(kind, net, seeds[2], n_batches) | {
             "callbacks": _callbacks(kind, common, self._best, seeds[1]),
             "train_split": None,
             "verbose": int(common.verbose > 1),
@@ -377,10 +377,10 @@ def apart(trained: Trained, kind: Kind, common: Common, division: Division) -> l
     return outcomes
 
 
-def _judges(table, division, most_steps):
+def _judges(table, division, n_batches):
     """Index of the rows that judge an epoch, where the table is."""
     valid = division.valid
-    if most_steps is not None:
+    if n_batches is not None:
         valid = spread(valid, _N_JUDGES)
     return None if valid is None else valid.to(table.X.device)
 

@@ -91,7 +91,7 @@ RULES = {
     "checkpoint": Rule({"codec", "files"}, {"numpy", "safetensors", "torch"}),
     "dividing": Rule({"kinds", "table"}, {"numpy", "sklearn"}),
     "workers": Rule({"settings"}, {"joblib", "threadpoolctl", "torch"}),
-    "progress": Rule(set(), {"numpy", "tqdm"}),
+    "progress": Rule(set(), {"numpy", "torch", "tqdm"}),
     "race": Rule(
         {"training", "calibration", "checkpoint", "workers", "progress"}, {"numpy", "skorch"}
     ),

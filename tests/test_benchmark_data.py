@@ -1,9 +1,11 @@
 """The readers of the benchmarks' tables and prices."""
 
+import gzip
+
 import numpy as np
 import pytest
 
-from benchmarks.data import load_stock_windows, load_uci_split, uci_splits
+from benchmarks.data import load_split, load_stock_windows, load_uci_split, uci_splits
 
 TABLES = {  # rows, features, from the tables' descriptions
     "bostonHousing": (506, 13),
@@ -129,6 +131,21 @@ PRICES = """Date,Volume,Open,High,Low,Close
 2019-01-04,9,3,7,2,4
 2019-01-07,9,4,8,3,5
 """
+
+
+def test_a_table_of_either_layout_is_found_by_its_name(tmp_path, tiny_folder):
+    (tmp_path / "tables").mkdir()
+    with gzip.open(tmp_path / "tables" / "file.csv.gz", "wt") as lines:
+        lines.writelines(f"{k},{2 * k}\n" for k in range(10))
+    (tmp_path / "uci").mkdir()
+    (tmp_path / "uci" / "folder").symlink_to(tiny_folder)
+    X_train, X_test, y_train, y_test = load_split(tmp_path, "file", 3)
+    assert (len(X_train), len(X_test)) == (9, 1)
+    assert (y_train == 2 * X_train[:, 0]).all()
+    for found, expected in zip(
+        load_split(tmp_path, "folder", 1), load_uci_split(tiny_folder, 1), strict=True
+    ):
+        assert (found == expected).all()
 
 
 @pytest.fixture

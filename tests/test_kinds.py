@@ -15,7 +15,13 @@ from sklearn_probmix import (
 )
 from sklearn_probmix.families import Categorical
 from sklearn_probmix.kernel import KernelNetwork
-from sklearn_probmix.kinds import CLASSIFICATION, REGRESSION, as_kinds
+from sklearn_probmix.kinds import (
+    CLASSIFICATION,
+    FAST_CLASSIFICATION,
+    FAST_REGRESSION,
+    REGRESSION,
+    as_kinds,
+)
 from sklearn_probmix.modules import MLP
 
 NORMAL = get_family("normal")
@@ -339,7 +345,7 @@ def test_a_dict_trains_what_its_kind_trains(table):
     "item", ["mixdown", 3, None, {"method": "erm", "early_stopping": False}, "auto", Kind]
 )
 def test_what_is_no_kind(item):
-    with pytest.raises(ValueError, match="describes no kind of network; expected 'auto', one of"):
+    with pytest.raises(ValueError, match="describes no kind of network; expected one of .*'erm'"):
         as_kinds([item], {})
 
 
@@ -463,6 +469,21 @@ def test_parametric_is_auto_without_kernels(table):
     est = ProbMixupRegressor(**normal, warm_start=True).fit(*table)
     with pytest.raises(ValueError, match="changed since fit: .* of method="):
         est.set_params(method="parametric").fit(*table)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [(ProbMixupRegressor, FAST_REGRESSION), (ProbMixupClassifier, FAST_CLASSIFICATION)],
+)
+def test_fast_is_a_race_of_some_of_the_kinds(table, make, expected):
+    X, y = table
+    y = y if make is ProbMixupRegressor else y > 0
+    assert set(map(repr, expected)) < set(map(repr, REGRESSION + CLASSIFICATION))
+    settings = TINY | {"max_epochs": None}
+    est = make(method="fast", **settings).fit(X, y)
+    assert all(kind in [kind.sized(48) for kind in expected] for kind in est.kinds_)
+    whole = make(method="fast", **TINY).fit(X, y)
+    assert whole.kinds_ == [kind.updated(max_epochs=1).sized(48) for kind in expected]
 
 
 def test_a_warm_start_settles_dropout_no_other_way():

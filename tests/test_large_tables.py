@@ -154,11 +154,11 @@ class TestPartsOfAPass:
                 one, two = (torch.cat([X for X, _ in each]) for each in (loader, other))
                 assert one.tolist() == two.tolist()
 
-    def test_a_part_is_no_more_than_a_pass(self):
+    def test_a_part_may_be_more_than_a_pass(self):
         loader = TensorLoader(self.Data, 4, n_batches=5)
-        assert [len(X) for X, _ in loader] == [4, 4, 2]
+        assert [len(X) for X, _ in loader] == [4, 4, 2, 4, 4]
 
-    def test_rows_that_judge_arespread(self):
+    def test_rows_that_judge_are_spread(self):
         assert spread(torch.arange(10), 4).tolist() == [0, 3, 6, 9]
         assert spread(torch.arange(3), 4).tolist() == [0, 1, 2]
 

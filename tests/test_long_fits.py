@@ -394,3 +394,22 @@ def test_one_bar_for_the_whole_race(table, capfd):
     delivered = [weight for weight in map(float, shown) if weight >= 0.02]
     assert delivered == pytest.approx(est.weights_, abs=0.05)
     pickle.dumps(est)
+
+
+HINT_ON_THREADS = """
+import torch
+from sklearn_probmix.progress import RaceBar
+torch.set_num_threads(1)
+RaceBar().close()
+torch.set_num_threads(2)
+RaceBar().close()
+RaceBar().close()
+"""
+
+
+def test_a_hint_on_threads_is_given_once_where_there_are_several():
+    done = subprocess.run(
+        [sys.executable, "-c", HINT_ON_THREADS], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("torch uses 2 threads") == 1
+    assert done.stderr.count("torch uses") == 1

@@ -189,3 +189,13 @@ def test_the_longest_run_is_that_of_the_kind(many_rows):
     assert judge.n_epochs == [20, 40, 50]
     assert only.n_epochs == len(only.net.history) == 50
     assert only.net.loader is None
+
+
+@pytest.mark.parametrize(("batch_size", "n_steps", "patience"), [("full", 4, 3), (80, 6, 5)])
+def test_an_epoch_of_few_steps_is_a_few_passes(many_rows, batch_size, n_steps, patience):
+    kind = Kind(lr=0.0, weight_decay=0.0, max_epochs=50, batch_size=batch_size, n_iter_no_change=10)
+    (only,) = race(entrants_of([kind], many_rows), division_of(400), [Judge(np.log)], np.ones(400))
+    assert {epoch["train_batch_count"] for epoch in only.net.history} == {n_steps}
+    # Nothing improves on the first epoch; patience is that of as many steps, or a few more.
+    assert only.stop_reason == "patience"
+    assert only.n_epochs == 1 + patience

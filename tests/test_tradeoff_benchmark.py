@@ -28,13 +28,13 @@ FOREST = "quantile-forest", {"n_estimators": 20}, 1.0, 0.5
 @pytest.mark.parametrize(
     ("seconds", "score", "expected"),
     [
-        (0.5, 0.4, "yes: `n_members=2` takes 0.5 of its time"),
-        (2.0, 0.5, "no: `n_members=2` takes 2 of its time"),
+        (0.5, 0.4, "yes: `n_members=3` takes 0.5 of its time"),
+        (2.0, 0.5, "no: `n_members=3` takes 2 of its time"),
         (0.5, 0.6, "no: none of ours is as good"),
     ],
 )
 def test_a_peer_is_met_by_what_is_quicker_and_better(seconds, score, expected):
-    results = results_of(FOREST, (OURS, {"n_members": 2}, seconds, score))
+    results = results_of(FOREST, (OURS, {"n_members": 3}, seconds, score))
     found = tradeoff.verdict(results, "yacht")
     assert found["quantile forest"] == expected
     assert found["CatBoost"] == "not run"
@@ -42,9 +42,9 @@ def test_a_peer_is_met_by_what_is_quicker_and_better(seconds, score, expected):
 
 def test_the_best_of_a_peer_and_the_quickest_of_ours_count():
     better = "quantile-forest", {"n_estimators": 500}, 10.0, 0.3
-    own = [(OURS, {"n_members": 2}, 8.0, 0.2), (OURS, {}, 20.0, 0.1)]
+    own = [(OURS, {"n_members": 3}, 8.0, 0.2), (OURS, {}, 20.0, 0.1)]
     found = tradeoff.verdict(results_of(FOREST, better, *own), "yacht")
-    assert found["quantile forest"] == "yes: `n_members=2` takes 0.8 of its time"
+    assert found["quantile forest"] == "yes: `n_members=3` takes 0.8 of its time"
 
 
 def test_the_table():

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import brier_score_loss, log_loss
 from threadpoolctl import threadpool_limits
 
-from benchmarks.data import load_table, load_uci_split
+from benchmarks.data import load_split
 from benchmarks.paper.settings import LARGE_SETS, N_SPLITS
 from benchmarks.peers.contenders import CLASSIFICATION, PEERS, REGRESSION
 from benchmarks.peers.tables import ASIDE, FILES, TABLES
@@ -99,10 +98,7 @@ def jobs(task, datasets, names, n_splits=None):
 def fit_regression(root, settings):
     """Fit one peer to one split of a table of the data and score its predictive distributions."""
     dataset, split = settings["dataset"], settings["split"]
-    if dataset in FILES:
-        X, X_test, y, y_test = load_table(Path(root, "tables", f"{dataset}.csv.gz"), split)
-    else:
-        X, X_test, y, y_test = load_uci_split(Path(root, "uci", dataset), split)
+    X, X_test, y, y_test = load_split(root, dataset, split)
     est, forecast, seconds = _timed(REGRESSION, settings, X, y, X_test)
     known = {tuple(row) for row in X}
     is_new = np.array([tuple(row) not in known for row in X_test])
@@ -130,7 +126,7 @@ def fit_classification(root, settings):
     """Fit one peer to one split of a table, perhaps of the data, and score its probabilities."""
     dataset, split = settings["dataset"], settings["split"]
     if TABLES[dataset].is_file:
-        X, X_test, y, y_test = load_table(Path(root, "tables", f"{dataset}.csv.gz"), split)
+        X, X_test, y, y_test = load_split(root, dataset, split)
     else:
         X, X_test, y, y_test = TABLES[dataset].split(split)
     est, proba, seconds = _timed(CLASSIFICATION, settings, X, y, X_test)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.paper.settings import LARGE_SETS, SMALL_SETS
+from benchmarks.peers.tables import FILES
 from benchmarks.runs import fit_or_report
 from benchmarks.stacker.study import fit_stack, jobs, report
 
@@ -18,7 +19,7 @@ from benchmarks.stacker.study import fit_stack, jobs, report
 def main(argv=None):
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stacker", description=__doc__)
-    parser.add_argument("--datasets", nargs="+", default=[*SMALL_SETS, *LARGE_SETS])
+    parser.add_argument("--datasets", nargs="+", default=[*SMALL_SETS, *LARGE_SETS, *FILES])
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1, 2, 3, 4])
 
     def todo(options):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 from sklearn.base import clone
@@ -14,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from benchmarks.data import load_uci_split
+from benchmarks.data import load_split
 from benchmarks.scores import regression_scores
 from sklearn_probmix import DistributionStackingRegressor, ProbMixupRegressor
 from sklearn_probmix.forecasts import log_scores
@@ -89,8 +88,8 @@ def jobs(datasets, splits):
 
 
 def fit_stack(root, settings):
-    """Fit a stack to one split of a UCI table, and score it and each of its members."""
-    X, X_test, y, y_test = load_uci_split(Path(root, "uci", settings["dataset"]), settings["split"])
+    """Fit a stack to one split of a table, and score it and each of its members."""
+    X, X_test, y, y_test = load_split(root, settings["dataset"], settings["split"])
     members = members_of(settings["split"], *X.shape)
     est = DistributionStackingRegressor(
         members, cv=settings["folds"], random_state=settings["split"]
