@@ -31,7 +31,9 @@ html_title = project
 html_show_sourcelink = False
 html_math_renderer = "mathml"
 html_theme_options = {"show_prev_next": False, "header_links_before_dropdown": 5}
-html_sidebars = {"site/changelog": [], "site/coming_from": [], "site/theory": []}
+html_sidebars = {
+    f"site/{page}": [] for page in ("changelog", "coming_from", "release_0_2", "theory")
+}
 
 # Notebooks are shown as they were run last; `make notebooks` runs them.
 nb_execution_mode = "off"
