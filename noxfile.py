@@ -1,6 +1,6 @@
 """Releases of other libraries that we are tested with, each in an environment of its own.
 
-`nox` alone tries the wheel and the oldest releases; ``nox --list`` shows all. Torch is named in each:
+`nox` alone tries the wheel and the oldest releases; ``nox --list`` shows all. Each names its torch:
 on Linux the wheels of some releases come with several GB of CUDA libraries.
 """
 

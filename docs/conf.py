@@ -1,6 +1,7 @@
 """How Sphinx builds the site: `make site`."""
 
 import inspect
+import re
 import shutil
 from importlib import import_module
 from importlib.util import find_spec
@@ -104,7 +105,11 @@ def is_left_out(app, what, name, made, skip, options):
 
 def write_formula(translator, node):
     """Write MathML, which browsers show by themselves: MathJax would come from elsewhere."""
-    translator.body.append(tex2mathml(node.astext(), isinstance(node, nodes.math_block)))
+    # No space would be set between a function's name and its argument.
+    formula = re.sub(r"\\(log|sin|cos) (?=\w)", r"\\\1\\,", node.astext())
+    is_block = isinstance(node, nodes.math_block)
+    written = tex2mathml(formula, is_block)
+    translator.body.append(f"<p>{written}</p>" if is_block else written)
     raise nodes.SkipNode
 
 
