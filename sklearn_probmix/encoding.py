@@ -16,12 +16,14 @@ from typing import Any, NoReturn
 
 import narwhals
 import numpy as np
+import sklearn
 import torch
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array
+from sklearn.utils.fixes import parse_version
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
@@ -177,7 +179,8 @@ def _to_table(estimator, X, frame, reset, name, checks):
         _refuse_sparse(X, name)
     if is_frame or any(declared) or frame.dtype.kind in "OUS":
         # Names and number of columns first: what is in them is read by them.
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        columns = _Columns(frame) if is_frame and _hides_names(X) else X
+        validate_data(estimator, columns, reset=reset, skip_check_array=True)
         read = read_frame if is_frame else read_array
         numbers, encoder = read(frame, declared, name, encoder, reset)
     checks = checks | {"ensure_all_finite": "allow-nan"}
@@ -200,6 +203,25 @@ def _to_table(estimator, X, frame, reset, name, checks):
     if reset:
         estimator.encoder_ = encoder
     return checked
+
+
+class _Columns:
+    """Number and names of a frame's columns, as scikit-learn before 1.9 asks for them."""
+
+    def __init__(self, frame):
+        self.shape, self.columns = frame.shape, frame.columns
+
+    def __dataframe__(self):
+        return self
+
+    def column_names(self):
+        return self.columns
+
+
+def _hides_names(X):
+    """Whether scikit-learn would not see that the columns of this frame, as of polars 2, moved."""
+    is_early = parse_version(sklearn.__version__) < parse_version("1.9")
+    return is_early and not hasattr(X, "__dataframe__")
 
 
 def row_chunks(X: Any, size: int) -> Iterator[Any]:
