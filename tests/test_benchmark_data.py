@@ -139,7 +139,7 @@ def test_a_table_of_either_layout_is_found_by_its_name(tmp_path, tiny_folder):
         lines.writelines(f"{k},{2 * k}\n" for k in range(10))
     (tmp_path / "uci").mkdir()
     (tmp_path / "uci" / "folder").symlink_to(tiny_folder)
-    X_train, X_test, y_train, y_test = load_split(tmp_path, "file", 3)
+    X_train, X_test, y_train, _ = load_split(tmp_path, "file", 3)
     assert (len(X_train), len(X_test)) == (9, 1)
     assert (y_train == 2 * X_train[:, 0]).all()
     for found, expected in zip(
