@@ -39,6 +39,7 @@ from sklearn_probmix.columns import (
 
 __all__ = [
     "cell_width",
+    "check_columns",
     "fit_scaler",
     "grid_of_values",
     "likely_families",
@@ -179,8 +180,7 @@ def _to_table(estimator, X, frame, reset, name, checks):
         _refuse_sparse(X, name)
     if is_frame or any(declared) or frame.dtype.kind in "OUS":
         # Names and number of columns first: what is in them is read by them.
-        columns = _Columns(frame) if is_frame and _hides_names(X) else X
-        validate_data(estimator, columns, reset=reset, skip_check_array=True)
+        check_columns(estimator, X, reset)
         read = read_frame if is_frame else read_array
         numbers, encoder = read(frame, declared, name, encoder, reset)
     checks = checks | {"ensure_all_finite": "allow-nan"}
@@ -205,8 +205,40 @@ def _to_table(estimator, X, frame, reset, name, checks):
     return checked
 
 
+def check_columns(estimator: Any, X: Any, reset: bool) -> None:
+    """Have an estimator remember the number and the names of columns, or compare them.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array-like or data frame
+    reset : bool
+        Whether to remember.
+
+    Raises
+    ------
+    ValueError
+        If X has other columns, or the same in another order.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from sklearn.base import BaseEstimator
+    >>> from sklearn_probmix.encoding import check_columns
+    >>> estimator = BaseEstimator()
+    >>> check_columns(estimator, pl.DataFrame({"a": [1], "b": [2]}), reset=True)
+    >>> estimator.feature_names_in_.tolist()
+    ['a', 'b']
+    """
+    is_early = parse_version(sklearn.__version__) < parse_version("1.9")
+    if is_early and not hasattr(X, "__dataframe__"):
+        frame: Any = narwhals.from_native(X, eager_only=True, pass_through=True)
+        X = _Columns(frame) if isinstance(frame, narwhals.DataFrame) else X
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+
+
 class _Columns:
-    """Number and names of a frame's columns, as scikit-learn before 1.9 asks for them."""
+    """Columns as scikit-learn before 1.9 asks for them; frames of polars 2 do not answer."""
 
     def __init__(self, frame):
         self.shape, self.columns = frame.shape, frame.columns
@@ -216,12 +248,6 @@ class _Columns:
 
     def column_names(self):
         return self.columns
-
-
-def _hides_names(X):
-    """Whether scikit-learn would not see that the columns of this frame, as of polars 2, moved."""
-    is_early = parse_version(sklearn.__version__) < parse_version("1.9")
-    return is_early and not hasattr(X, "__dataframe__")
 
 
 def row_chunks(X: Any, size: int) -> Iterator[Any]:
