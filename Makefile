@@ -66,7 +66,7 @@ site: .venv/.installed-docs
 
 compatibility: $(SET_UP_TEST)
 	@echo "Trying the wheel, and the oldest releases of other libraries"
-	@$(BIN)/python -m nox -s package oldest
+	@$(BIN)/python -m nox
 
 benchmark-quick: $(SET_UP_TEST)
 	@echo "Fitting two small tables, beside the stored results"

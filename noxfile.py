@@ -1,24 +1,30 @@
 """Releases of other libraries that we are tested with, each in an environment of its own.
 
-`nox` runs all but "newest", which takes the newest torch, on Linux with several GB of CUDA
-libraries, and "mutants", which tests the tests.
+`nox` alone tries the wheel and the oldest releases; ``nox --list`` shows all, "mutants" among them,
+which tests the tests. Each names its torch: on Linux the wheels of some releases come with several
+GB of CUDA libraries.
 """
 
 from pathlib import Path
 
 import nox
 
-nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["package", "oldest", "current"]
-
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+PINNED = Path(__file__).with_name("constraints.txt").read_text(encoding="utf-8").splitlines()
+(TORCH,) = (line.partition("==")[2] for line in PINNED if line.startswith("torch=="))
 # Of the suite, what touches other libraries most.
 TOUCHES_OTHERS = [
-    f"tests/test_{name}.py"
-    for name in (
-        *("columns", "distributions", "exports", "histograms", "metrics", "mixing", "modules"),
-        *("named_methods", "persistence", "survival"),
-    )
+    "tests/test_sklearn_conformance.py",
+    *(
+        f"tests/test_{name}.py"
+        for name in (
+            *("columns", "distributions", "exports", "families", "histograms", "metrics", "mixing"),
+            *("modules", "named_methods", "persistence", "survival"),
+        )
+    ),
+    # Of scikit-learn's own checks, those of one method.
+    *("-k", "not check_estimator or erm", "-m", "not slow"),
 ]
 SMOKE = """
 import numpy, sklearn, torch
@@ -31,6 +37,15 @@ low, high = est.fit(X, y).predict_proba(X).interval(0.9)
 assert 0.8 < ((low <= y) & (y <= high)).mean() < 1
 print(*(f"{each.__name__} {each.__version__}" for each in (sklearn_probmix, numpy, sklearn, torch)))
 """
+
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["package", f"oldest(torch='{TORCH}')"]
+
+
+def run_tests(session):
+    """Run what touches other libraries, or what is named after ``--``."""
+    tests = session.posargs or TOUCHES_OTHERS
+    session.run("python", "-m", "pytest", "-q", *tests, env=ONE_THREAD)
 
 
 @nox.session
@@ -48,26 +63,27 @@ def package(session):
 
 
 @nox.session(python="3.11")
-def oldest(session):
+@nox.parametrize("torch", [TORCH, "2.4.1"])
+def oldest(session, torch):
     """Run tests with the oldest releases that setup.cfg allows."""
     others = ("hypothesis", "pandas", "polars", "psutil", "pyarrow", "pytest", "skops")
-    session.install("-c", "constraints-oldest.txt", "-e", ".", *others)
-    tests = session.posargs or TOUCHES_OTHERS
-    session.run("python", "-m", "pytest", "-q", "-m", "not slow", *tests, env=ONE_THREAD)
+    session.install("-c", "constraints-oldest.txt", "-e", ".", f"torch=={torch}", *others)
+    run_tests(session)
 
 
-@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+@nox.session(python=PYTHONS)
 def current(session):
-    """Run the suite with current releases, but for the torch of constraints.txt."""
+    """Run tests with the releases of constraints.txt."""
     session.install("-c", "constraints.txt", "-e", ".[test]")
-    session.run("python", "-m", "pytest", "-q", "-n", "2", *session.posargs, env=ONE_THREAD)
+    run_tests(session)
 
 
-@nox.session
-def newest(session):
-    """Run the suite with the newest releases, torch too."""
-    session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", "-q", "-n", "2", *session.posargs, env=ONE_THREAD)
+@nox.session(python=PYTHONS)
+@nox.parametrize("torch", [TORCH, "2.14.1"])
+def newest(session, torch):
+    """Run tests with the newest releases of all but torch."""
+    session.install("-e", ".[test]", f"torch=={torch}")
+    run_tests(session)
 
 
 @nox.session

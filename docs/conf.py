@@ -1,10 +1,14 @@
 """How Sphinx builds the site: `make site`."""
 
 import inspect
+import re
 import shutil
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 
 import sklearn_probmix
 
@@ -17,7 +21,6 @@ version = release = sklearn_probmix.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "numpydoc",
     "myst_nb",
 ]
@@ -27,8 +30,11 @@ templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = project
 html_show_sourcelink = False
+html_math_renderer = "mathml"
 html_theme_options = {"show_prev_next": False, "header_links_before_dropdown": 5}
-html_sidebars = {"site/changelog": [], "site/coming_from": [], "site/theory": []}
+html_sidebars = {
+    f"site/{page}": [] for page in ("changelog", "coming_from", "release_0_2", "theory")
+}
 
 # Notebooks are shown as they were run last; `make notebooks` runs them.
 nb_execution_mode = "off"
@@ -97,8 +103,19 @@ def is_left_out(app, what, name, made, skip, options):
     return skip or (callable(function) and not module.startswith("sklearn_probmix"))
 
 
+def write_formula(translator, node):
+    """Write MathML, which browsers show by themselves: MathJax would come from elsewhere."""
+    # No space would be set between a function's name and its argument.
+    formula = re.sub(r"\\(log|sin|cos) (?=\w)", r"\\\1\\,", node.astext())
+    is_block = isinstance(node, nodes.math_block)
+    written = tex2mathml(formula, is_block)
+    translator.body.append(f"<p>{written}</p>" if is_block else written)
+    raise nodes.SkipNode
+
+
 def setup(app):
     """Connect what happens before Sphinx looks for pages."""
     for prepare in (write_api, copy_pages):
         app.connect("config-inited", prepare)
     app.connect("autodoc-skip-member", is_left_out)
+    app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

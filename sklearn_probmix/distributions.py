@@ -499,10 +499,9 @@ class PredictiveDistribution(Exports):
             return average(self._components.mean(), self._weights())
 
     def var(self, kind: str = "total", **reduction: Any) -> Array:
-        r"""Variance of each output, split by the law of total variance.
+        r"""Variance of each output, split by the law of total variance: aleatoric plus epistemic.
 
-        .. math:: \underbrace{\sum_c w_c \sigma_c^2}_{\text{aleatoric}} +
-                  \underbrace{\sum_c w_c (\mu_c - \mu)^2}_{\text{epistemic}}
+        .. math:: \sum_c w_c \sigma_c^2 + \sum_c w_c (\mu_c - \mu)^2
 
         Parameters
         ----------

@@ -16,12 +16,14 @@ from typing import Any, NoReturn
 
 import narwhals
 import numpy as np
+import sklearn
 import torch
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array
+from sklearn.utils.fixes import parse_version
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
@@ -37,6 +39,7 @@ from sklearn_probmix.columns import (
 
 __all__ = [
     "cell_width",
+    "check_columns",
     "fit_scaler",
     "grid_of_values",
     "likely_families",
@@ -177,7 +180,7 @@ def _to_table(estimator, X, frame, reset, name, checks):
         _refuse_sparse(X, name)
     if is_frame or any(declared) or frame.dtype.kind in "OUS":
         # Names and number of columns first: what is in them is read by them.
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        check_columns(estimator, X, reset)
         read = read_frame if is_frame else read_array
         numbers, encoder = read(frame, declared, name, encoder, reset)
     checks = checks | {"ensure_all_finite": "allow-nan"}
@@ -200,6 +203,51 @@ def _to_table(estimator, X, frame, reset, name, checks):
     if reset:
         estimator.encoder_ = encoder
     return checked
+
+
+def check_columns(estimator: Any, X: Any, reset: bool) -> None:
+    """Have an estimator remember the number and the names of columns, or compare them.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array-like or data frame
+    reset : bool
+        Whether to remember.
+
+    Raises
+    ------
+    ValueError
+        If X has other columns, or the same in another order.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from sklearn.base import BaseEstimator
+    >>> from sklearn_probmix.encoding import check_columns
+    >>> estimator = BaseEstimator()
+    >>> check_columns(estimator, pl.DataFrame({"a": [1], "b": [2]}), reset=True)
+    >>> estimator.feature_names_in_.tolist()
+    ['a', 'b']
+    """
+    is_early = parse_version(sklearn.__version__) < parse_version("1.9")
+    if is_early and not hasattr(X, "__dataframe__"):
+        frame: Any = narwhals.from_native(X, eager_only=True, pass_through=True)
+        X = _Columns(frame) if isinstance(frame, narwhals.DataFrame) else X
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+
+
+class _Columns:
+    """Columns as scikit-learn before 1.9 asks for them; frames of polars 2 do not answer."""
+
+    def __init__(self, frame):
+        self.shape, self.columns = frame.shape, frame.columns
+
+    def __dataframe__(self):
+        return self
+
+    def column_names(self):
+        return self.columns
 
 
 def row_chunks(X: Any, size: int) -> Iterator[Any]:

@@ -46,14 +46,20 @@ from sklearn.utils.validation import (
     check_is_fitted,
     column_or_1d,
     has_fit_parameter,
-    validate_data,
 )
 
 from sklearn_probmix.calibration import LEAST_SHARE, stacking_weights
 from sklearn_probmix.classifier import ProbabilityClassifierMixin
 from sklearn_probmix.contract import unchanged_on_error
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.encoding import rounding_step, to_groups, to_labels, to_numbers, to_response
+from sklearn_probmix.encoding import (
+    check_columns,
+    rounding_step,
+    to_groups,
+    to_labels,
+    to_numbers,
+    to_response,
+)
 from sklearn_probmix.forecasts import ADAPTERS, Cells, complete, concatenate, forecast, log_scores
 from sklearn_probmix.regressor import DistributionRegressorMixin
 from sklearn_probmix.settings import neutral_settings
@@ -264,7 +270,7 @@ class _BaseDistributionStacking(_BaseComposition):
                 "is None."
             )
         X = _as_rows(X)
-        validate_data(self, X, reset=True, skip_check_array=True)
+        check_columns(self, X, reset=True)
         if _num_samples(X) < 2:
             raise ValueError(f"X has n_samples={_num_samples(X)}; expected at least 2.")
         y = self._to_response(y)
@@ -382,7 +388,7 @@ class _BaseDistributionStacking(_BaseComposition):
         """
         check_is_fitted(self)
         X = _as_rows(X)
-        validate_data(self, X, reset=False, skip_check_array=True)
+        check_columns(self, X, reset=False)
         # Their scores are in the order of the estimators.
         named = zip(self.member_scores_, self.estimators_, strict=True)
         found = {name: _named(name, est, lambda est=est: self._ask(est, X)) for name, est in named}

@@ -1,12 +1,15 @@
 """The adapters for skpro, by skpro's own checks."""
 
+import re
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
+from sklearn.base import clone
 
 from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor
 from sklearn_probmix.metrics import crps
@@ -92,3 +95,25 @@ class TestRegressor:
         made = SkproRegressor(ProbMixupRegressor(**TINY)).fit(self.X, self.y, censored)
         expected = own.predict(self.X.rename(columns=str))
         assert_allclose(made.predict(self.X)["time"], expected, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*remember_data:FutureWarning")
+def test_sktime_forecasts_the_quantiles_of_each_step():
+    pytest.importorskip("sktime", reason="needs sktime: pip install sklearn-probmix[sktime]")
+    page = Path(__file__).parents[1] / "docs" / "site" / "coming_from.md"
+    (code,) = re.findall(
+        r"^## sktime\n.*?^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S
+    )
+    names = {}
+    exec(code, names)
+    past, future = names["past"], names["future"]
+    # A step ahead is what the regressor says of the last year, fitted to all years before.
+    windows = np.lib.stride_tricks.sliding_window_view(past.to_numpy(), 12)
+    for ahead in (1, 6):
+        own = clone(names["est"]).fit(windows[:-ahead], past[11 + ahead :])
+        expected = own.predict_proba(windows[-1:]).ppf([0.1, 0.5, 0.9])
+        assert_allclose(names["quantiles"].iloc[ahead - 1], expected[:, 0], rtol=1e-6)
+    low, high = names["intervals"].to_numpy().T
+    assert ((low <= future) & (future <= high)).sum() >= 4
+    # Of the noise, whose sd is .5, the interval of 90 % would be as wide as 3.29 sd.
+    assert (np.abs(np.log((high - low) / (3.29 * 0.5))) < np.log(2)).all()
