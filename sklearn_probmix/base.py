@@ -117,7 +117,7 @@ class BaseProbMixup(BaseEstimator):
     #: Of columns that are not plain numbers, None where all are.
     encoder_: ColumnEncoder | None = None
 
-    #: Kinds of network that method="auto" trains.
+    #: Kinds of network that method="auto" and method="fast" train.
     _auto_kinds: ClassVar[Sequence[Kind]]
     _fast_kinds: ClassVar[Sequence[Kind]]
 
@@ -440,11 +440,10 @@ class BaseProbMixup(BaseEstimator):
         values = {name: getattr(self, name) for name in _OF_KINDS}
         overrides = {name: value for name, value in values.items() if value is not None}
         auto = self._fast_kinds if self.method == "fast" else self._auto_kinds
-        if self.net is not None:
-            auto = Kind("erm"), Kind("probmix")
-        elif self.method == "parametric":
+        if self.method == "parametric":
             auto = [kind for kind in auto if kind.network != "kernel"]
         if self.net is not None:
+            auto = Kind("erm"), Kind("probmix")
             batch_size = self.net.batch_size
             overrides["batch_size"] = "full" if batch_size == -1 else batch_size
             overrides["max_epochs"] = self.net.max_epochs
@@ -708,8 +707,9 @@ class BaseProbMixup(BaseEstimator):
         """
         self._weigh_evenly()
         has_folds = division.valid is not None and division.valid.ndim == 2
-        is_off = len(self.nets_) == 1 and self.calibration == "off" and not has_folds
-        if division.valid is None or is_off:
+        # One kind has no weight to find, and predictions are dear.
+        is_settled = len(self.nets_) == 1 and self.calibration == "off" and not has_folds
+        if division.valid is None or is_settled:
             return
         held_out, weight = self._held_out(table, division)
         judged = [self._judged(net, table, division) for net in self.nets_]

@@ -88,7 +88,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         the average, and is kept if it weighs at least 2 %. Takes some 20 seconds for a few hundred
         rows, minutes for ten thousand.
 
-        "fast" is a race of the smooth and the linear ones alone: choose it for a first look, and in
+        "fast" is a race of the smooth and the linear one alone: choose it for a first look, and in
         searches.
 
         "parametric" is "auto" without the kinds that keep training rows: choose it where a model
@@ -155,7 +155,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         time of one of 64, and learns less.
     max_epochs : int, "auto" or None, default=None
         Passes over the rows; the time of a fit is in proportion. None or "auto" makes about 3,000
-        steps, 100 to 600 epochs; in a race of n rows, from 40,000, ``3000 * (n / 40000) ** 0.6``
+        steps, 100 to 600 passes; in a race of n rows, from 40,000, ``3000 * (n / 40000) ** 0.6``
         steps. 20 to 100 give a first look, and end the race of "auto". The best epoch of each
         member is kept, so that too many do little harm but for time.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
@@ -194,8 +194,9 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         ``family.natural(raw)`` makes it. Its arguments `family`, `n_features` and `n_outputs` are
         filled in where it has them; methods that mix hidden layers need its submodule `embedding`.
         Optimiser, batches, epochs and device are then the net's own: `hidden_layer_sizes` to
-        `max_epochs` above and `device` are ignored. "auto" trains ``["erm", "probmix"]``. A module
-        given as an instance, not as a class, needs ``n_members=1``.
+        `max_epochs` above and `device` are ignored. "auto", "fast" and "parametric" then train
+        ``["erm", "probmix"]``. A module given as an instance, not as a class, needs
+        ``n_members=1``.
     callbacks : list of skorch callbacks or None, default=None
         What is to happen in training, such as logs. They are used as they are, not copied: all
         kinds share them. They cost what they do.
@@ -240,7 +241,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         The trained net of every kind; `net_` is the first.
     kinds_ : list of Kind
         The kinds that were trained, whole: with the values set here, and the batch size and the
-        number of epochs that "auto" came to.
+        number of passes that "auto" came to.
     weights_ : ndarray of shape (n_kinds,)
         Their weights in the mixture.
     calibration_ : Temperature or None
@@ -257,7 +258,8 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
     scaler_ : StandardScaler
         Of X.
     n_iter_ : int
-        Number of epochs of the last fit, the largest of all kinds.
+        Number of epochs of the last fit, the largest of all kinds. An epoch is a pass over the
+        rows; in a race it has at least 4 steps, and from 40,000 rows at most 200.
     best_epoch_ : int or ndarray of shape (n_kinds, n_members)
         Number, from 1, of the epoch whose weights were kept; an int for a single network.
     history_ : list of dict

@@ -144,15 +144,16 @@ class Kind(BaseEstimator):
         "auto" is 64 below 4,000 rows and 256 from there, with averaged weights 1,024 from 40,000;
         "full" takes all rows in one batch.
     max_epochs : int or "auto", default="auto"
-        "auto" makes about `n_steps` steps, but no more than 600 epochs and, unless the network is
-        a kernel's, no fewer than 100. With averaged weights, from 40,000 rows, it makes
-        ``n_steps * (n_rows / 40,000) ** 0.6`` steps.
+        Passes over the rows. "auto" makes about `n_steps` steps, but no more than 600 passes and,
+        unless the network is a kernel's, no fewer than 100. With averaged weights, from 40,000
+        rows, it makes ``n_steps * (n_rows / 40,000) ** 0.6`` steps.
     n_steps : int, default=3000
         Steps of the optimiser that `max_epochs="auto"` makes; of a kernel network half of them from
         4,000 rows, where a step costs more and sees more.
     n_iter_no_change : int or None, default=50
-        Stop after so many epochs in which no member has a better validation score; None never
-        stops early. The best epochs are kept in either case.
+        Stop after so many epochs, or passes where an epoch of a race is several, in which no member
+        has a better validation score; None never stops early. The best epochs are kept in either
+        case.
 
     Examples
     --------

@@ -60,8 +60,8 @@ class TensorLoader:
     random_state : int, numpy.random.Generator or None, default=None
         Source of the order; None takes fresh entropy.
     n_batches : int or None, default=None
-        Batches that one iteration makes at most: the next one goes on through the rows where it
-        ended, and a new order begins when all were seen. None makes a pass over the rows.
+        Batches that one iteration makes: the next one goes on through the rows where it ended, and
+        a new order begins whenever all were seen. None makes a pass over the rows.
     part : tuple of int, default=(0, 1)
         Index of this process and number of the processes that train one net: each takes every
         n-th row of a batch of n processes, all as many. All need the same `random_state`.
@@ -102,8 +102,9 @@ class TensorLoader:
         self._begun, self._n_made = self.rng.bit_generator.state, 0
 
     def __len__(self) -> int:
-        n_batches = math.ceil(len(self.data.rows) / self.batch_size)
-        return n_batches if self.n_batches is None else self.n_batches
+        if self.n_batches is not None:
+            return self.n_batches
+        return math.ceil(len(self.data.rows) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         if self.n_batches is None:

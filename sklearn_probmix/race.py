@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 # Steps of the first rung; every further one ends at twice as many.
 _FIRST_RUNG = 200
-# Of an epoch of a small table: the validation at its end costs as much as one.
+# Of an epoch: the validation at its end costs as much as a step.
 _LEAST_STEPS = 4
 # Weight that earns more steps: less of it can gain little.
 _SHARE_TO_GO_ON = 0.1

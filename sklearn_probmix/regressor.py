@@ -127,8 +127,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         mixture, and is kept if it weighs at least 2 %. Takes some 20 seconds for a few hundred
         rows, minutes for ten thousand.
 
-        "fast" is a race of four of these kinds, and takes a third of the time: choose it for a
-        first look, and in searches. It has no families beside `family`, so name one for counts.
+        "fast" is a race of four of these kinds, and takes about a third of the time: choose it for
+        a first look, and in searches. It tries no family beside `family`, of which "auto" is then
+        "normal": name another where y is skewed, a count, or often 0.
 
         "parametric" is "auto" without the kinds that keep training rows: choose it where a model
         must not hold data of persons, or to predict faster.
@@ -157,9 +158,10 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         come. Takes a twentieth longer.
     family : str or Family, default="auto"
         What values y can have, and what shape its density has for a given x. "auto" is "normal"
-        and, with ``method="auto"``, lets kinds of other families run too where y looks like it: few
-        values, counts, a heap of zeros, skewed, shares, and a histogram of any other y. Name one
-        where you know better, or where no density may reach beyond the values that are possible:
+        and, with ``method="auto"`` or "parametric", lets kinds of other families run too where y
+        looks like it: few values, counts, a heap of zeros, skewed, shares, and a histogram of any
+        other y. Name one where you know better, or where no density may reach beyond the values
+        that are possible:
 
         * any number: "normal"; "homoscedastic-normal", whose width does not depend on x;
           "transformed" where y is skewed; "histogram" for any shape, also several peaks;
@@ -207,7 +209,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         time of one of 64, and learns less.
     max_epochs : int, "auto" or None, default=None
         Passes over the rows; the time of a fit is in proportion. None or "auto" makes about 3,000
-        steps, 100 to 600 epochs; in a race of n rows, from 40,000, ``3000 * (n / 40000) ** 0.6``
+        steps, 100 to 600 passes; in a race of n rows, from 40,000, ``3000 * (n / 40000) ** 0.6``
         steps. 20 to 100 give a first look, and end the race of "auto". The best epoch of each
         member is kept, so that too many do little harm but for time.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
@@ -240,8 +242,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         ``family.natural(raw)`` makes it. Its arguments `family`, `n_features` and `n_outputs` are
         filled in where it has them; methods that mix hidden layers need its submodule `embedding`.
         Optimiser, batches, epochs and device are then the net's own: `hidden_layer_sizes` to
-        `max_epochs` above and `device` are ignored. "auto" trains ``["erm", "probmix"]``. A module
-        given as an instance, not as a class, needs ``n_members=1``.
+        `max_epochs` above and `device` are ignored. "auto", "fast" and "parametric" then train
+        ``["erm", "probmix"]``. A module given as an instance, not as a class, needs
+        ``n_members=1``.
     callbacks : list of skorch callbacks or None, default=None
         What is to happen in training, such as logs. They are used as they are, not copied: all
         kinds share them. They cost what they do.
@@ -284,7 +287,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         The trained net of every kind; `net_` is the first.
     kinds_ : list of Kind
         The kinds that were trained, whole: with the values set here, and the batch size and the
-        number of epochs that "auto" came to.
+        number of passes that "auto" came to.
     weights_ : ndarray of shape (n_kinds,)
         Their weights in the mixture.
     calibration_ : Spread or None
@@ -306,7 +309,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     scaler_ : StandardScaler
         Of X. `y_shift_` and `y_scale_` are what was removed from y.
     n_iter_ : int
-        Number of epochs of the last fit, the largest of all kinds.
+        Number of epochs of the last fit, the largest of all kinds. An epoch is a pass over the
+        rows; in a race it has at least 4 steps, and from 40,000 rows at most 200.
     best_epoch_ : int or ndarray of shape (n_kinds, n_members)
         Number, from 1, of the epoch whose weights were kept; an int for a single network.
     history_ : list of dict

@@ -44,8 +44,8 @@ def fit_together(
     draws: lam and the positions of partners in a batch are common to all. Tables that make
     different numbers of steps in an epoch, of whose y the family takes different things (the mean
     of counts, the bins of a histogram), or whose columns have other numbers of levels are fitted in
-    passes of their own. With method="auto" there are no trials: all candidates are trained to the
-    end.
+    passes of their own. There is no race: all kinds of method="auto" or "fast" are trained to
+    their end.
 
     Parameters
     ----------

@@ -88,8 +88,8 @@ class Training:
     keeps_context : bool, default=False
         Whether a kernel network goes on among the rows that it had, not among those of the table.
     n_batches : int, default=None
-        Of an epoch, which goes on where the one before ended; None is a pass over the rows. Of many
-        held-out rows some judge such an epoch.
+        Of an epoch, which goes on through the rows where the one before ended, and is judged by
+        some of many held-out rows; None is a pass over the rows, judged by all.
     """
 
     def __init__(
