@@ -19,6 +19,7 @@ from sklearn_probmix.kinds import (
     CLASSIFICATION,
     FAST_CLASSIFICATION,
     FAST_REGRESSION,
+    RACES,
     REGRESSION,
     as_kinds,
 )
@@ -415,9 +416,10 @@ def test_the_estimator_goes_before_the_kind_where_it_says_something(table):
     assert est.kinds_ == [kind.updated(lr=0.003, batch_size=64, max_epochs=1)]
 
 
-def test_auto_with_a_net_of_ones_own(table):
+@pytest.mark.parametrize("method", RACES)
+def test_auto_with_a_net_of_ones_own(table, method):
     net = NeuralNet(MLP, criterion=nn.MSELoss, max_epochs=2, verbose=0, batch_size=16)
-    est = ProbMixupRegressor(net=net, n_members=1, random_state=0).fit(*table)
+    est = ProbMixupRegressor(method=method, net=net, n_members=1, random_state=0).fit(*table)
     assert [kind.method for kind in est.kinds_] == ["erm", "probmix"]
 
 
@@ -472,18 +474,33 @@ def test_parametric_is_auto_without_kernels(table):
 
 
 @pytest.mark.parametrize(
-    ("make", "expected"),
-    [(ProbMixupRegressor, FAST_REGRESSION), (ProbMixupClassifier, FAST_CLASSIFICATION)],
+    ("make", "auto", "expected"),
+    [
+        (ProbMixupRegressor, REGRESSION, FAST_REGRESSION),
+        (ProbMixupClassifier, CLASSIFICATION, FAST_CLASSIFICATION),
+    ],
 )
-def test_fast_is_a_race_of_some_of_the_kinds(table, make, expected):
+def test_fast_is_a_race_of_some_of_the_kinds(table, make, auto, expected):
     X, y = table
     y = y if make is ProbMixupRegressor else y > 0
-    assert set(map(repr, expected)) < set(map(repr, REGRESSION + CLASSIFICATION))
-    settings = TINY | {"max_epochs": None}
-    est = make(method="fast", **settings).fit(X, y)
+    assert [kind for kind in auto if kind in expected] == [*expected]
+    est = make(method="fast", **(TINY | {"max_epochs": None})).fit(X, y)
     assert all(kind in [kind.sized(48) for kind in expected] for kind in est.kinds_)
+    raced = [kind.updated(max_epochs=1) for kind in est.kinds_]
+    assert est.set_params(warm_start=True, max_epochs=1).fit(X, y).kinds_ == raced
     whole = make(method="fast", **TINY).fit(X, y)
     assert whole.kinds_ == [kind.updated(max_epochs=1).sized(48) for kind in expected]
+
+
+def test_fast_tries_no_family_beside_the_normal(table):
+    X, y = table
+    few = np.clip(np.rint(2 * y), -2, 2)
+    est = ProbMixupRegressor(method="fast", **(TINY | {"max_epochs": None})).fit(X, few)
+    assert {kind.family for kind in est.kinds_} == {None}
+    # Of few values it predicts masses all the same.
+    assert est.predict_proba(X).pmf(np.tile(est.values_[:, None], 60)).sum(0) == pytest.approx(1)
+    gamma = ProbMixupRegressor(method="fast", family="gamma", **TINY).fit(X, np.exp(y))
+    assert [kind.network for kind in gamma.kinds_] == ["mlp"] * 3
 
 
 def test_a_warm_start_settles_dropout_no_other_way():

@@ -191,11 +191,18 @@ def test_the_longest_run_is_that_of_the_kind(many_rows):
     assert only.net.loader is None
 
 
-@pytest.mark.parametrize(("batch_size", "n_steps", "patience"), [("full", 4, 3), (80, 6, 5)])
-def test_an_epoch_of_few_steps_is_a_few_passes(many_rows, batch_size, n_steps, patience):
+@pytest.mark.parametrize(
+    ("batch_size", "n_steps", "patience", "n_epochs"), [("full", 4, 3, 13), (80, 6, 5, 25)]
+)
+def test_an_epoch_of_few_steps_is_a_few_passes(many_rows, batch_size, n_steps, patience, n_epochs):
     kind = Kind(lr=0.0, weight_decay=0.0, max_epochs=50, batch_size=batch_size, n_iter_no_change=10)
     (only,) = race(entrants_of([kind], many_rows), division_of(400), [Judge(np.log)], np.ones(400))
     assert {epoch["train_batch_count"] for epoch in only.net.history} == {n_steps}
     # Nothing improves on the first epoch; patience is that of as many steps, or a few more.
     assert only.stop_reason == "patience"
     assert only.n_epochs == 1 + patience
+    patient = kind.updated(n_iter_no_change=None)
+    entrants = entrants_of([patient], many_rows)
+    (only,) = race(entrants, division_of(400), [Judge(np.log)], np.ones(400))
+    # As many passes as the kind has, or a few more.
+    assert only.n_epochs == n_epochs
