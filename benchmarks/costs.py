@@ -24,6 +24,7 @@ from benchmarks.markdown import NOT_RUN, table
 from benchmarks.runs import fit_or_report, key
 from benchmarks.scores import regression_scores
 from sklearn_probmix import ProbMixupRegressor, showcase
+from sklearn_probmix.kinds import RACES
 
 TABLES = {
     "diabetes": "331 rows",
@@ -87,7 +88,10 @@ def jobs(tables):
     parameters = defaults(ProbMixupRegressor())
     named = {name: value for name, value in parameters.items() if name not in ("auto", "race")}
     ours = [
-        {"arguments": way, "parameters": (named if "method" in way else parameters) | way}
+        {
+            "arguments": way,
+            "parameters": (parameters if way.get("method", "auto") in RACES else named) | way,
+        }
         for way in reversed(WAYS)
     ]
     peer = {"peer": BOOSTING, "version": sklearn.__version__}

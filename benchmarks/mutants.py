@@ -38,7 +38,6 @@ from cosmic_ray.plugins import get_operator, operator_names
 LOADED = hypothesis, pandas, scipy.stats, scoringrules, sklearn.ensemble, skorch, torch
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "sklearn_probmix"
-# Sizes of the samples, and the tests that exercise a file, quick ones first.
 FORMULAE = [
     f"families.py::test_{name}"
     for name in ("nll_of_float32_outputs_agrees_with_scipy", "moments_agree_with_scipy")
@@ -51,6 +50,7 @@ CRPS = [
         "is_the_integral",
     )
 ]
+# Sizes of the samples, and the tests that exercise a file, quick ones first.
 PLAN = {
     "families": (45, ["families.py", "calibration.py", "censored.py"]),
     "components": (40, ["mixed_families.py", "distributions.py", "compound.py", "histograms.py"]),

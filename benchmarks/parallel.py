@@ -34,6 +34,7 @@ __all__ = ["PARTS", "main", "report"]
 N_ROWS, N_COLUMNS, N_KILLED_ROWS = 1_000, 10, 80
 ROUNDS, KILLS = 3, 20
 GRID = {"alpha": [0.1, 0.2, 0.4, 0.8]}
+HEAD = "`n_jobs=1`, s", "`n_jobs=2`, s", "ratio", "results"
 
 
 def _rows(n_rows):
@@ -140,11 +141,8 @@ def report(found):
             one, two = (np.median(found[part][who]) for who in ("one", "two"))
             same = "the same bits" if found[part]["same"] else "they differ"
             values = [f"{one:.1f}", f"{two:.1f}", f"{one / two:.2f}", same]
-        rows.append(row | dict(zip(_HEAD, values, strict=True)))
+        rows.append(row | dict(zip(HEAD, values, strict=True)))
     return table(rows)
-
-
-_HEAD = "`n_jobs=1`, s", "`n_jobs=2`, s", "ratio", "results"
 
 
 def killed(found):
