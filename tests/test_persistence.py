@@ -185,6 +185,7 @@ REGRESSORS = {
     "no widths": {"method": kind("probmix"), "hidden_layer_sizes": np.zeros(0, dtype=int)},
     "a list of pairs": {"validation": [(np.arange(40), np.arange(40, 60))]},
     "auto": {"method": "auto", "max_epochs": 2},
+    "fast": {"method": "fast", "max_epochs": 2},
     "knots": {"method": kind("probmix"), "n_knots": 4},
     "more knots than a column may have": {"method": "erm", "n_knots": 600},
     "shared variance": {"family": "homoscedastic-normal", "method": "mixup"},

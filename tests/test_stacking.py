@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import sklearn
 import torch
@@ -659,6 +660,16 @@ class TestContract:
         est = stacker().fit(frame, pd.Series(y))
         assert_array_equal(est.feature_names_in_, list("abcde"))
         assert_allclose(est.predict(frame), stacker().fit(X, y).predict(X))
+        with pytest.raises(ValueError, match="feature names"):
+            est.predict(frame[list("bacde")])
+
+    def test_frames_of_polars(self, table):
+        X, y = table
+        frame = pl.DataFrame(X, schema=list("abcde"))
+        members = [("tree", DecisionTreeRegressor(random_state=0)), ("line", LinearRegression())]
+        est = DistributionStackingRegressor(members, random_state=0)
+        assert est.fit(frame, y).feature_names_in_.tolist() == list("abcde")
+        assert_allclose(est.predict(frame), clone(est).fit(X, y).predict(X))
         with pytest.raises(ValueError, match="feature names"):
             est.predict(frame[list("bacde")])
 
