@@ -17,7 +17,8 @@ __all__ = ["RaceBar"]
 class RaceBar:
     """One bar for a whole race: its rung, and the mixture so far.
 
-    The bar counts steps of all kinds; it is as long as the rungs that are known to come.
+    The bar counts steps of all kinds; it is as long as the rungs that are known to come. The first
+    one of a process comes with a hint where torch has several threads.
 
     Examples
     --------

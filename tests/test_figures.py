@@ -123,6 +123,14 @@ def test_settings_that_a_figure_names_are_in_the_results():
         assert settings in {digest(result["settings"]["parameters"]) for result in results}
 
 
+def test_costs_of_a_race_are_of_its_rules():
+    ours = [job for job in costs.jobs(["diabetes"]) if "peer" not in job]
+    races = [job["arguments"] for job in ours if "race" in job["parameters"]]
+    assert {"method": "fast"} in races
+    assert {"method": "probmix"} not in races
+    assert {} in races
+
+
 def test_costs_of_the_latest_fits_are_shown():
     job = next(job for job in costs.jobs(["diabetes"]) if job.get("arguments") == {})
     scores = {"fit_seconds": 12.3, "crps": 31.26, "nll": 5.4}
