@@ -34,7 +34,6 @@ TABLES = {
 WAYS = [
     {},
     {"family": "normal"},
-    {"n_members": 10},
     {"n_members": 3},
     {"method": "fast"},
     {"method": "fast", "n_members": 2},
