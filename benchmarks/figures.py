@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import costs, gpu, tradeoff
+from benchmarks import costs, gpu, parallel, tradeoff
 from benchmarks.censored import study as censored
 from benchmarks.columns import study as columns
 from benchmarks.defaults import study as defaults
@@ -95,6 +95,8 @@ FIGURES = {
     "density without grid": lambda read: density.without_grid(read("density")),
     "density against": lambda read, *words: density.against(read("density"), *words),
     "gpu": lambda read: gpu.report(read("gpu")["fits"]),
+    "killed": lambda read: parallel.killed(read("parallel")),
+    "parallel": lambda read: parallel.report(read("parallel")),
     "scale": lambda read: scale_report(read("scale")),
     "stacker": lambda read: stacker_report(read("stacker")),
     "tradeoff": lambda read: tradeoff.report(read("tradeoff")),

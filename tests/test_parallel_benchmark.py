@@ -23,4 +23,4 @@ def test_parts_that_are_not_run_stay_as_they_were(tmp_path, monkeypatch, capsys)
     found = json.loads(path.read_text())
     assert found.pop("kills") == {"killed": 1, "equal": 2, "of": 2}
     assert found == kept
-    assert "Killed: 2 of 2 (1 of them died before their end)." in capsys.readouterr().out
+    assert "As if they had not been killed: 2 of 2." in capsys.readouterr().out
