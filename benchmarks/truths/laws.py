@@ -50,7 +50,9 @@ _FROZEN = {
 
 def _frozen(law, X, rng):
     law = law(X)
-    y = law.rvs(random_state=rng).astype(float)
+    # A share may be rounded to 1, where its density is infinite.
+    most = np.nextafter(law.support()[1], -np.inf)
+    y = np.minimum(law.rvs(random_state=rng).astype(float), most)
     is_discrete = isinstance(law.dist, stats.rv_discrete)
     return y, law.logpmf(y) if is_discrete else law.logpdf(y)
 
