@@ -140,7 +140,7 @@ def report(results):
         }
         rows.append({"": REGRESSION[name].title, "with": way} | texts)
     verdicts = [{"is one of ours below": name} | verdict(results, name) for name in SETS]
-    return f"{table(rows)}\n{table(verdicts)}"
+    return f"{table(rows)}\n\n{table(verdicts)}"
 
 
 def draw(results, path):

@@ -198,12 +198,16 @@ def _run(table: Table, folder: Path, settings: dict[str, Any]) -> None:
             print(f"Fitting {step} ...", flush=True)
         else:
             rivals.append(step)
-    *_, boosting, default = rivals
+    *others, default = rivals
     print("\n" + showcase.format_scores(rivals))
     print(NOTES[table.is_regression].format(target=table.target))
     if not settings:
         print(f'"auto": {showcase.reasons(table)}; {len(default.model.kinds_)} kinds are kept.')
-    print(textwrap.fill(showcase.verdict(default, boosting), 90))
+    print(
+        textwrap.fill(
+            showcase.verdict(default, min(others, key=lambda other: other.losses.mean())), 90
+        )
+    )
     path = folder / f"probmix_{'_'.join(table.name.split())}.png"
     try:
         showcase.draw(table, rivals, path)

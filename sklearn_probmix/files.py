@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -34,6 +35,8 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     if old is not None and old.st_nlink > 1:
         _write_through(path, "wb", content)
         return
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
     try:
         # Nobody reads a private model while it is written.

@@ -608,7 +608,7 @@ def mode(path):
 
 
 def test_where_a_model_is_saved(fitted, tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="no such folder: '.*none'"):
         save_model(fitted, tmp_path / "none" / "model")
     target, link = tmp_path / "a" / "model", tmp_path / "link"
     target.parent.mkdir()
