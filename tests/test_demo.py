@@ -216,6 +216,7 @@ def test_pandas_reads_the_file_as_the_demo_does(capsys, tmp_path, houses):
     assert read["area"].dtype.kind == read["price"].dtype.kind == "f"
     assert list(read) == ["area", "district", "price", "sold"]
     assert read["district"].isna().sum() == 9
+    assert "(numbers are to be made of ['sold'] first," in printed
 
 
 def test_make_passes_a_file_and_its_target_on():
