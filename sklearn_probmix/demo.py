@@ -159,7 +159,7 @@ def _read(options: argparse.Namespace) -> CsvTable:
     arguments = [repr(options.csv), *(f"{name}={value!r}" for name, value in found.options.items())]
     print(f"In pandas: pd.read_csv({', '.join(arguments)})", end="")
     print(f".drop(columns={dropped})" if dropped else "")
-    dates = [name for name, words in found.treatments.items() if "days since 1970" in words]
+    dates = [name for name, words in found.treatments.items() if words.startswith("date")]
     if dates:
         print(
             f"  (numbers are to be made of {dates} first, as here, or by skrub's DatetimeEncoder)"

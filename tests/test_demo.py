@@ -216,7 +216,15 @@ def test_pandas_reads_the_file_as_the_demo_does(capsys, tmp_path, houses):
     assert read["area"].dtype.kind == read["price"].dtype.kind == "f"
     assert list(read) == ["area", "district", "price", "sold"]
     assert read["district"].isna().sum() == 9
-    assert "(numbers are to be made of ['sold'] first," in printed
+    assert "numbers are to be made of" not in printed
+
+
+def test_dates_are_said_to_need_numbers(capsys, tmp_path):
+    path = tmp_path / "sales.csv"
+    days = pd.date_range("2024-01-30", periods=60, freq="36h").strftime("%Y-%m-%d %H:%M")
+    pd.DataFrame({"when": days, "sales": np.arange(60) % 23 + 0.5}).to_csv(path, index=False)
+    printed = run(capsys, tmp_path, "--csv", str(path), "--target", "sales")
+    assert "(numbers are to be made of ['when'] first," in printed
 
 
 def test_make_passes_a_file_and_its_target_on():
