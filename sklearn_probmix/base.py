@@ -27,17 +27,7 @@ from sklearn_probmix.contract import unchanged_on_error
 from sklearn_probmix.criterion import log_likelihood
 from sklearn_probmix.devices import chosen_device
 from sklearn_probmix.dividing import Rows, divide
-from sklearn_probmix.encoding import (
-    cell_width,
-    fit_scaler,
-    merge_moments,
-    merge_scalers,
-    rounding_step,
-    scale_columns,
-    to_columns,
-    to_groups,
-    to_numbers,
-)
+from sklearn_probmix.encoding import to_columns, to_groups, to_numbers
 from sklearn_probmix.families import Family, get_family
 from sklearn_probmix.kinds import METHODS, RACES, Kind, as_kinds
 from sklearn_probmix.nets import (
@@ -53,9 +43,11 @@ from sklearn_probmix.processes import check_processes
 from sklearn_probmix.progress import RaceBar
 from sklearn_probmix.race import Entrant, race, resume
 from sklearn_probmix.response import Response
+from sklearn_probmix.scaling import fit_scaler, merge_moments, merge_scalers, scale_columns
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.table import Division, Table
 from sklearn_probmix.training import NOT_BEGUN, Trained, train
+from sklearn_probmix.traits import cell_width, rounding_step
 from sklearn_probmix.warn import warn
 from sklearn_probmix.workers import Workers
 

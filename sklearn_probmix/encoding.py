@@ -7,8 +7,6 @@ found in it and what is expected. What is made of categories and missing values 
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from numbers import Integral, Real
@@ -21,7 +19,6 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array
 from sklearn.utils.fixes import parse_version
 from sklearn.utils.multiclass import check_classification_targets
@@ -29,26 +26,17 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from sklearn_probmix.columns import (
     ENCODE_DATES,
-    ColumnEncoder,
     as_numbers,
     declare,
     is_missing,
     read_array,
     read_frame,
 )
+from sklearn_probmix.scaling import extremes
 
 __all__ = [
-    "cell_width",
     "check_columns",
-    "fit_scaler",
-    "grid_of_values",
-    "likely_families",
-    "merge_moments",
-    "merge_scalers",
-    "responses_apart",
-    "rounding_step",
     "row_chunks",
-    "scale_columns",
     "to_columns",
     "to_groups",
     "to_labels",
@@ -67,27 +55,6 @@ _NO_NUMBERS = {
 _NUMBERS = (Real, Decimal, np.bool_)
 # The square of what is larger overflows.
 _LARGEST = 1e150
-# Of standardised columns: a million standard deviations.
-FARTHEST = 1e6
-# Decimals that a rounded response may have, and the largest integer that a float surely is.
-_MOST_DECIMALS, _LARGEST_INTEGER = 6, 2.0**52
-# Responses of so few values get a mass on each, if there are so many rows to a value; skewness of
-# what is skewed; and shares of zeros that are a heap.
-_MOST_VALUES, _ROWS_OF_A_VALUE = 100, 8
-_LONGEST_GRID = 100
-_SKEWED = 1.0
-_HEAP = 0.02, 0.98
-# Variances of less have lost digits.
-_LEAST_VARIANCE = 1e-290
-# In robust deviations from the median, which span 90 % of a Normal; wider is an outlier.
-_WILD, _NORMAL_RANGE = 30.0, 3.2897
-# In deviations from the mean, of columns without and with outliers.
-_REACH, _REACH_OF_WILD = 20.0, 4.0
-# Responses that stand apart: in robust deviations from the median; so many times as far as the next
-# nearer one, which heavy tails hardly are; at most one, or such a share of the rows; of so many.
-_FAR, _APART, _SHARE_APART, _ROWS_OF_ONE_APART = 20.0, 5.0, 0.005, 20
-# Rows by which outliers are told, and numbers that are looked at in float64 at once: 8 MB.
-_ENOUGH_ROWS, _CHUNK = 200_000, 1_000_000
 
 
 def to_columns(
@@ -152,7 +119,7 @@ def to_columns(
             f"{frame.shape}; expected 'from_dtype' or None."
         )
     if reset:
-        size = np.maximum(*np.abs(_extremes(read.reshape(-1, read.shape[-1]))))
+        size = np.maximum(*np.abs(extremes(read.reshape(-1, read.shape[-1]))))
         if (size > _LARGEST).any():
             place = int(size.argmax())
             label = frame.columns[place] if is_frame else place
@@ -395,366 +362,6 @@ def to_groups(groups: ArrayLike) -> np.ndarray:
         found = _types(groups)
         raise ValueError(f"groups holds labels of the types {found}; expected one type.") from error
     return groups
-
-
-def fit_scaler(
-    X: np.ndarray, weight: np.ndarray | None, is_number: np.ndarray | None = None
-) -> StandardScaler:
-    """Learn mean and standard deviation of every column, or of every channel of sequences.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, ..., n_features)
-        With NaN for what is missing.
-    weight : ndarray of shape (n,) or None
-    is_number : ndarray of bool of shape (n_features,), default=None
-        Columns that are to be scaled, by default all; the others keep their values.
-
-    Returns
-    -------
-    StandardScaler
-        The deviation is computed anew where scikit-learn takes a column for constant that is not
-        (integers near 2^53), or loses its digits (values near 1e-160). That of a column which is
-        constant but for rounding is 1, or a millionth of its size if that is more. Outliers of a
-        table, 30 robust deviations and more from the median, count as if they were 30 away. Its
-        `reach_` are the deviations from the mean to which :func:`scale_columns` is linear.
-    """
-    columns = X.reshape(-1, X.shape[-1])
-    if weight is not None:
-        weight = np.repeat(weight, len(columns) // len(X))
-    low, high = fences = np.full((2, columns.shape[1]), [[-np.inf], [np.inf]])
-    ends = _extremes(columns)
-    if X.ndim == 2:
-        low, high = _fences(columns[:: math.ceil(len(columns) / _ENOUGH_ROWS)], is_number)
-    is_wild = (ends[0] < low) | (ends[1] > high)
-    if is_wild.any():
-        fences = np.stack([low, high])
-    ends = np.clip(ends, *fences)
-    scaler = StandardScaler()
-    # Rounding may make the variance of a constant column negative, if there are weights.
-    with np.errstate(invalid="ignore"):
-        for rows in _chunks(columns):
-            own = None if weight is None else weight[rows]
-            scaler.partial_fit(
-                np.clip(columns[rows].astype(np.float64), *fences), sample_weight=own
-            )
-    scaler.var_ = np.maximum(scaler.var_, 0)
-    unit = np.maximum(ends[1] - scaler.mean_, scaler.mean_ - ends[0])
-    size = np.abs(scaler.mean_)
-    constant = unit <= 10 * np.finfo(np.float64).eps * size
-    scaler.scale_[constant] = np.maximum(1.0, 1e-6 * size[constant])
-    doubtful = (scaler.var_ < _LEAST_VARIANCE) | (scaler.scale_ != np.sqrt(scaler.var_))
-    # Of a column without values, in a part of a stream, the deviation stays NaN.
-    for column in np.flatnonzero(doubtful & ~constant & ~np.isnan(unit)):
-        values = columns[:, column].astype(np.float64)
-        share = (values.clip(*np.transpose(fences)[column]) - scaler.mean_[column]) / unit[column]
-        is_given = ~np.isnan(share)
-        own = None if weight is None else weight[is_given]
-        variance = np.average(share[is_given] ** 2, weights=own)
-        scaler.scale_[column] = unit[column] * np.sqrt(variance)
-        scaler.var_[column] = scaler.scale_[column] ** 2
-    if is_number is not None:
-        scaler.mean_[~is_number], scaler.var_[~is_number] = 0.0, 1.0
-        scaler.scale_[~is_number] = 1.0
-    if X.ndim == 2:
-        reach = np.maximum(unit / scaler.scale_, _REACH)
-        scaler.reach_ = np.where(is_wild, _REACH_OF_WILD, reach)
-    else:
-        scaler.reach_ = np.full(columns.shape[1], np.inf)
-    return scaler
-
-
-def merge_moments(
-    mean: np.ndarray,
-    variance: np.ndarray,
-    new_mean: np.ndarray,
-    new_variance: np.ndarray,
-    share: np.ndarray | float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of two sets of rows, of which the second is so large a share.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rows = np.array([0.0, 2.0, 5.0, 9.0])
-    >>> first, second = rows[:2], rows[2:]
-    >>> mean, variance = merge_moments(first.mean(), first.var(), second.mean(), second.var(), 0.5)
-    >>> bool(mean == rows.mean()), bool(variance == rows.var())
-    (True, True)
-    """
-    between = (new_mean - mean) ** 2
-    merged = (1 - share) * variance + share * new_variance + share * (1 - share) * between
-    return mean + share * (new_mean - mean), merged
-
-
-def merge_scalers(scaler: StandardScaler, new: StandardScaler) -> tuple[StandardScaler, float]:
-    """Scaler of the rows of two scalers, and the share of the rows of the second in all.
-
-    Parameters
-    ----------
-    scaler, new : StandardScaler
-        As :func:`fit_scaler` returns them, of the same columns.
-
-    Returns
-    -------
-    scaler : StandardScaler
-    share : float
-    """
-    merged = copy.copy(scaler)
-    n_before, n_new = (
-        np.broadcast_to(each.n_samples_seen_, each.mean_.shape) for each in (scaler, new)
-    )
-    merged.n_samples_seen_ = n_before + n_new
-    share = n_new / merged.n_samples_seen_
-    # What is missing in all new rows says nothing.
-    mean, variance = (np.where(n_new > 0, each, 0.0) for each in (new.mean_, new.var_))
-    merged.mean_, merged.var_ = merge_moments(scaler.mean_, scaler.var_, mean, variance, share)
-    deviation = np.sqrt(merged.var_)
-    varies = deviation > 10 * np.finfo(np.float64).eps * np.abs(merged.mean_)
-    merged.scale_ = np.where(varies, deviation, scaler.scale_)
-    is_wild = np.minimum(scaler.reach_, new.reach_) == _REACH_OF_WILD
-    ends = [np.abs(each.mean_ - merged.mean_) + each.reach_ * each.scale_ for each in (scaler, new)]
-    merged.reach_ = np.where(
-        is_wild, _REACH_OF_WILD, np.maximum(np.fmax(*ends) / merged.scale_, _REACH)
-    )
-    return merged, float(n_new.max() / merged.n_samples_seen_.max())
-
-
-def _fences(columns, is_number):
-    """Lowest and highest value of each column that is no outlier."""
-    low, high = np.full((2, columns.shape[1]), [[-np.inf], [np.inf]])
-    for place in range(columns.shape[1]):
-        values = columns[:, place][~np.isnan(columns[:, place])]
-        if not len(values) or (is_number is not None and not is_number[place]):
-            continue
-        # Twentieths and the median, of one partial sort; halved, for the difference of huge numbers
-        # is infinite.
-        last = len(values) - 1
-        ranks = [math.ceil(0.05 * last), last // 2, len(values) // 2, math.floor(0.95 * last)]
-        start, *middles, end = np.partition(values, ranks)[ranks] / 2
-        middle = np.mean(middles)
-        # Of a Normal it is the standard deviation.
-        deviation = (end - start) / _NORMAL_RANGE
-        if deviation > 0:
-            low[place] = 2 * (middle - _WILD * deviation)
-            high[place] = 2 * (middle + _WILD * deviation)
-    return low, high
-
-
-def cell_width(y: np.ndarray) -> float:
-    """Size of the cell around a response by whose probability forecasts are compared.
-
-    It is the step to which responses were rounded or, where there is none, the median gap between
-    neighbouring ones: within less, forecasts cannot be told apart by them.
-
-    Parameters
-    ----------
-    y : array of float of shape (n,)
-        Finite.
-
-    Returns
-    -------
-    float
-        In the units of y; 1 where all are equal.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> cell_width(np.array([1.0, 1.5, 3.0])), cell_width(np.array([0.0, 0.0, 0.2, 1 / 3, 2 / 3]))
-    (0.5, 0.2)
-    """
-    values = np.unique(y)
-    if len(values) == 1:
-        return 1.0
-    width = rounding_step(y) or np.median(np.diff(values))
-    # So many digits are left in the cell's ends.
-    return float(max(width, 1e-12 * np.abs(values).max()))
-
-
-def grid_of_values(y: np.ndarray) -> np.ndarray | None:
-    """Find the values that a response of few values may take, seen or not.
-
-    Parameters
-    ----------
-    y : array of float of shape (n,)
-        Finite.
-
-    Returns
-    -------
-    ndarray of shape (n_values,) or None
-        The values of y and, where they are multiples of a step, those between and a few beyond, at
-        most a hundred on either side; none below zero if y has none. None where y takes many.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> grid_of_values(np.repeat([1.0, 2.0, 4.0], 20))
-    array([0., 1., 2., 3., 4., 5., 6., 7.])
-    """
-    values = np.unique(y)
-    if len(values) < 3 or len(values) > min(_MOST_VALUES, len(y) / _ROWS_OF_A_VALUE):
-        return None
-    step, span = rounding_step(y), values[-1] - values[0]
-    if not step or span / step > _LONGEST_GRID:
-        return values
-    beyond = min(round(span / step), _LONGEST_GRID)
-    steps = np.arange(-beyond, round(span / step) + beyond + 1)
-    # Summed as they are read, so that values of y are found again.
-    grid = np.union1d(np.round(values[0] + step * steps, _MOST_DECIMALS), values)
-    return grid[grid >= 0] if values[0] >= 0 else grid
-
-
-def likely_families(y: np.ndarray) -> set[str]:
-    """Name the families, beside the Normal, that responses of such values may have.
-
-    Parameters
-    ----------
-    y : array of float of shape (n,)
-        Finite.
-
-    Returns
-    -------
-    set of str
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> sorted(likely_families(np.repeat([1.0, 2.0, 3.5], 20)))
-    ['lattice']
-    >>> sorted(likely_families(np.r_[np.zeros(20), np.linspace(1, 2, 80) ** 9]))
-    ['histogram', 'hurdle', 'transformed']
-    """
-    values = np.unique(y)
-    if len(values) < 3:
-        return set()
-    is_count = values[0] >= 0 and not (values % 1).any()
-    names = {"histogram" if grid_of_values(y) is None else "lattice"}
-    centred = y - y.mean()
-    with np.errstate(all="ignore"):
-        skewness = (centred**3).mean() / (centred**2).mean() ** 1.5
-    if abs(skewness) > _SKEWED:
-        names.add("transformed")
-    if is_count and values[-1] > 1:
-        names |= {"negative-binomial", "poisson"}
-    elif values[0] == 0 and _HEAP[0] <= (y == 0).mean() <= _HEAP[1]:
-        names.add("hurdle")
-    if values[0] > 0 and values[-1] < 1:
-        names.add("beta")
-    return names
-
-
-def responses_apart(y: np.ndarray) -> np.ndarray:
-    """Find the few responses, if any, that are far away and stand apart from all others.
-
-    Parameters
-    ----------
-    y : array of float of shape (n, n_outputs)
-        Finite.
-
-    Returns
-    -------
-    array of int
-        Rows that are beyond 20 robust standard deviations from the median of an output, and at
-        least 5 times as far as every row that is nearer; no more than one row, or .5 %.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> y = np.random.default_rng(0).normal(size=(100, 1))
-    >>> y[3] = 9999
-    >>> responses_apart(y)
-    array([3])
-    """
-    few, apart = max(1, int(_SHARE_APART * len(y))), np.zeros(len(y), dtype=bool)
-    if len(y) < _ROWS_OF_ONE_APART:
-        return np.flatnonzero(apart)
-    with np.errstate(over="ignore"):
-        distance = np.abs(y - np.median(y, axis=0))
-    robust_sd = 1.4826 * np.median(distance, axis=0)
-    # Where half of the responses are equal nothing is known of how far the others are.
-    for far, unit in zip(distance.T, robust_sd, strict=True):
-        farthest = np.sort(far)[-few - 1 :]
-        is_gap = (farthest[1:] > _FAR * unit) & (farthest[1:] > _APART * farthest[:-1])
-        if unit > 0 and is_gap.any():
-            apart |= far >= farthest[1:][is_gap][0]
-    return np.flatnonzero(apart)
-
-
-def rounding_step(y: np.ndarray) -> float:
-    """Find the step that all responses are multiples of, up to an offset.
-
-    Parameters
-    ----------
-    y : array of float of shape (n,)
-        Finite.
-
-    Returns
-    -------
-    float
-        In the units of y; 0 where there is no such step of at most six decimals, or all are equal.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rounding_step(np.array([1.0, 1.5, 3.0])), rounding_step(np.array([0.1, 1 / 3]))
-    (0.5, 0.0)
-    """
-    for decimals in range(_MOST_DECIMALS + 1):
-        unit = 10.0**decimals
-        if np.abs(y).max() * unit >= _LARGEST_INTEGER:
-            break
-        whole = np.rint(y * unit)
-        # Numbers as they are read, and not some that only come near.
-        if np.allclose(whole / unit, y, rtol=4 * np.finfo(float).eps, atol=0):
-            steps = int(np.gcd.reduce((whole - whole.min()).astype(np.int64), axis=None))
-            return steps / unit
-    return 0.0
-
-
-def scale_columns(
-    scaler: StandardScaler, X: np.ndarray, encoder: ColumnEncoder | None = None
-) -> torch.Tensor:
-    """Standardise X, of shape (n, ..., n_features), for a network in float32.
-
-    What is missing becomes the mean. Beyond the reach of a column the result bends, smoothly, and
-    ends a quarter of it farther: one wild value has no more leverage than a large one. An encoder
-    turns the rows into numbers before.
-    """
-    made = np.empty((*X.shape[:-1], len(scaler.mean_)), dtype=np.float32)
-    # In float64, so a part at a time.
-    for rows in _chunks(X):
-        made[rows] = _scaled(scaler, X[rows] if encoder is None else encoder.encode(X[rows]))
-    return torch.from_numpy(made)
-
-
-def _scaled(scaler, X):
-    # Not by the scaler, whose checks of one row take longer than the arithmetic. Far away from the
-    # training rows the quotient may be infinite before it is clipped.
-    with np.errstate(over="ignore"):
-        scaled = (X - scaler.mean_) / scaler.scale_
-    scaled[np.isnan(scaled)] = 0.0
-    # Farther away the activations of a network in float32 overflow.
-    scaled = scaled.clip(-FARTHEST, FARTHEST)
-    excess = np.abs(scaled) - scaler.reach_
-    beyond = excess > 0
-    if beyond.any():
-        width = np.broadcast_to(scaler.reach_ / 4, scaled.shape)[beyond]
-        reach = np.broadcast_to(scaler.reach_, scaled.shape)[beyond]
-        bent = reach + excess[beyond] / np.hypot(1, excess[beyond] / width)
-        scaled[beyond] = np.copysign(bent, scaled[beyond])
-    return scaled
-
-
-def _chunks(X):
-    """Slices of rows, of which a temporary array is small; at least one."""
-    size = max(1, _CHUNK // max(1, X[:1].size))
-    return [slice(start, start + size) for start in range(0, max(len(X), 1), size)]
-
-
-def _extremes(columns):
-    """Smallest and largest number of every column, NaN where there is none, without a copy."""
-    ends = [np.asarray(end.reduce(columns, axis=0), np.float64) for end in (np.fmin, np.fmax)]
-    return np.stack(ends)
 
 
 def _array(values: ArrayLike, name: str) -> np.ndarray:

@@ -11,9 +11,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from sklearn_probmix.encoding import FARTHEST
 from sklearn_probmix.kernel import KernelNetwork
 from sklearn_probmix.nets import as_mixture
+from sklearn_probmix.scaling import FARTHEST
 from sklearn_probmix.settings import neutral_settings
 
 __all__ = ["export_onnx"]
@@ -23,7 +23,7 @@ _MOST_ROWS = 2**20
 
 
 class _Scaled(nn.Module):
-    """Networks of all kinds on columns as they are given; see `encoding.scale_columns`."""
+    """Networks of all kinds on columns as they are given; see `scaling.scale_columns`."""
 
     mean_: Tensor
     scale_: Tensor

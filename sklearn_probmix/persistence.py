@@ -36,7 +36,6 @@ from sklearn_probmix.classifier import ProbMixupClassifier
 from sklearn_probmix.codec import check, check_type, decode, encode, look_up, some
 from sklearn_probmix.columns import ColumnEncoder
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.ensemble import Ensemble, template_of
 from sklearn_probmix.families import FAMILIES, Family, get_family
 from sklearn_probmix.files import write_whole
@@ -46,6 +45,7 @@ from sklearn_probmix.pipelines import from_bytes, to_bytes
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.response import Response
+from sklearn_probmix.scaling import scale_columns
 from sklearn_probmix.settings import neutral_settings
 
 __all__ = ["load_model", "save_model"]

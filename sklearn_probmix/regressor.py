@@ -20,13 +20,14 @@ from sklearn_probmix.calibration import Spread, calibrate
 from sklearn_probmix.compound import Hurdle
 from sklearn_probmix.contract import PredictsInChunks
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.encoding import grid_of_values, likely_families, responses_apart, to_response
+from sklearn_probmix.encoding import to_response
 from sklearn_probmix.families import FAMILIES, Categorical, Family, Normal, get_family
 from sklearn_probmix.kinds import FAST_REGRESSION, REGRESSION, Kind
 from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.metrics import coverage, crps, nll
 from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.settings import neutral_settings
+from sklearn_probmix.traits import grid_of_values, likely_families, responses_apart
 from sklearn_probmix.warn import warn
 
 __all__ = ["DistributionRegressorMixin", "ProbMixupRegressor"]

@@ -23,12 +23,12 @@ from sklearn.preprocessing import OrdinalEncoder
 from sklearn_probmix.classifier import ProbMixupClassifier
 from sklearn_probmix.displays import PredictiveIntervalDisplay, ReliabilityDisplay
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.encoding import cell_width, likely_families
 from sklearn_probmix.forecasts import normals
 from sklearn_probmix.kinds import Kind
 from sklearn_probmix.metrics import coverage, interval_width
 from sklearn_probmix.plotting import COLORS
 from sklearn_probmix.regressor import ProbMixupRegressor
+from sklearn_probmix.traits import cell_width, likely_families
 
 __all__ = [
     "Rival",

@@ -52,17 +52,11 @@ from sklearn_probmix.calibration import LEAST_SHARE, stacking_weights
 from sklearn_probmix.classifier import ProbabilityClassifierMixin
 from sklearn_probmix.contract import unchanged_on_error
 from sklearn_probmix.distributions import PredictiveDistribution
-from sklearn_probmix.encoding import (
-    check_columns,
-    rounding_step,
-    to_groups,
-    to_labels,
-    to_numbers,
-    to_response,
-)
+from sklearn_probmix.encoding import check_columns, to_groups, to_labels, to_numbers, to_response
 from sklearn_probmix.forecasts import ADAPTERS, Cells, complete, concatenate, forecast, log_scores
 from sklearn_probmix.regressor import DistributionRegressorMixin
 from sklearn_probmix.settings import neutral_settings
+from sklearn_probmix.traits import rounding_step
 
 __all__ = ["DistributionStackingClassifier", "DistributionStackingRegressor"]
 

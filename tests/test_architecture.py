@@ -83,7 +83,9 @@ RULES = {
     # They meet.
     "settings": Rule({"floats"}, {"sklearn", "torch"}),
     "columns": Rule({"csv_table", "warn"}, {"narwhals", "numpy"}),
-    "encoding": Rule({"columns"}, {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
+    "scaling": Rule({"columns"}, {"numpy", "sklearn", "torch"}),
+    "traits": Rule(set(), {"numpy"}),
+    "encoding": Rule({"columns", "scaling"}, {"narwhals", "numpy", "scipy", "sklearn", "torch"}),
     "contract": Rule({"encoding"}, {"sklearn"}),
     "options": Rule(set(), {"sklearn"}),
     "codec": Rule({"kinds", "distributions", "columns"}, {"numpy", "torch"}),
@@ -98,7 +100,7 @@ RULES = {
     "base": Rule(
         {
             *("race", "response", "calibration", "devices", "dividing"),
-            *("contract", "options", "settings"),
+            *("contract", "options", "settings", "traits"),
         },
         {"numpy", "sklearn", "skorch", "torch"},
     ),
@@ -110,7 +112,7 @@ RULES = {
     "stacking": Rule({"regressor", "classifier", "forecasts"}, {"numpy", "sklearn"}),
     "skpro_regressor": Rule({"regressor"}, {"sklearn", "skpro"}),
     "together": Rule({"base"}, {"numpy", "sklearn"}),
-    "onnx_export": Rule({"nets", "encoding", "settings"}, {"numpy", "sklearn", "torch"}),
+    "onnx_export": Rule({"nets", "scaling", "settings"}, {"numpy", "sklearn", "torch"}),
     "pipelines": Rule({"codec"}, {"numpy", "skops", "sklearn"}),
     "persistence": Rule(
         {"codec", "files", "pipelines", "response", "regressor", "classifier"},

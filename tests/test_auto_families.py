@@ -14,9 +14,9 @@ from sklearn_probmix import (
     load_model,
     save_model,
 )
-from sklearn_probmix.encoding import cell_width, grid_of_values, likely_families, responses_apart
 from sklearn_probmix.nets import natural_parameters
 from sklearn_probmix.race import Entrant, race
+from sklearn_probmix.traits import cell_width, grid_of_values, likely_families, responses_apart
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(150, 2))

@@ -26,8 +26,8 @@ from sklearn_probmix import (
     save_model,
 )
 from sklearn_probmix.columns import ColumnEncoder
-from sklearn_probmix.encoding import fit_scaler, scale_columns
 from sklearn_probmix.metrics import crps
+from sklearn_probmix.scaling import fit_scaler, scale_columns
 
 N = 80
 rng = np.random.default_rng(0)

@@ -22,13 +22,13 @@ from sklearn_probmix import (
 )
 from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.criterion import log_likelihood, normal_crps
-from sklearn_probmix.encoding import scale_columns
 from sklearn_probmix.ensemble import Ensemble
 from sklearn_probmix.families import Normal, get_family
 from sklearn_probmix.metrics import crps, nll
 from sklearn_probmix.modules import MLP
 from sklearn_probmix.nets import held_out_parameters, natural_parameters
 from sklearn_probmix.pooling import Mixture
+from sklearn_probmix.scaling import scale_columns
 from sklearn_probmix.table import DividedRows, Division, Table
 
 

@@ -22,11 +22,11 @@ from sklearn_probmix import (
     save_model,
 )
 from sklearn_probmix.criterion import NegativeLogLikelihood, log_likelihood
-from sklearn_probmix.encoding import rounding_step
 from sklearn_probmix.ensemble import template_of
 from sklearn_probmix.families import Normal
 from sklearn_probmix.kernel import KernelNetwork
 from sklearn_probmix.metrics import nll
+from sklearn_probmix.traits import rounding_step
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3))

@@ -25,15 +25,10 @@ from sklearn_probmix import (
     encoding,
     race,
 )
-from sklearn_probmix.encoding import (
-    fit_scaler,
-    merge_scalers,
-    row_chunks,
-    scale_columns,
-    to_columns,
-)
+from sklearn_probmix.encoding import row_chunks, to_columns
 from sklearn_probmix.loaders import TensorLoader
 from sklearn_probmix.nets import spread
+from sklearn_probmix.scaling import fit_scaler, merge_scalers, scale_columns
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 3)).astype(np.float32)
