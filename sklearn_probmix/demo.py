@@ -208,11 +208,8 @@ def _run(table: Table, folder: Path, settings: dict[str, Any]) -> None:
     print(NOTES[table.is_regression].format(target=table.target))
     if not settings:
         print(f'"auto": {showcase.reasons(table)}; {len(default.model.kinds_)} kinds are kept.')
-    print(
-        textwrap.fill(
-            showcase.verdict(default, min(others, key=lambda other: other.losses.mean())), 90
-        )
-    )
+    best = min(others, key=lambda other: other.losses.mean())
+    print(textwrap.fill(showcase.verdict(default, best), 90))
     path = folder / f"probmix_{'_'.join(table.name.split())}.png"
     try:
         showcase.draw(table, rivals, path)

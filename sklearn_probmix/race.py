@@ -74,21 +74,12 @@ class _Runner:
         self.judge, self.checkpoint = judge, checkpoint
         kind, n_rows = entrant.kind, len(division.train)
         batch_size = n_rows if kind.batch_size == "full" else int(kind.batch_size)
-        n_steps = self.steps_of_an_epoch = math.ceil(n_rows / batch_size)
-        self.max_epochs = int(kind.max_epochs)
-        self.n_batches: int | None = None
-        if judge is not None and n_rows >= LARGE_TABLE:
-            self.n_batches = self.steps_of_an_epoch = min(n_steps, _FIRST_RUNG)
-            # Of passes; a kernel network has learnt before it has seen all rows.
-            wanted = kind.n_steps if kind.network == "kernel" else self.max_epochs * n_steps
-            self.max_epochs = math.ceil(wanted / self.n_batches)
-        elif judge is not None and n_steps < _LEAST_STEPS:
-            n_passes = math.ceil(_LEAST_STEPS / n_steps)
-            self.n_batches = self.steps_of_an_epoch = n_passes * n_steps
-            self.max_epochs = math.ceil(self.max_epochs / n_passes)
-            if kind.n_iter_no_change is not None:
-                patience = math.ceil(kind.n_iter_no_change / n_passes)
-                self.entrant = entrant._replace(kind=kind.updated(n_iter_no_change=patience))
+        a_pass = math.ceil(n_rows / batch_size)
+        self.n_batches, self.max_epochs = None, int(kind.max_epochs)
+        if judge is not None:
+            self.n_batches, self.max_epochs, patience = _epochs(kind, n_rows, a_pass)
+            self.entrant = entrant._replace(kind=kind.updated(n_iter_no_change=patience))
+        self.steps_of_an_epoch = self.n_batches or a_pass
         self.scores: list[Array] = []
         self._rungs: list[dict[str, Any]] = []
         self._n_rungs = 0
@@ -283,6 +274,21 @@ def resume(
         _run(workers, n_steps, runner)
         n_steps *= 2
     return runner.end()
+
+
+def _epochs(kind, n_rows, a_pass):
+    """Return steps of a race's epoch, None for a pass; most epochs, and patience in epochs."""
+    most, patience = int(kind.max_epochs), kind.n_iter_no_change
+    if n_rows >= LARGE_TABLE:
+        n_batches = min(a_pass, _FIRST_RUNG)
+        # Of passes; a kernel network has learnt before it has seen all rows.
+        wanted = kind.n_steps if kind.network == "kernel" else most * a_pass
+        return n_batches, math.ceil(wanted / n_batches), patience
+    if a_pass >= _LEAST_STEPS:
+        return None, most, patience
+    n_passes = math.ceil(_LEAST_STEPS / a_pass)
+    patience = None if patience is None else math.ceil(patience / n_passes)
+    return n_passes * a_pass, math.ceil(most / n_passes), patience
 
 
 def _run(workers, n_steps, runner):

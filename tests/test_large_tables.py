@@ -22,8 +22,8 @@ from sklearn_probmix import (
     ProbMixupRegressor,
     base,
     dividing,
-    encoding,
     race,
+    scaling,
 )
 from sklearn_probmix.encoding import row_chunks, to_columns
 from sklearn_probmix.loaders import TensorLoader
@@ -61,7 +61,7 @@ class TestInput:
         rows = X.copy()
         rows[::7, 1] = np.nan
         is_given = ~np.isnan(rows)
-        monkeypatch.setattr(encoding, "_CHUNK", 100)
+        monkeypatch.setattr(scaling, "_CHUNK", 100)
         scaler = fit_scaler(rows, weight)
         for column, given in enumerate(is_given.T):
             values = rows[given, column].astype(np.float64)
