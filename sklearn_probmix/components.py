@@ -83,6 +83,11 @@ class Components(ABC):
         self._freeze()
 
     @property
+    def rectifies(self) -> Components | None:
+        """Components that are the same but for values below 0, which these put at 0."""
+        return None
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Rows, components and, for 2-D y, outputs."""
         return next(iter(self.params.values())).shape
@@ -264,6 +269,11 @@ class JoinedComponents(Components, tag="joined"):
     is_discrete = property(lambda self: all(block.is_discrete for block in self.blocks))
     has_atoms = property(lambda self: any(block.has_atoms for block in self.blocks))
     is_integer = property(lambda self: all(block.is_integer for block in self.blocks))
+
+    @property
+    def rectifies(self) -> Components | None:
+        inner = [block.rectifies for block in self.blocks if block.rectifies is not None]
+        return type(self)(inner) if len(inner) == len(self.blocks) else None
 
     def _refuse_params(self) -> NoReturn:
         raise AttributeError(f"a mixture of {self.name} has no common params; see its blocks.")

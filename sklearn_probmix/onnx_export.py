@@ -59,8 +59,8 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str]) -> None:
     since standardisation is in the model. Its outputs are, for each kind k of `kinds_`, the natural
     parameters "eta_k" of shape (rows, components, n_outputs, n_params) and the logarithms of the
     components' weights within the kind, "log_weights_k" of shape (rows, components). The weights of
-    kinds are `weights_`. What follows them in `predict_proba` is not in the model: calibration, and
-    the way back to the units of y. For a Normal family without calibration mean and variance are
+    kinds are `weights_`. What follows them in `predict_proba` is not in the model: calibration, the
+    way back to the units of y, and that counts have nothing below 0 (`is_count_`). For a Normal family without calibration mean and variance are
 
     .. math:: -\frac{\eta_1}{2 \eta_2} s + m, \qquad -\frac{1}{2 \eta_2} s^2
 

@@ -91,6 +91,7 @@ _FITTED = {
     | {
         "_y_ndim": _INTEGER,
         "values_": (np.ndarray, type(None)),
+        "is_count_": (bool,),
         "calibration_": (Spread, type(None)),
         "oof_predictive_": (PredictiveDistribution,),
     },
@@ -98,7 +99,8 @@ _FITTED = {
     | {"classes_": _ARRAY, "calibration_": (Temperature, type(None)), "oof_predictive_": _ARRAY},
 }
 _OPTIONAL = {
-    *("values_", "feature_names_in_", "oof_scores_", "oof_predictive_", "family_", "encoder_")
+    *("values_", "is_count_", "feature_names_in_", "oof_scores_", "oof_predictive_"),
+    *("family_", "encoder_"),
 }
 # Written in a way of their own, or made anew from what is written or from the rows of a fit.
 _REBUILT = {"_y_step", "_cell", "scaler_", "nets_", "responses_", "_metadata_request"}

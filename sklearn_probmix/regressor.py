@@ -26,6 +26,7 @@ from sklearn_probmix.kinds import FAST_REGRESSION, REGRESSION, Kind
 from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.metrics import coverage, crps, nll
 from sklearn_probmix.pooling import Mixture
+from sklearn_probmix.rectified import RectifiedComponents
 from sklearn_probmix.settings import neutral_settings
 from sklearn_probmix.traits import grid_of_values, likely_families, responses_apart
 from sklearn_probmix.warn import warn
@@ -305,6 +306,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     values_ : ndarray or None
         With family="auto" and a y of few values, the values that predictions put their mass on:
         those of y, and of a rounded y those between and a few beyond. None for densities.
+    is_count_ : bool
+        With family="auto" and a race, whether all of y are whole numbers and none is negative. What
+        densities have below 0 is then the probability of 0 itself, in all predictions.
     family_ : Family
     encoder_ : ColumnEncoder or None
         Of categories and missing values; None where all columns of the fit were plain numbers.
@@ -355,6 +359,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     }
     _auto_kinds, _fast_kinds = REGRESSION, FAST_REGRESSION
     values_: np.ndarray | None = None
+    is_count_: bool = False
 
     def __init__(
         self,
@@ -509,6 +514,13 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
                 )
         return weight
 
+    def _kinds_to_train(self, table, division, nets):
+        # A later pass may bring what is no count.
+        may_be = self.n_outputs_ == 1 and (nets is None or self.is_count_)
+        may_be = may_be and self._is_auto() and self.family == "auto"
+        self.is_count_ = may_be and "poisson" in likely_families(table.y[:, 0].real.numpy())
+        return super()._kinds_to_train(table, division, nets)
+
     def _kinds_for(self, table, division):
         self.values_ = None
         kinds = self._kinds()
@@ -542,9 +554,12 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
                 mixture = response.family.condensed(mixture, *_COMPONENTS)
             eta, log_weights = mixture
             components = response.components(eta)
+            components = components.marginal(0) if one_column else components
+            if self.is_count_ and not components.has_atoms:
+                components = RectifiedComponents(components)
             dists.append(
                 PredictiveDistribution(
-                    components.marginal(0) if one_column else components,
+                    components,
                     weights=log_weights.double().softmax(-1).numpy() if eta.shape[1] > 1 else None,
                 )
             )

@@ -64,6 +64,7 @@ RULES = {
     "floats": Rule(set(), {"numpy"}),
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
     "crps": Rule({"components", "quantiles"}, {"numpy", "scipy"}),
+    "rectified": Rule({"components", "crps"}, {"numpy", "scipy"}),
     "piecewise": Rule({"components"}, {"numpy"}),
     "outlines": Rule(set(), {"numpy"}),
     "skpro_distribution": Rule(set(), {"numpy", "pandas", "skpro"}),
@@ -105,7 +106,7 @@ RULES = {
         {"numpy", "sklearn", "skorch", "torch"},
     ),
     "regressor": Rule(
-        {"base", "metrics", "compound", "warn"},
+        {"base", "metrics", "compound", "rectified", "warn"},
         {"numpy", "scipy", "sklearn", "skorch", "torch"},
     ),
     "classifier": Rule({"base"}, {"numpy", "sklearn", "skorch", "torch"}),
