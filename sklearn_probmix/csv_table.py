@@ -79,6 +79,8 @@ class CsvTable(NamedTuple):
     """Known responses: numbers for regression, labels for classification."""
     rows: list[int]
     """Rows of the file, from 0 below the header, whose response is known."""
+    n_unknown: int
+    """How many rows have no response, and are left out."""
 
 
 def read_csv(
@@ -160,6 +162,7 @@ def read_csv(
     }
     options = _options(columns, set().union(*marks.values()), delimiter, decimal, encoding)
     y, rows = _response(target, columns.pop(target), task, decimal)
+    n_unknown = len(texts[target]) - len(rows)
     kept: list[Column] = []
     treatments = {}
     for name, cells in columns.items():
@@ -170,7 +173,7 @@ def read_csv(
     between = _DELIMITERS.get(delimiter, repr(delimiter))
     points = {".": "points", ",": "commas"}[decimal]
     layout = f"{between} between cells, decimal {points}, {encoding}"
-    return CsvTable(path.stem, layout, options, kept, treatments, target, y, rows)
+    return CsvTable(path.stem, layout, options, kept, treatments, target, y, rows, n_unknown)
 
 
 def column_names(path: str | Path, delimiter: str | None = None) -> list[str]:

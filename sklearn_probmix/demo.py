@@ -153,11 +153,15 @@ def _read(options: argparse.Namespace) -> CsvTable:
         print(f"  {name:<{width}}  {treatment}")
     is_class = isinstance(found.y[0], str)
     dropped = [name for name, words in found.treatments.items() if words.startswith("dropped")]
-    print(f"  {found.target:<{width}}  to predict: {'classes' if is_class else 'a number'}")
+    n_unknown = found.n_unknown
+    left_out = f"; {n_unknown} rows without it are left out" if n_unknown else ""
+    what = "classes" if is_class else "a number"
+    print(f"  {found.target:<{width}}  to predict: {what}{left_out}")
     if not is_class and len(set(found.y)) <= 10:
         print("  (few values: --task classification would take them as classes)")
     arguments = [repr(options.csv), *(f"{name}={value!r}" for name, value in found.options.items())]
     print(f"In pandas: pd.read_csv({', '.join(arguments)})", end="")
+    print(f".dropna(subset=[{found.target!r}])" if n_unknown else "", end="")
     print(f".drop(columns={dropped})" if dropped else "")
     dates = [name for name, words in found.treatments.items() if words.startswith("date")]
     if dates:

@@ -60,7 +60,8 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str]) -> None:
     parameters "eta_k" of shape (rows, components, n_outputs, n_params) and the logarithms of the
     components' weights within the kind, "log_weights_k" of shape (rows, components). The weights of
     kinds are `weights_`. What follows them in `predict_proba` is not in the model: calibration, the
-    way back to the units of y, and that counts have nothing below 0 (`is_count_`). For a Normal family without calibration mean and variance are
+    way back to the units of y, and that counts have nothing below 0 (`is_count_`). For a
+    Normal family without calibration mean and variance are
 
     .. math:: -\frac{\eta_1}{2 \eta_2} s + m, \qquad -\frac{1}{2 \eta_2} s^2
 

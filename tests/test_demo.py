@@ -215,8 +215,18 @@ def test_pandas_reads_the_file_as_the_demo_does(capsys, tmp_path, houses):
     read = eval(line.removeprefix("In pandas: "), {"pd": pd})
     assert read["area"].dtype.kind == read["price"].dtype.kind == "f"
     assert list(read) == ["area", "district", "price", "sold"]
-    assert read["district"].isna().sum() == 9
+    # Of rows whose price is known.
+    assert len(read) == 57
+    assert read["district"].isna().sum() == 8
+    assert ".dropna(subset=['price'])" in line
+    assert "price     to predict: a number; 3 rows without it are left out" in printed
     assert "numbers are to be made of" not in printed
+
+
+def test_a_file_with_every_response_says_nothing_of_others(capsys, tmp_path, houses):
+    printed = run(capsys, tmp_path, "--csv", houses, "--target", "sold")
+    assert "left out" not in printed.replace("Left out 1 rows", "")
+    assert "dropna" not in printed
 
 
 def test_dates_are_said_to_need_numbers(capsys, tmp_path):
