@@ -118,6 +118,10 @@ class ColumnEncoder:
         """Whether a column of X had values in the fit."""
         return column in self.source
 
+    def shares(self, column: int) -> bool:
+        """Whether a column of X has so many levels that some share columns of the matrix."""
+        return bool((self.shows[self.source == column] <= _SIGNS).any())
+
     def declare(self, column: int, rest: bool | None) -> bool | None:
         """Whether to read a column as levels: as in the fit, or `rest` where it had none."""
         return rest if self.levels[column] is None else True
@@ -357,6 +361,7 @@ def _coded(columns, names, name, encoder, reset):
     if reset:
         encoder = ColumnEncoder([_levels_of(read) for read in columns])
     X = np.empty((len(columns[0]) if columns else 0, len(columns)))
+    unseen: list[str] = []
     for place, (column, read) in enumerate(zip(names, columns, strict=True)):
         own = None if encoder is None else encoder.levels[place]
         if own is None and (found := _levels_of(read)):
@@ -364,7 +369,19 @@ def _coded(columns, names, name, encoder, reset):
                 f"column {column!r} of {name} holds categories or text, such as {found[0][:40]!r}; "
                 "expected numbers, as in the fit."
             )
-        X[:, place] = read if own is None else encoder.code(place, read)
+        X[:, place] = codes = read if own is None else encoder.code(place, read)
+        # Of many levels some are not in the fit as a matter of course.
+        if own is not None and not encoder.shares(place) and _UNSEEN in codes:
+            where = codes == _UNSEEN
+            rows = f"{where.sum()} of {len(X)} rows"
+            unseen.append(f"column {column!r} in {rows}, such as {read[where.argmax()][:40]!r}")
+    if unseen:
+        n_others = len(unseen) - _MOST_REFUSED
+        others = [f"and {n_others} other columns"] if n_others > 0 else []
+        warn(
+            f"{name} holds categories that the fit did not see, and that count as none of its own: "
+            f"{'; '.join(unseen[:_MOST_REFUSED] + others)}."
+        )
     return X, encoder
 
 

@@ -307,8 +307,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         With family="auto" and a y of few values, the values that predictions put their mass on:
         those of y, and of a rounded y those between and a few beyond. None for densities.
     is_count_ : bool
-        With family="auto" and a race, whether all of y are whole numbers and none is negative. What
-        densities have below 0 is then the probability of 0 itself, in all predictions.
+        With family="auto" and "auto", "fast" or "parametric" as method: whether y is one column of
+        whole numbers, none negative, of at least three values. What densities have below 0 is then
+        the probability of 0 itself, in all predictions.
     family_ : Family
     encoder_ : ColumnEncoder or None
         Of categories and missing values; None where all columns of the fit were plain numbers.

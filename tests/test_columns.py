@@ -565,3 +565,37 @@ def test_a_mark_for_missing_values_costs_nothing_once_it_is_named(tmp_path):
     table = pd.read_csv(path, na_values=["?"])
     est = ProbMixupRegressor(**TINY).fit(table[["power", "doors"]], table["price"])
     assert est.encoder_.levels == [None, None]
+
+
+class TestUnseenLevels:
+    TABLE = pd.DataFrame({"town": ["Bern", "Basel"] * 30, "kind": list("abc") * 20})
+
+    def fit(self):
+        y = np.arange(60) % 2 + 0.1 * np.arange(60) % 3
+        return ProbMixupRegressor(**TINY).fit(self.TABLE, y)
+
+    def test_one_warning_names_all_columns(self):
+        new = self.TABLE.assign(kind="d")
+        new.loc[[5, 7], "town"] = "Brn", None
+        est = self.fit()
+        with pytest.warns(UserWarning, match="the fit did not see") as caught:
+            found = est.predict(new)
+        (message,) = [str(each.message) for each in caught]
+        assert "column 'town' in 1 of 60 rows, such as 'Brn'; column 'kind' in 60 of 60" in message
+        # Of a level that is 0 in all columns, as before.
+        with pytest.warns(UserWarning, match="the fit did not see"):
+            other = est.predict(new.replace({"Brn": "Bejing", "d": "e"}))
+        assert_array_equal(found, other)
+
+    def test_many_columns_are_not_all_named(self):
+        many = pd.DataFrame({f"c{place}": list("ab") * 30 for place in range(8)})
+        est = ProbMixupRegressor(**TINY).fit(many, np.arange(60.0))
+        with pytest.warns(UserWarning, match=r"column 'c4' .* 'z'; and 3 other columns\.$"):
+            est.predict(many.assign(**dict.fromkeys(many, "z")))
+
+    def test_known_and_missing_ones_are_no_news(self):
+        est = self.fit()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            est.predict(self.TABLE.iloc[::-1])
+            est.predict(self.TABLE.assign(town=None))

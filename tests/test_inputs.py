@@ -168,12 +168,26 @@ CASES = {
         lambda: fit_predict(MANY, rng_of_many.normal(size=len(MANY))),
         *of_X(with_column(put(_TEXT, 1, slice(9))), with_column(pd.Categorical(put(_TEXT, 2)))),
     ],
-    "in `predict`, levels or declared categories that the fit did not see, or none of its levels": [
+    "in `predict`, declared categories that the fit did not see, or none of its levels": [
         lambda b=b: regressor().fit(LEVELS, Y).predict(LEVELS.assign(b=b))
         for b in (
-            "new",
             pd.Categorical(_TEXT, categories=["other", "no", "yes"]),
             pd.Categorical([None] * N, categories=["other"]),
+        )
+    ],
+    "in `predict`, levels that the fit did not see": [
+        lambda: regressor().fit(LEVELS, Y).predict(LEVELS.assign(b=put(_TEXT, "Yes"))),
+        lambda: (
+            regressor()
+            .fit(LEVELS, Y)
+            .predict(pl.DataFrame(LEVELS.assign(b=put(_TEXT, "Yes")).to_dict("list")))
+        ),
+    ],
+    "in `predict`, levels that the fit did not see, of a column of more than 64": [
+        lambda: (
+            regressor(max_epochs=1, batch_size=1000)
+            .fit(MANY, rng_of_many.normal(size=len(MANY)))
+            .predict(MANY.head(9).assign(a="new"))
         )
     ],
     "a column that changes: numbers where categories were, or the reverse": [
