@@ -1,5 +1,6 @@
 """Long fits: kinds side by side, Ctrl-C, a checkpoint to go on from, and the bar."""
 
+import io
 import pickle
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from sklearn_probmix import (
     ProbMixupRegressor,
     fit_together,
     load_model,
+    progress,
     save_model,
 )
 from sklearn_probmix.checkpoint import Checkpoint
@@ -379,9 +381,16 @@ class TestCheckpoint:
         assert not tmp_path.exists()
 
 
-def test_one_bar_for_the_whole_race(table, capfd):
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_one_bar_for_the_whole_race(table, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     est = racer(verbose=1).fit(*table)
-    bar = capfd.readouterr().err
+    bar = terminal.getvalue()
     last = bar.rstrip().splitlines()[-1].split("\r")[-1]
     assert bar.count("\n") == 1
     assert "rung 1, kind 1 of 4" in bar
@@ -394,6 +403,20 @@ def test_one_bar_for_the_whole_race(table, capfd):
     delivered = [weight for weight in map(float, shown) if weight >= 0.02]
     assert delivered == pytest.approx(est.weights_, abs=0.05)
     pickle.dumps(est)
+
+
+@pytest.mark.parametrize("pause", [0.0, 1000.0])
+def test_lines_now_and_then_where_there_is_no_terminal(table, monkeypatch, capfd, pause):
+    monkeypatch.setattr(progress, "_PAUSE", pause)
+    racer(verbose=1).fit(*table)
+    printed = capfd.readouterr().err
+    lines = printed.splitlines()
+    assert "\r" not in printed
+    assert lines[-1].startswith("rung ")
+    # One for every step, or the last alone.
+    made, total = lines[-1].split("|")[2].split("[")[0].split("/")
+    assert int(made) == int(total)
+    assert len(lines) >= int(made) if pause == 0 else len(lines) == 1
 
 
 HINT_ON_THREADS = """
