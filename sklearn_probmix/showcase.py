@@ -33,6 +33,7 @@ from sklearn_probmix.traits import cell_width, likely_families
 __all__ = [
     "Rival",
     "Table",
+    "divide",
     "draw",
     "fit_all",
     "format_scores",
@@ -51,6 +52,8 @@ _METHODS = {
     "m-probmix": "M-ProbMix",
 }
 TEST_SHARE = 0.25
+# Rows of a class in the two parts.
+_LEAST = 6, 2
 N_BINS = 5
 _MOST_LEVELS = 250
 _WHY = {
@@ -75,11 +78,25 @@ class Table(NamedTuple):
     """Shape (n,); floats for regression, labels for classification."""
     categories: list[int]
     """Positions of the columns of X that are categories."""
+    in_order_of: str | None = None
+    """Date that does not fall from row to row, if there is one."""
 
     @property
     def is_regression(self) -> bool:
         """Whether the response is a number."""
         return self.y.dtype.kind == "f"
+
+    @property
+    def is_tested_on_last(self) -> bool:
+        """Whether the rows are in order of time, and both parts have enough of every class."""
+        if self.in_order_of is None or self.is_regression:
+            return self.in_order_of is not None
+        n_test = math.ceil(TEST_SHARE * len(self.y))
+        return all(
+            np.count_nonzero(part == label) >= least
+            for part, least in zip((self.y[:-n_test], self.y[-n_test:]), _LEAST, strict=True)
+            for label in np.unique(self.y)
+        )
 
 
 class Rival(NamedTuple):
@@ -171,6 +188,20 @@ def models(table: Table, **settings: Any) -> list[tuple[str, Any]]:
     ]
 
 
+def divide(table: Table) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows to train on and those to test: the last in time, or some at random.
+
+    Parameters
+    ----------
+    table : Table
+    """
+    rows = np.arange(len(table.y))
+    if table.is_tested_on_last:
+        return train_test_split(rows, test_size=TEST_SHARE, shuffle=False)
+    stratify = None if table.is_regression else table.y
+    return train_test_split(rows, test_size=TEST_SHARE, random_state=0, stratify=stratify)
+
+
 def fit_all(table: Table, **settings: Any) -> Iterator[str | Rival]:
     """Fit the models to three quarters of the rows, and predict the others.
 
@@ -185,10 +216,7 @@ def fit_all(table: Table, **settings: Any) -> Iterator[str | Rival]:
     str or Rival
         Before a fit the name of the model, after it what it predicts. The default is the last.
     """
-    stratify = None if table.is_regression else table.y
-    train, test = train_test_split(
-        np.arange(len(table.y)), test_size=TEST_SHARE, random_state=0, stratify=stratify
-    )
+    train, test = divide(table)
     width = cell_width(table.y[train]) if table.is_regression else 1.0
     for name, model in models(table, **settings):
         yield name
