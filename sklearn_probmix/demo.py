@@ -24,8 +24,8 @@ MOST_ROWS = 4000
 _LEAST_OF_A_CLASS = 8
 _SIGNS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "point": "."}
 RACE = (
-    "  a race of networks on {n_rows} rows; one on 300 takes some 15 s, one on 9,000 two minutes\n"
-    "  (Ctrl-C ends it with what there is)"
+    "  a race of networks on {n_rows} rows: some 15 s where there are 300, minutes on thousands;\n"
+    "  Ctrl-C ends it with what there is"
 )
 NOTES = {
     True: "CRPS is the mean error of the distribution in units of {target},\n"
@@ -174,6 +174,7 @@ def _read(options: argparse.Namespace) -> CsvTable:
     arguments = [repr(options.csv), *(f"{name}={value!r}" for name, value in found.options.items())]
     print(f"In pandas: pd.read_csv({', '.join(arguments)})", end="")
     print(f".drop(columns={dropped})" if dropped else "")
+    print(f"  (learn from X, its columns but {found.target!r}; predict new[X.columns] of new rows)")
     dates = [name for name, words in found.treatments.items() if words.startswith("date")]
     if dates:
         print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,6 +56,8 @@ TEST_SHARE = 0.25
 # Rows of a class in the two parts.
 _LEAST = 6, 2
 N_BINS = 5
+# Of a name in a picture.
+_MOST_SIGNS = 40
 _MOST_LEVELS = 250
 _WHY = {
     "histogram": "densities of any shape",
@@ -393,14 +396,15 @@ def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
     # The object, not pyplot: whatever backend the caller uses is left alone.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(16, 5), dpi=100, layout="constrained")
+    figure = Figure(figsize=(16, 5.6), dpi=100, layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
     default = rivals[-1]
     if table.is_regression:
         PredictiveIntervalDisplay.from_predictions(
             default.y, default.prediction, kind="bars", max_rows=120, ax=left
         )
-        left.set_ylabel(table.target)
+        left.set_ylabel(_shorten(table.target))
+        left.yaxis.set_major_formatter("{x:,.10g}")
     else:
         _draw_probabilities(left, table, default)
     # The band of classes depends on the probabilities, so that one model has the axes.
@@ -412,23 +416,33 @@ def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
             prediction, options = np.column_stack([1 - p, p]), {"n_bins": N_BINS, "labels": [0, 1]}
         ReliabilityDisplay.from_predictions(y, prediction, name=rival.name, ax=middle, **options)
     _draw_chosen(right, table, default)
-    left.set_title(f"{default.name}: {len(default.y)} rows of {table.name} that it has not seen")
+    left.set_title(
+        f"{default.name}\n{len(default.y)} rows of {_shorten(table.name)} that it has not seen"
+    )
     middle.set_title("Does it keep its promises?")
+    middle.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, fontsize="small")
     figure.savefig(path)
+
+
+def _shorten(name):
+    """Return a name as matplotlib prints it, not as a formula, and its beginning where it is long."""
+    short = name if len(name) <= _MOST_SIGNS else name[: _MOST_SIGNS - 3] + "..."
+    return short.replace("$", r"\$")
 
 
 def _draw_chosen(axes, table, default):
     """Bars of the weights, each with the loss of the kind alone."""
     kinds = chosen(table, default)
     loss = next(iter(default.scores))
-    places = np.arange(len(kinds))
+    places, across = np.arange(len(kinds)), axes.get_yaxis_transform()
     axes.barh(places, [weight for _, weight, _ in kinds], color=COLORS[0], alpha=0.35)
     for place, (name, _, alone) in enumerate(kinds):
-        axes.text(0, place, f"  {name}: {readable(alone)}", va="center", fontsize="small")
+        words = textwrap.fill(f"{name}: {readable(alone)}", 60, break_on_hyphens=False)
+        axes.text(0.02, place, words, va="center", fontsize="small", transform=across)
     axes.set(yticks=[], xlabel="weight in the mixture", xlim=(0, None))
     axes.invert_yaxis()
     axes.set_title(
-        f'What "auto" chose\n{loss} of each kind alone; {readable(default.scores[loss])} together'
+        f'What "auto" chose, and the {loss}\nof each alone; {readable(default.scores[loss])} together'
     )
 
 
@@ -455,5 +469,7 @@ def _draw_probabilities(axes, table, rival):
     for value, color, label in [(1, COLORS[1], "it is"), (0, "black", "it is not")]:
         rows = np.flatnonzero(happened[order] == value)
         axes.plot(rows, np.full(len(rows), value), "|", color=color, label=f"{label} ({len(rows)})")
-    axes.set(xlabel="test row, in order of the prediction", ylabel=f"probability: {event}")
-    axes.legend(loc="center left")
+    axes.set(
+        xlabel="test row, in order of the prediction", ylabel=f"probability: {_shorten(event)}"
+    )
+    axes.legend()

@@ -1,3 +1,4 @@
+import re
 import subprocess
 from pathlib import Path
 
@@ -113,6 +114,18 @@ def test_several_classes_are_drawn(tmp_path):
     assert (tmp_path / "p.png").exists()
 
 
+def test_names_are_printed_as_they_are_and_fit_in(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    table = Table("three " * 20, "$ or $x$", X, 1e6 * X[:, 0], [])
+    steps = showcase.fit_all(table, max_epochs=2, n_members=2)
+    showcase.draw(table, [step for step in steps if isinstance(step, Rival)], tmp_path / "p.svg")
+    # Texts are drawn as paths, and stand in comments beside them; formulas have their own sign.
+    texts = re.findall("<!-- (.*) -->", (tmp_path / "p.svg").read_text())
+    assert {"$ or $x$", "1,000,000"} <= {*texts}
+    assert max(map(len, texts)) < 80
+
+
 def test_rarer_class_is_the_event():
     table = Table("t", "sold", np.zeros((5, 1)), np.array(["no", "yes", "no", "no", "yes"]), [])
     proba = np.array([[0.9, 0.1], [0.4, 0.6]])
@@ -220,6 +233,7 @@ def test_pandas_reads_the_file_as_the_demo_does(capsys, tmp_path, houses):
     assert read["area"].dtype.kind == read["price"].dtype.kind == "f"
     assert list(read) == ["area", "district", "price", "sold"]
     assert read["district"].isna().sum() == 9
+    assert "learn from X, its columns but 'price'" in printed
     assert "numbers are to be made of" not in printed
 
 
@@ -286,7 +300,7 @@ def test_how_long_the_race_takes_is_said_before_it(capsys, tmp_path, houses, mon
     *_, first, second, third, _ = capsys.readouterr().out.splitlines()
     assert first == "Fitting one Normal ..."
     assert second == "Fitting ProbMixupRegressor() ..."
-    assert "a race of networks on 42 rows; one on 300 takes some 15 s" in third
+    assert "a race of networks on 42 rows: some 15 s where there are 300" in third
 
 
 def test_make_passes_a_file_and_its_target_on():
