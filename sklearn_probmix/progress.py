@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterable
-from functools import cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 __all__ = ["RaceBar"]
@@ -17,8 +14,7 @@ __all__ = ["RaceBar"]
 class RaceBar:
     """One bar for a whole race: its rung, and the mixture so far.
 
-    The bar counts steps of all kinds; it is as long as the rungs that are known to come. The first
-    one of a process comes with a hint where torch has several threads.
+    The bar counts steps of all kinds; it is as long as the rungs that are known to come.
 
     Examples
     --------
@@ -35,11 +31,6 @@ class RaceBar:
         # In a notebook without widgets the import alone warns.
         from tqdm.auto import tqdm
 
-        if torch.get_num_threads() > 1:
-            _hint(
-                f"torch uses {torch.get_num_threads()} threads, which mostly wait for one another "
-                "in networks this small: torch.set_num_threads(1) before a fit is often quicker."
-            )
         self._bar = tqdm(unit="step")
         self._lock = threading.Lock()
         self._rung = 0
@@ -84,9 +75,3 @@ class RaceBar:
     def _next_kind(self):
         self._kind = min(self._kind + 1, self._n_kinds)
         self._bar.set_description(f"rung {self._rung}, kind {self._kind} of {self._n_kinds}")
-
-
-@cache
-def _hint(text):
-    """Print a line once in a process."""
-    print(text, file=sys.stderr)
