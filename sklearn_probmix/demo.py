@@ -98,10 +98,6 @@ def main(argv: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print("Loading torch and scikit-learn ...", flush=True)
-    import torch
-
-    # Networks this small only wait for a second thread, for long if other programs are running.
-    torch.set_num_threads(1)
     tables = bundled_tables() if found is None else [to_table(found, options.rows or MOST_ROWS)]
     settings = {} if options.epochs is None else {"max_epochs": options.epochs}
     for table in tables:

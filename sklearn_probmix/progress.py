@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 __all__ = ["RaceBar"]
@@ -22,8 +20,7 @@ class RaceBar:
     """One bar for a whole race: its rung, and the mixture so far.
 
     The bar counts steps of all kinds; it is as long as the rungs that are known to come. Where
-    stderr is no terminal, as in a log, it is a line every ten seconds. The first one of a process
-    comes with a hint where torch has several threads.
+    stderr is no terminal, as in a log, it is a line every ten seconds.
 
     Examples
     --------
@@ -40,11 +37,6 @@ class RaceBar:
         # In a notebook without widgets the import alone warns.
         from tqdm.auto import tqdm
 
-        if torch.get_num_threads() > 1:
-            _hint(
-                f"torch uses {torch.get_num_threads()} threads, which mostly wait for one another "
-                "in networks this small: torch.set_num_threads(1) before a fit is often quicker."
-            )
         # A notebook has a bar, though its stderr is no terminal.
         self._is_live = sys.stderr.isatty() or "ipykernel" in sys.modules
         as_lines: dict[str, Any] = {"mininterval": _PAUSE, "delay": _PAUSE, "miniters": 1}
@@ -105,9 +97,3 @@ class _Lines:
 
     def flush(self):
         """Nothing is kept."""
-
-
-@cache
-def _hint(text):
-    """Print a line once in a process."""
-    print(text, file=sys.stderr)

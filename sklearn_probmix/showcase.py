@@ -425,7 +425,7 @@ def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
 
 
 def _shorten(name):
-    """Return a name as matplotlib prints it, not as a formula, and its beginning where it is long."""
+    """Return a name that matplotlib takes for no formula; of a long one its beginning."""
     short = name if len(name) <= _MOST_SIGNS else name[: _MOST_SIGNS - 3] + "..."
     return short.replace("$", r"\$")
 
@@ -441,9 +441,8 @@ def _draw_chosen(axes, table, default):
         axes.text(0.02, place, words, va="center", fontsize="small", transform=across)
     axes.set(yticks=[], xlabel="weight in the mixture", xlim=(0, None))
     axes.invert_yaxis()
-    axes.set_title(
-        f'What "auto" chose, and the {loss}\nof each alone; {readable(default.scores[loss])} together'
-    )
+    together = readable(default.scores[loss])
+    axes.set_title(f'What "auto" chose, and the {loss}\nof each alone; {together} together')
 
 
 def _events(table, rival):
