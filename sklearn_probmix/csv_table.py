@@ -15,7 +15,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Column", "CsvTable", "column_names", "date_format", "number_options", "read_csv"]
+__all__ = [
+    "Column",
+    "CsvTable",
+    "column_names",
+    "date_format",
+    "dotted_thousands",
+    "number_options",
+    "read_csv",
+]
 
 Cells = list[str | None]
 
@@ -51,6 +59,7 @@ _NUMBERS = {
     )
     for sign, other in _THOUSANDS.items()
 }
+_DOTTED = re.compile(r"[-+]?([1-9]\d{0,2}(\.\d{3})+|\d{1,3})(,\d+)?")
 
 
 class Column(NamedTuple):
@@ -304,6 +313,31 @@ def number_options(levels: set[str]) -> dict[str, Any] | None:
     return None
 
 
+def dotted_thousands(numbers: Iterable[str]) -> tuple[str, str] | None:
+    """Find a number with points between thousands; None where one cannot be meant so, as 0.5.
+
+    Parameters
+    ----------
+    numbers : iterable of str
+
+    Returns
+    -------
+    tuple of str or None
+        The number as it is written, and as Python writes it.
+
+    Examples
+    --------
+    >>> from sklearn_probmix.csv_table import dotted_thousands
+    >>> dotted_thousands(["87", "1.234"])
+    ('1.234', '1234')
+    >>> dotted_thousands(["87", "1.234", "0.500"])
+    """
+    numbers = list(numbers)
+    if not all(map(_DOTTED.fullmatch, numbers)):
+        return None
+    return next(((number, _plain(number, ",")) for number in numbers if "." in number), None)
+
+
 def _number_signs(numbers: Iterable[str], decimal: str) -> dict[str, Any]:
     thousands = _THOUSANDS[decimal]
     options = {"decimal": decimal} if decimal != "." else {}
@@ -316,9 +350,9 @@ def _describe_signs(numbers: Iterable[str], decimal: str, delimiter: str) -> str
     if example := next((cell for cell in numbers if thousands in cell), None):
         meant = _plain(example, decimal)
         return f"{words}, {_WORDS[thousands]}s between thousands ({example} = {meant})"
-    dotted = [cell for cell in numbers if decimal in cell]
-    if decimal == "." and delimiter != "," and all(map(_NUMBERS[","].fullmatch, dotted)):
-        words += "".join(f" ({n} is {_plain(n, ',')} by --decimal comma)" for n in dotted[:1])
+    dotted = dotted_thousands(cell for cell in numbers if decimal in cell)
+    if decimal == "." and delimiter != "," and dotted:
+        words += f" ({dotted[0]} is {dotted[1]} by --decimal comma)"
     return words
 
 

@@ -281,8 +281,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         it was, and get other numbers where another thread draws from it meanwhile.
     verbose : int, default=0
         1 shows a bar: of the race of kinds its rung, the steps, and the mixture so far with its
-        out-of-fold NLL and weights; without a race the epochs of every kind. 2 prints skorch's
-        table of epochs.
+        out-of-fold NLL and weights, which is a line every ten seconds where stderr is no terminal;
+        without a race the epochs of every kind. 2 prints skorch's table of epochs.
 
     Attributes
     ----------
