@@ -396,7 +396,7 @@ def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
     # The object, not pyplot: whatever backend the caller uses is left alone.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(16, 5.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(16, 5.4), dpi=100, layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
     default = rivals[-1]
     if table.is_regression:
@@ -420,7 +420,10 @@ def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
         f"{default.name}\n{len(default.y)} rows of {_shorten(table.name)} that it has not seen"
     )
     middle.set_title("Does it keep its promises?")
-    middle.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, fontsize="small")
+    # No corner of the panel is free of curves.
+    middle.get_legend().remove()
+    curves = middle.get_legend_handles_labels()
+    figure.legend(*curves, loc="outside lower center", ncols=len(curves[0]), fontsize="small")
     figure.savefig(path)
 
 
