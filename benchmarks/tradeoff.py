@@ -152,6 +152,13 @@ def draw(results, path):
     path : path-like
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        """Label the ticks that it would, without powers of ten."""
+
+        def __call__(self, x, pos=None):
+            return f"{x:g}" if super().__call__(x, pos) else ""
 
     figure = Figure(figsize=(9, 6.2), layout="constrained")
     for ax, dataset in zip(figure.subplots(2, 2).flat, SETS, strict=True):
@@ -164,6 +171,9 @@ def draw(results, path):
         ax.set(title=dataset, xscale="log", yscale="log", xlabel="seconds of the fit, one thread")
         ax.set_ylabel("CRPS of the test rows")
         ax.grid(alpha=0.3, which="both")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(Plain())
+            axis.set_minor_formatter(Plain(labelOnlyBase=False))
     figure.axes[0].legend(frameon=False)
     figure.savefig(path, dpi=110)
 

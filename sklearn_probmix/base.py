@@ -486,8 +486,7 @@ class BaseProbMixup(BaseEstimator):
     def _train(self, table, division, rng, nets=None, max_epochs=None):
         """Train every kind that earns it, or continue their nets; return what is done with."""
         kinds = self._kinds_to_train(table, division, nets)
-        # Modules of a user take turns, as they draw from torch's global generator.
-        with Workers(1 if self.net is not None else self.n_jobs, len(kinds)) as workers:
+        with Workers(self._n_jobs(), len(kinds)) as workers:
             entrants = self._entrants(kinds, table, rng, workers.watch)
             is_race = nets is None and self._is_race(division)
             checkpoint = None
@@ -531,6 +530,14 @@ class BaseProbMixup(BaseEstimator):
                 checkpoint = None
         self._keep(trained, own)
         return checkpoint
+
+    def _n_jobs(self):
+        """Kinds that train side by side; those that may get in each other's way take turns."""
+        if self.net is not None:
+            # They draw from torch's global generator.
+            return 1
+        is_shared = self.callbacks or chosen_device(self.device) != "cpu"
+        return 1 if self.n_jobs is None and is_shared else self.n_jobs
 
     def _kinds_to_train(self, table, division, nets):
         """Kinds sized to the table, those of the nets where there are any."""

@@ -211,9 +211,10 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         a GPU equal seeds give equal scores up to rounding, not equal bits.
     n_jobs : int or None, default=None
         Kinds of network that train side by side, in threads, with the bits that they have one after
-        the other; -1 takes all cores, None is 1 unless a `joblib.parallel_config` says otherwise.
-        Torch's threads are shared out among them. In a search with jobs of its own leave it None.
-        With `net` kinds take turns. Callbacks of your own are called from several threads.
+        the other; -1 takes all cores. None takes as many as torch has threads, unless a
+        `joblib.parallel_config` says otherwise; with `callbacks`, which several threads would call,
+        and on a GPU it is 1. Torch's threads are shared out among them. In a search with jobs of
+        its own leave it None. With `net` kinds take turns.
     checkpoint : str, path-like or None, default=None
         Folder where a long fit keeps the state of every kind whenever it has trained for 200, 400,
         800, ... steps. A fit that was killed or interrupted, and is called again with the same data

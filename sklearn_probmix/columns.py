@@ -11,7 +11,7 @@ import narwhals
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_probmix.csv_table import date_format, number_options
+from sklearn_probmix.csv_table import date_format, dotted_thousands, number_options
 from sklearn_probmix.warn import warn
 
 __all__ = [
@@ -319,7 +319,7 @@ def read_frame(
                 read[place] = _read_series(series, declared[place], where)
             if reset:
                 is_declared = declared[place] is True or _is_category(series)
-                _look_at(read[place], series, where, is_declared, len(frame.columns))
+                _look_at(read[place], series, where, is_declared, frame)
         except ValueError as error:
             refused.append(str(error))
             continue
@@ -506,20 +506,51 @@ def _is_level_of_numbers(level):
     return level in ("True", "False") or _reads_as_number(level)
 
 
-def as_numbers(levels: set[str]) -> str:
-    """Say how text may be read as numbers; nothing where it holds something else."""
+def as_numbers(levels: set[str], frame: narwhals.DataFrame[Any] | None = None) -> str:
+    """Say how text may be read as numbers; nothing where it holds something else.
+
+    Parameters
+    ----------
+    levels : set of str
+    frame : narwhals.DataFrame, default=None
+        What else was read with it: where the text has decimal commas, points of other columns are
+        those between thousands.
+    """
     if all(map(_reads_as_number, levels)):
-        return "It reads as numbers: convert it first."
+        remedy = "convert it first."
+        if dotted := dotted_thousands(sorted(levels)):
+            remedy = (
+                f"by pandas.read_csv(..., decimal=',', thousands='.') if {dotted[0]} is "
+                f"{dotted[1]}; else {remedy}"
+            )
+        return f"It reads as numbers: {remedy}"
     options = number_options(levels)
     if not options:
         return ""
+    where = ""
+    # It would be numbers already, had decimal="," been given.
+    if options == {"decimal": ","} and frame is not None:
+        for series in frame.iter_columns():
+            if dotted := dotted_thousands(_as_read(series)):
+                options["thousands"] = "."
+                where = f", where column {series.name!r} has {dotted[1]}, not {dotted[0]}"
+                break
     arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    return f"It reads as numbers by pandas.read_csv(..., {arguments})."
+    return f"It reads as numbers by pandas.read_csv(..., {arguments}){where}."
 
 
-def _remedy(levels):
+def _as_read(series):
+    """Yield text as it is, and numbers as they may have stood in a file, with few decimals."""
+    for value in series.to_list():
+        if isinstance(value, float) and round(value, 3) == value:
+            yield f"{value:.3f}".removesuffix(".000")
+        elif not is_missing(value):
+            yield str(value)
+
+
+def _remedy(levels, frame):
     """Say what may be done about text of many values."""
-    if remedy := as_numbers(levels):
+    if remedy := as_numbers(levels, frame):
         return remedy
     if notation := date_format(levels):
         remedy = f"convert it by pandas.to_datetime(..., format={notation!r})"
@@ -527,7 +558,7 @@ def _remedy(levels):
     return f"Drop an identifier, make a category of a name. {_ENCODE_TEXT}"
 
 
-def _look_at(read, series, where, is_declared, n_columns):
+def _look_at(read, series, where, is_declared, frame):
     """Refuse free text in a fit, and warn of what looks like an identifier."""
     if read.dtype == object:
         given = [level for level in read if level is not None]
@@ -535,15 +566,15 @@ def _look_at(read, series, where, is_declared, n_columns):
         if not is_declared and n_levels > max(_FEW, _SHARE * n_given):
             raise ValueError(
                 f"{where}, holds text of {n_levels} different values in {n_given} rows; expected "
-                f"categories, or text of few values. {_remedy(set(given))}"
+                f"categories, or text of few values. {_remedy(set(given), frame)}"
             )
         if not is_declared and number_options(set(given)):
-            remedy = as_numbers(set(given))
+            remedy = as_numbers(set(given), frame)
             warn(f"{where}, is taken as a category of {n_levels} values. {remedy}")
         is_unique = n_levels == n_given >= _ENOUGH_ROWS
     else:
         is_unique = (
-            n_columns > 1
+            len(frame.columns) > 1
             and series.dtype.is_integer()
             and len(read) >= _ENOUGH_ROWS
             # Drawn at random from such a range, so many would hardly all differ.

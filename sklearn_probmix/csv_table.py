@@ -15,13 +15,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Column", "CsvTable", "column_names", "date_format", "number_options", "read_csv"]
+__all__ = [
+    "Column",
+    "CsvTable",
+    "column_names",
+    "date_format",
+    "dotted_thousands",
+    "number_options",
+    "read_csv",
+]
 
 Cells = list[str | None]
 
 _MISSING = {"", "?", "-", "na", "n/a", "#n/a", "nan", "null", "none"}
 # Of these, what pandas takes as missing unasked.
 _MISSING_IN_PANDAS = {"", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None"}
+_WORDS = {".": "point", ",": "comma"}
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # Lines by which the delimiter is found.
 _SAMPLE = 100
@@ -42,16 +51,15 @@ _DATES = {
 _TIMES = "", " %H:%M", " %H:%M:%S", "T%H:%M", "T%H:%M:%S", "T%H:%M:%SZ"
 _EPOCH = datetime(1970, 1, 1)
 _PARTS = "days since 1970", "month", "weekday", "hour"
+_THOUSANDS = {".": ",", ",": "."}
 # By the sign of the decimals: the numbers that may be meant, with or without separated thousands.
 _NUMBERS = {
-    ".": re.compile(r"[-+]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE),
-    ",": re.compile(r"[-+]?(\d+|\d{1,3}(\.\d{3})+)?(,\d*)?(e[-+]?\d+)?", re.IGNORECASE),
+    sign: re.compile(
+        rf"[-+]?(\d+|[1-9]\d{{0,2}}(\{other}\d{{3}})+)?(\{sign}\d*)?(e[-+]?\d+)?", re.IGNORECASE
+    )
+    for sign, other in _THOUSANDS.items()
 }
-_THOUSANDS = {".": ",", ",": "."}
-_WITH_DECIMALS = {
-    sign: re.compile(rf"[-+]?(\d+|\d{{1,3}}(\{_THOUSANDS[sign]}\d{{3}})+)\{sign}\d+")
-    for sign in _NUMBERS
-}
+_DOTTED = re.compile(r"[-+]?([1-9]\d{0,2}(\.\d{3})+|\d{1,3})(,\d+)?")
 
 
 class Column(NamedTuple):
@@ -61,6 +69,8 @@ class Column(NamedTuple):
     values: Sequence[float | str | None]
     """Numbers, NaN where they are missing, or levels, None where they are."""
     is_category: bool
+    date: str | None = None
+    """The date of which these are the days."""
 
 
 class CsvTable(NamedTuple):
@@ -135,8 +145,10 @@ def read_csv(
     ...     lines = "area;town;rent", "50,5;Bern;1.200,00", "61;Basel;1.430,50", "70;Bern;999"
     ...     _ = path.write_text("\n".join(lines))
     ...     table = read_csv(path, "rent")
-    >>> table.layout, table.y
-    ('semicolons between cells, decimal commas, UTF-8', [1200.0, 1430.5, 999.0])
+    >>> table.layout
+    'semicolons between cells, decimal commas, points between thousands (1.200,00 = 1200.00), UTF-8'
+    >>> table.y
+    [1200.0, 1430.5, 999.0]
     >>> table.treatments
     {'area': 'number', 'town': 'category, 2 levels'}
     >>> table.options
@@ -160,7 +172,19 @@ def read_csv(
         name: [None if cell in marks[name] else cell for cell in cells]
         for name, cells in texts.items()
     }
-    options = _options(columns, set().union(*marks.values()), delimiter, decimal, encoding)
+    numbers = [
+        cell
+        for cells in columns.values()
+        if _to_numbers(cells, decimal) is not None
+        for cell in _given(cells)
+    ]
+    options = {
+        "sep": delimiter if delimiter != "," else None,
+        **_number_signs(numbers, decimal),
+        "encoding": encoding if encoding != "UTF-8" else None,
+        "na_values": sorted(set().union(*marks.values()) - _MISSING_IN_PANDAS),
+        **_date_options(columns),
+    }
     y, rows = _response(target, columns.pop(target), task, decimal)
     n_unknown = len(texts[target]) - len(rows)
     kept: list[Column] = []
@@ -171,8 +195,8 @@ def read_csv(
     if not kept:
         raise ValueError(f"{path}: no column is left to learn from: {treatments}.")
     between = _DELIMITERS.get(delimiter, repr(delimiter))
-    points = {".": "points", ",": "commas"}[decimal]
-    layout = f"{between} between cells, decimal {points}, {encoding}"
+    layout = f"{between} between cells, {_describe_signs(numbers, decimal, delimiter)}, {encoding}"
+    options = {name: value for name, value in options.items() if value}
     return CsvTable(path.stem, layout, options, kept, treatments, target, y, rows, n_unknown)
 
 
@@ -236,15 +260,20 @@ def _split(path: Path, text: str, delimiter: str) -> tuple[list[str], dict[str, 
 
 
 def _find_decimal(columns: dict[str, list[str]], delimiter: str) -> str:
-    """Find the sign before decimals; a comma between cells leaves none for decimals."""
-    if delimiter == ",":
-        return "."
+    """Find the sign before decimals, by the numbers that have it if they are numbers.
+
+    Where every number can be meant in both ways, as 1.234, the one sign there is stands before
+    decimals, unless it is a comma that also stands between cells.
+    """
     cells = [cell for column in columns.values() for cell in column[:_SAMPLE]]
-    counts = {
-        sign: sum(bool(pattern.fullmatch(cell)) for cell in cells)
-        for sign, pattern in _WITH_DECIMALS.items()
-    }
-    return "," if counts[","] > counts["."] else "."
+
+    def evidence(sign: str) -> tuple[int, int]:
+        other = _THOUSANDS[sign]
+        numbers = [cell for cell in cells if _NUMBERS[sign].fullmatch(cell)]
+        sure = sum(not _NUMBERS[other].fullmatch(cell) for cell in numbers)
+        return sure, sum(sign in cell for cell in numbers) if sign != delimiter else 0
+
+    return "," if evidence(",") > evidence(".") else "."
 
 
 def _missing_marks(cells: Sequence[str], decimal: str) -> set[str]:
@@ -287,34 +316,55 @@ def number_options(levels: set[str]) -> dict[str, Any] | None:
     return None
 
 
+def dotted_thousands(numbers: Iterable[str]) -> tuple[str, str] | None:
+    """Find a number with points between thousands; None where one cannot be meant so, as 0.5.
+
+    Parameters
+    ----------
+    numbers : iterable of str
+
+    Returns
+    -------
+    tuple of str or None
+        The number as it is written, and as Python writes it.
+
+    Examples
+    --------
+    >>> from sklearn_probmix.csv_table import dotted_thousands
+    >>> dotted_thousands(["87", "1.234"])
+    ('1.234', '1234')
+    >>> dotted_thousands(["87", "1.234", "0.500"])
+    """
+    numbers = list(numbers)
+    if not all(map(_DOTTED.fullmatch, numbers)):
+        return None
+    return next(((number, _plain(number, ",")) for number in numbers if "." in number), None)
+
+
 def _number_signs(numbers: Iterable[str], decimal: str) -> dict[str, Any]:
     thousands = _THOUSANDS[decimal]
     options = {"decimal": decimal} if decimal != "." else {}
     return options | ({"thousands": thousands} if any(thousands in n for n in numbers) else {})
 
 
-def _options(
-    columns: dict[str, Cells], marks: set[str], delimiter: str, decimal: str, encoding: str
-) -> dict[str, Any]:
-    """Arguments of pandas.read_csv, where they are not its own defaults."""
+def _describe_signs(numbers: Iterable[str], decimal: str, delimiter: str) -> str:
+    """Say what stands before decimals and between thousands, by an example."""
+    thousands, words = _THOUSANDS[decimal], f"decimal {_WORDS[decimal]}s"
+    if example := next((cell for cell in numbers if thousands in cell), None):
+        meant = _plain(example, decimal)
+        return f"{words}, {_WORDS[thousands]}s between thousands ({example} = {meant})"
+    dotted = dotted_thousands(cell for cell in numbers if decimal in cell)
+    if decimal == "." and delimiter != "," and dotted:
+        words += f" ({dotted[0]} is {dotted[1]} by --decimal comma)"
+    return words
+
+
+def _date_options(columns: dict[str, Cells]) -> dict[str, Any]:
+    """Arguments by which pandas.read_csv reads dates."""
     given = {name: _given(cells) for name, cells in columns.items()}
-    numbers = [
-        cell
-        for cells in given.values()
-        if _to_numbers(cells, decimal) is not None
-        for cell in cells
-    ]
     formats = {name: date_format(cells) for name, cells in given.items() if cells}
     dates = {name: found for name, found in formats.items() if found}
-    options = {
-        "sep": delimiter if delimiter != "," else None,
-        **_number_signs(numbers, decimal),
-        "encoding": encoding if encoding != "UTF-8" else None,
-        "na_values": sorted(marks - _MISSING_IN_PANDAS),
-        "parse_dates": list(dates),
-        "date_format": dates,
-    }
-    return {name: value for name, value in options.items() if value}
+    return {"parse_dates": list(dates), "date_format": dates}
 
 
 def _given(cells: Sequence[str | None]) -> list[str]:
@@ -325,14 +375,15 @@ def _to_numbers(cells: Sequence[str | None], decimal: str) -> list[float] | None
     """Return floats, NaN where a cell is missing, or None if some are no numbers."""
     if not all(_NUMBERS[decimal].fullmatch(cell) for cell in _given(cells)):
         return None
-    plain = [
-        None if cell is None else cell.replace(_THOUSANDS[decimal], "").replace(decimal, ".")
-        for cell in cells
-    ]
     try:
-        return [math.nan if cell is None else float(cell) for cell in plain]
+        return [math.nan if cell is None else float(_plain(cell, decimal)) for cell in cells]
     except ValueError:  # a sign or a point alone
         return None
+
+
+def _plain(number: str, decimal: str) -> str:
+    """Return a number as Python writes it."""
+    return number.replace(_THOUSANDS[decimal], "").replace(decimal, ".")
 
 
 def _response(
@@ -369,7 +420,10 @@ def _treat(name: str, cells: Cells, decimal: str) -> tuple[list[Column], str]:
     dates = _to_dates(cells)
     if dates is not None:
         parts, notation = dates
-        made = [Column(f"{name}, {part}", values, False) for part, values in parts.items()]
+        made = [
+            Column(f"{name}, {part}", values, False, name if part == _PARTS[0] else None)
+            for part, values in parts.items()
+        ]
         return made, f"date ({notation}) -> {', '.join(parts)}{missing}"
     if is_unique:
         return [], "dropped: looks like an identifier or free text, another text in every row"

@@ -7,12 +7,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import textwrap
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sklearn_probmix.csv_table import CsvTable, column_names, read_csv
 
@@ -24,6 +23,10 @@ MOST_ROWS = 4000
 # Rows of a class that both parts of the table need.
 _LEAST_OF_A_CLASS = 8
 _SIGNS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "point": "."}
+RACE = (
+    "  a race of networks on {n_rows} rows: some 15 s where there are 300, minutes on thousands;\n"
+    "  Ctrl-C ends it with what there is"
+)
 NOTES = {
     True: "CRPS is the mean error of the distribution in units of {target},\n"
     "NLL minus its log-density at the truth: less is better. The last columns say how many of\n"
@@ -47,7 +50,7 @@ def bundled_tables() -> list[Table]:
 
 
 def to_table(found: CsvTable, most_rows: int | None = MOST_ROWS) -> Table:
-    """Make arrays of what a file holds, of at most so many rows.
+    """Make arrays of what a file holds, of at most so many rows, the earliest first.
 
     Parameters
     ----------
@@ -65,8 +68,14 @@ def to_table(found: CsvTable, most_rows: int | None = MOST_ROWS) -> Table:
         X[:, place] = column.values
     y = np.array(found.y)
     if most_rows is not None and len(y) > most_rows:
-        some = np.random.default_rng(0).permutation(len(y))[:most_rows]
+        some = np.sort(np.random.default_rng(0).permutation(len(y))[:most_rows])
         X, y = X[some], y[some]
+    for place, column in enumerate(found.columns):
+        for step in (1, -1) if column.date else ():
+            if (np.diff(X[::step, place].astype(float)) >= 0).all():
+                return Table(
+                    found.name, found.target, X[::step], y[::step], categories, column.date
+                )
     return Table(found.name, found.target, X, y, categories)
 
 
@@ -89,18 +98,20 @@ def main(argv: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print("Loading torch and scikit-learn ...", flush=True)
-    import torch
-
-    # Networks this small only wait for a second thread, for long if other programs are running.
-    torch.set_num_threads(1)
     tables = bundled_tables() if found is None else [to_table(found, options.rows or MOST_ROWS)]
     settings = {} if options.epochs is None else {"max_epochs": options.epochs}
     for table in tables:
         _run(table, folder, settings)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Print the error alone: the usage would hide it."""
+        self.exit(2, f"error: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sklearn_probmix.demo", description=__doc__)
+    parser = _Parser(prog="python -m sklearn_probmix.demo", description=__doc__)
     parser.add_argument("--csv", metavar="FILE", help="table with a header line")
     parser.add_argument("--target", metavar="COLUMN", help="column of FILE to predict")
     parser.add_argument(
@@ -163,6 +174,7 @@ def _read(options: argparse.Namespace) -> CsvTable:
     print(f"In pandas: pd.read_csv({', '.join(arguments)})", end="")
     print(f".dropna(subset=[{found.target!r}])" if n_unknown else "", end="")
     print(f".drop(columns={dropped})" if dropped else "")
+    print(f"  (learn from X, its columns but {found.target!r}; predict new[X.columns] of new rows)")
     dates = [name for name, words in found.treatments.items() if words.startswith("date")]
     if dates:
         print(
@@ -199,12 +211,15 @@ def _run(table: Table, folder: Path, settings: dict[str, Any]) -> None:
     n_rows, n_features = table.X.shape
     task = "numbers" if table.is_regression else "classes"
     print(f"\n{table.name}: {table.target} ({task}) from {n_features} columns of {n_rows} rows")
+    train, test = showcase.divide(table)
+    if table.is_tested_on_last:
+        print(f"Tested on the last {len(test)} rows: {table.in_order_of!r} is in order of time")
     rivals = []
-    # The default may take minutes; a bar in a file would be a thousand lines.
-    bar = {"verbose": 1} if sys.stderr.isatty() and not settings else {}
-    for step in showcase.fit_all(table, **settings, **bar):
+    for step in showcase.fit_all(table, **(settings or {"verbose": 1})):
         if isinstance(step, str):
             print(f"Fitting {step} ...", flush=True)
+            if step.startswith("ProbMixup") and not settings:
+                print(RACE.format(n_rows=len(train)), flush=True)
         else:
             rivals.append(step)
     *others, default = rivals

@@ -5,20 +5,22 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterable
-from functools import cache
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 __all__ = ["RaceBar"]
+
+# Seconds between the lines of a log.
+_PAUSE = 10
 
 
 class RaceBar:
     """One bar for a whole race: its rung, and the mixture so far.
 
-    The bar counts steps of all kinds; it is as long as the rungs that are known to come. The first
-    one of a process comes with a hint where torch has several threads.
+    The bar counts steps of all kinds; it is as long as the rungs that are known to come. Where
+    stderr is no terminal, as in a log, it is a line every ten seconds.
 
     Examples
     --------
@@ -35,12 +37,11 @@ class RaceBar:
         # In a notebook without widgets the import alone warns.
         from tqdm.auto import tqdm
 
-        if torch.get_num_threads() > 1:
-            _hint(
-                f"torch uses {torch.get_num_threads()} threads, which mostly wait for one another "
-                "in networks this small: torch.set_num_threads(1) before a fit is often quicker."
-            )
-        self._bar = tqdm(unit="step")
+        # A notebook has a bar, though its stderr is no terminal.
+        self._is_live = sys.stderr.isatty() or "ipykernel" in sys.modules
+        as_lines: dict[str, Any] = {"mininterval": _PAUSE, "delay": _PAUSE, "miniters": 1}
+        as_lines |= {"file": _Lines(), "leave": False}
+        self._bar = tqdm(unit="step", **({} if self._is_live else as_lines))
         self._lock = threading.Lock()
         self._rung = 0
 
@@ -83,10 +84,16 @@ class RaceBar:
 
     def _next_kind(self):
         self._kind = min(self._kind + 1, self._n_kinds)
-        self._bar.set_description(f"rung {self._rung}, kind {self._kind} of {self._n_kinds}")
+        words = f"rung {self._rung}, kind {self._kind} of {self._n_kinds}"
+        self._bar.set_description(words, refresh=self._is_live)
 
 
-@cache
-def _hint(text):
-    """Print a line once in a process."""
-    print(text, file=sys.stderr)
+class _Lines:
+    """A stream that makes a line of every state of a bar."""
+
+    def write(self, text):
+        if text.strip():
+            print(text.strip(), file=sys.stderr, flush=True)
+
+    def flush(self):
+        """Nothing is kept."""

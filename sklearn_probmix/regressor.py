@@ -262,9 +262,10 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         a GPU equal seeds give equal scores up to rounding, not equal bits.
     n_jobs : int or None, default=None
         Kinds of network that train side by side, in threads, with the bits that they have one after
-        the other; -1 takes all cores, None is 1 unless a `joblib.parallel_config` says otherwise.
-        Torch's threads are shared out among them. In a search with jobs of its own leave it None.
-        With `net` kinds take turns. Callbacks of your own are called from several threads.
+        the other; -1 takes all cores. None takes as many as torch has threads, unless a
+        `joblib.parallel_config` says otherwise; with `callbacks`, which several threads would call,
+        and on a GPU it is 1. Torch's threads are shared out among them. In a search with jobs of
+        its own leave it None. With `net` kinds take turns.
     checkpoint : str, path-like or None, default=None
         Folder where a long fit keeps the state of every kind whenever it has trained for 200, 400,
         800, ... steps. A fit that was killed or interrupted, and is called again with the same data
@@ -281,8 +282,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         it was, and get other numbers where another thread draws from it meanwhile.
     verbose : int, default=0
         1 shows a bar: of the race of kinds its rung, the steps, and the mixture so far with its
-        out-of-fold NLL and weights; without a race the epochs of every kind. 2 prints skorch's
-        table of epochs.
+        out-of-fold NLL and weights, which is a line every ten seconds where stderr is no terminal;
+        without a race the epochs of every kind. 2 prints skorch's table of epochs.
 
     Attributes
     ----------

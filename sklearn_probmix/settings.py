@@ -9,10 +9,11 @@ from typing import ParamSpec, TypeVar
 
 import sklearn
 import torch
+from threadpoolctl import threadpool_limits
 
 from sklearn_probmix.floats import usual_errors
 
-__all__ = ["neutral_settings"]
+__all__ = ["limited_threads", "neutral_settings"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,4 +75,30 @@ def _neutral() -> Iterator[None]:
         # Entered only where it is needed, since it slows every call of torch.
         if torch.get_default_device() != _CPU:
             settings.enter_context(_CPU)
+        yield
+
+
+@contextmanager
+def limited_threads(n_threads: int) -> Iterator[None]:
+    """Let torch use so many threads at most where it is called from this one; no other notices.
+
+    A number given to `torch.set_num_threads` stays that of MKL's products.
+
+    Parameters
+    ----------
+    n_threads : int
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_probmix.settings import limited_threads
+    >>> with limited_threads(1):
+    ...     torch.get_num_threads()
+    1
+    """
+    # Asked first, it does not set its own default later.
+    if torch.get_num_threads() <= n_threads:
+        yield
+        return
+    with threadpool_limits(n_threads, user_api="openmp"):
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from sklearn_probmix.traits import cell_width, likely_families
 __all__ = [
     "Rival",
     "Table",
+    "divide",
     "draw",
     "fit_all",
     "format_scores",
@@ -51,7 +53,11 @@ _METHODS = {
     "m-probmix": "M-ProbMix",
 }
 TEST_SHARE = 0.25
+# Rows of a class in the two parts.
+_LEAST = 6, 2
 N_BINS = 5
+# Of a name in a picture.
+_MOST_SIGNS = 40
 _MOST_LEVELS = 250
 _WHY = {
     "histogram": "densities of any shape",
@@ -75,11 +81,25 @@ class Table(NamedTuple):
     """Shape (n,); floats for regression, labels for classification."""
     categories: list[int]
     """Positions of the columns of X that are categories."""
+    in_order_of: str | None = None
+    """Date that does not fall from row to row, if there is one."""
 
     @property
     def is_regression(self) -> bool:
         """Whether the response is a number."""
         return self.y.dtype.kind == "f"
+
+    @property
+    def is_tested_on_last(self) -> bool:
+        """Whether the rows are in order of time, and both parts have enough of every class."""
+        if self.in_order_of is None or self.is_regression:
+            return self.in_order_of is not None
+        n_test = math.ceil(TEST_SHARE * len(self.y))
+        return all(
+            np.count_nonzero(part == label) >= least
+            for part, least in zip((self.y[:-n_test], self.y[-n_test:]), _LEAST, strict=True)
+            for label in np.unique(self.y)
+        )
 
 
 class Rival(NamedTuple):
@@ -171,6 +191,20 @@ def models(table: Table, **settings: Any) -> list[tuple[str, Any]]:
     ]
 
 
+def divide(table: Table) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows to train on and those to test: the last in time, or some at random.
+
+    Parameters
+    ----------
+    table : Table
+    """
+    rows = np.arange(len(table.y))
+    if table.is_tested_on_last:
+        return train_test_split(rows, test_size=TEST_SHARE, shuffle=False)
+    stratify = None if table.is_regression else table.y
+    return train_test_split(rows, test_size=TEST_SHARE, random_state=0, stratify=stratify)
+
+
 def fit_all(table: Table, **settings: Any) -> Iterator[str | Rival]:
     """Fit the models to three quarters of the rows, and predict the others.
 
@@ -185,10 +219,7 @@ def fit_all(table: Table, **settings: Any) -> Iterator[str | Rival]:
     str or Rival
         Before a fit the name of the model, after it what it predicts. The default is the last.
     """
-    stratify = None if table.is_regression else table.y
-    train, test = train_test_split(
-        np.arange(len(table.y)), test_size=TEST_SHARE, random_state=0, stratify=stratify
-    )
+    train, test = divide(table)
     width = cell_width(table.y[train]) if table.is_regression else 1.0
     for name, model in models(table, **settings):
         yield name
@@ -365,14 +396,15 @@ def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
     # The object, not pyplot: whatever backend the caller uses is left alone.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(16, 5), dpi=100, layout="constrained")
+    figure = Figure(figsize=(16, 5.4), dpi=100, layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
     default = rivals[-1]
     if table.is_regression:
         PredictiveIntervalDisplay.from_predictions(
             default.y, default.prediction, kind="bars", max_rows=120, ax=left
         )
-        left.set_ylabel(table.target)
+        left.set_ylabel(_shorten(table.target))
+        left.yaxis.set_major_formatter("{x:,.10g}")
     else:
         _draw_probabilities(left, table, default)
     # The band of classes depends on the probabilities, so that one model has the axes.
@@ -384,24 +416,36 @@ def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
             prediction, options = np.column_stack([1 - p, p]), {"n_bins": N_BINS, "labels": [0, 1]}
         ReliabilityDisplay.from_predictions(y, prediction, name=rival.name, ax=middle, **options)
     _draw_chosen(right, table, default)
-    left.set_title(f"{default.name}: {len(default.y)} rows of {table.name} that it has not seen")
+    left.set_title(
+        f"{default.name}\n{len(default.y)} rows of {_shorten(table.name)} that it has not seen"
+    )
     middle.set_title("Does it keep its promises?")
+    # No corner of the panel is free of curves.
+    middle.get_legend().remove()
+    curves = middle.get_legend_handles_labels()
+    figure.legend(*curves, loc="outside lower center", ncols=len(curves[0]), fontsize="small")
     figure.savefig(path)
+
+
+def _shorten(name):
+    """Return a name that matplotlib takes for no formula; of a long one its beginning."""
+    short = name if len(name) <= _MOST_SIGNS else name[: _MOST_SIGNS - 3] + "..."
+    return short.replace("$", r"\$")
 
 
 def _draw_chosen(axes, table, default):
     """Bars of the weights, each with the loss of the kind alone."""
     kinds = chosen(table, default)
     loss = next(iter(default.scores))
-    places = np.arange(len(kinds))
+    places, across = np.arange(len(kinds)), axes.get_yaxis_transform()
     axes.barh(places, [weight for _, weight, _ in kinds], color=COLORS[0], alpha=0.35)
     for place, (name, _, alone) in enumerate(kinds):
-        axes.text(0, place, f"  {name}: {readable(alone)}", va="center", fontsize="small")
+        words = textwrap.fill(f"{name}: {readable(alone)}", 60, break_on_hyphens=False)
+        axes.text(0.02, place, words, va="center", fontsize="small", transform=across)
     axes.set(yticks=[], xlabel="weight in the mixture", xlim=(0, None))
     axes.invert_yaxis()
-    axes.set_title(
-        f'What "auto" chose\n{loss} of each kind alone; {readable(default.scores[loss])} together'
-    )
+    together = readable(default.scores[loss])
+    axes.set_title(f'What "auto" chose, and the {loss}\nof each alone; {together} together')
 
 
 def _events(table, rival):
@@ -427,5 +471,7 @@ def _draw_probabilities(axes, table, rival):
     for value, color, label in [(1, COLORS[1], "it is"), (0, "black", "it is not")]:
         rows = np.flatnonzero(happened[order] == value)
         axes.plot(rows, np.full(len(rows), value), "|", color=color, label=f"{label} ({len(rows)})")
-    axes.set(xlabel="test row, in order of the prediction", ylabel=f"probability: {event}")
-    axes.legend(loc="center left")
+    axes.set(
+        xlabel="test row, in order of the prediction", ylabel=f"probability: {_shorten(event)}"
+    )
+    axes.legend()

@@ -6,6 +6,7 @@ import copy
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -41,12 +42,15 @@ from sklearn_probmix.nets import (
     weight_decay_of,
 )
 from sklearn_probmix.processes import part_of, unwrapped
+from sklearn_probmix.settings import limited_threads
 from sklearn_probmix.table import DividedRows, Division, Table
 
 __all__ = ["NOT_BEGUN", "Trained", "Training", "apart", "train"]
 
 # Rows of a large table by which every epoch is judged.
 _N_JUDGES = 2_500
+# Of all members, in a step of our own networks: with fewer, threads mostly wait for one another.
+_ROWS_FOR_THREADS = 1_000
 
 
 class Trained(NamedTuple):
@@ -153,6 +157,9 @@ class Training:
                 _give_context(module, table, division.train, seeds[0])
         use_generator(net.module_, generator)
         self._generator = generator
+        n_rows = len(division.train) if kind.batch_size == "full" else int(kind.batch_size)
+        is_small = common.net is None and n_rows * common.n_members < _ROWS_FOR_THREADS
+        self._threads = partial(limited_threads, 1) if is_small else nullcontext
         if isinstance(net, TabularNet):
             net.watch = common.watch
         self.net = net
@@ -181,7 +188,8 @@ class Training:
         n_epochs : int
         """
         try:
-            self.net.fit_loop(self._rows, epochs=n_epochs)
+            with self._threads():
+                self.net.fit_loop(self._rows, epochs=n_epochs)
         except KeyboardInterrupt as error:
             # What ends training for another reason names it before, unless it is a user's callback.
             if self._best.in_epoch_ or not self._is_of_a_user(error):

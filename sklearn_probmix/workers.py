@@ -14,9 +14,8 @@ from typing import Self, TypeVar
 import joblib
 import torch
 from joblib.parallel import get_active_backend
-from threadpoolctl import threadpool_limits
 
-from sklearn_probmix.settings import neutral_settings
+from sklearn_probmix.settings import limited_threads, neutral_settings
 
 __all__ = ["Workers"]
 
@@ -30,8 +29,8 @@ class Workers:
     Parameters
     ----------
     n_jobs : int or None
-        As everywhere in joblib: None is 1, unless a `parallel_config` says otherwise, and -1 is all
-        cores. Within a worker of a search no more than its share of the cores.
+        -1 is all cores, and None what a `joblib.parallel_config` says, or else as many as torch has
+        threads. Within a worker of a search no more than its share of the cores.
     n_items : int
         More threads are of no use.
 
@@ -48,11 +47,12 @@ class Workers:
 
     def __init__(self, n_jobs: int | None, n_items: int):
         backend, default = get_active_backend()
-        wanted = default if n_jobs is None else n_jobs
-        if wanted == 0:
+        n_threads = default if n_jobs is None else n_jobs
+        if n_threads == 0:
             raise ValueError("n_jobs=0; expected a positive number, -1 for all cores, or None.")
-        n_threads = wanted or 1
-        if n_threads < 0:
+        if n_threads is None or (n_jobs is None and n_threads == 1):
+            n_threads = torch.get_num_threads()
+        elif n_threads < 0:
             n_threads += 1 + joblib.cpu_count()
         if backend.nesting_level:
             n_threads = min(n_threads, torch.get_num_threads())
@@ -105,9 +105,10 @@ class Workers:
         def call(item: T) -> R:
             if self.is_stopped:
                 raise CancelledError
-            return function(item)
+            with limited_threads(share):
+                return function(item)
 
-        with ThreadPoolExecutor(self.n_threads, "kind", _limit_threads, (share,)) as pool:
+        with ThreadPoolExecutor(self.n_threads, "kind") as pool:
             futures = [pool.submit(call, item) for item in items]
             try:
                 for future in futures:
@@ -122,10 +123,3 @@ class Workers:
             except BaseException:
                 self.stop()
                 raise
-
-
-def _limit_threads(n_threads):
-    """Let torch use so many threads where it is called from this one; no other thread notices."""
-    # Asked first, it does not set its own default later.
-    if torch.get_num_threads() > n_threads:
-        threadpool_limits(n_threads, user_api="openmp")

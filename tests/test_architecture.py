@@ -59,7 +59,7 @@ RULES = {
         {"criterion", "ensemble", "kernel", "kinds", "table"},
         {"numpy", "sklearn", "skorch", "torch"},
     ),
-    "training": Rule({"callbacks", "nets"}, {"numpy", "skorch", "torch"}),
+    "training": Rule({"callbacks", "nets", "settings"}, {"numpy", "skorch", "torch"}),
     # The right wing judges.
     "floats": Rule(set(), {"numpy"}),
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
@@ -82,7 +82,7 @@ RULES = {
     "training_displays": Rule({"metrics", "plotting"}, {"matplotlib", "numpy", "sklearn"}),
     "datasets": Rule(set(), {"numpy", "sklearn"}),
     # They meet.
-    "settings": Rule({"floats"}, {"sklearn", "torch"}),
+    "settings": Rule({"floats"}, {"sklearn", "threadpoolctl", "torch"}),
     "columns": Rule({"csv_table", "warn"}, {"narwhals", "numpy"}),
     "scaling": Rule({"columns"}, {"numpy", "sklearn", "torch"}),
     "traits": Rule(set(), {"numpy"}),
@@ -93,8 +93,8 @@ RULES = {
     "files": Rule(set(), set()),
     "checkpoint": Rule({"codec", "files"}, {"numpy", "safetensors", "torch"}),
     "dividing": Rule({"kinds", "table"}, {"numpy", "sklearn"}),
-    "workers": Rule({"settings"}, {"joblib", "threadpoolctl", "torch"}),
-    "progress": Rule(set(), {"numpy", "torch", "tqdm"}),
+    "workers": Rule({"settings"}, {"joblib", "torch"}),
+    "progress": Rule(set(), {"numpy", "tqdm"}),
     "race": Rule(
         {"training", "calibration", "checkpoint", "workers", "progress"}, {"numpy", "skorch"}
     ),
@@ -123,7 +123,7 @@ RULES = {
     "showcase": Rule(
         {"regressor", "classifier", "displays", "forecasts"}, {"matplotlib", "numpy", "sklearn"}
     ),
-    "demo": Rule({"csv_table", "showcase"}, {"numpy", "sklearn", "torch"}),
+    "demo": Rule({"csv_table", "showcase"}, {"numpy", "sklearn"}),
     "names": Rule(
         {
             *("callbacks", "classifier", "criterion", "displays", "distributions", "families"),

@@ -567,6 +567,42 @@ def test_a_mark_for_missing_values_costs_nothing_once_it_is_named(tmp_path):
     assert est.encoder_.levels == [None, None]
 
 
+ROWS = np.arange(N)
+COMMAS = [f"{row},5" for row in range(N)]
+
+
+def hint_of(frame):
+    with pytest.raises(ValueError, match="It reads as numbers") as caught:
+        ProbMixupRegressor(**TINY).fit(frame, np.arange(N))
+    return str(caught.value)
+
+
+def test_thousands_that_were_read_as_decimals_are_told_with_decimal_commas():
+    # As pandas reads 1.200 and 999 of a file whose decimals are commas.
+    lost = [999.0, np.nan, *(1 + row / 5 for row in range(1, N - 1))]
+    message = hint_of(pd.DataFrame({"area": COMMAS, "people": lost}))
+    assert (
+        "read_csv(..., decimal=',', thousands='.'), where column 'people' has 1200, not 1.200."
+        in message
+    )
+
+
+@pytest.mark.parametrize(
+    "other", [np.arange(N) / 7 + 1, np.arange(N) / 4, 900 + np.arange(N) * 2.5]
+)
+def test_decimals_are_not_told_to_be_thousands(other):
+    # More than three decimals, less than 1, 1000 and more: as no thousands are; no decimals at all.
+    assert "thousands" not in hint_of(pd.DataFrame({"area": COMMAS, "other": other}))
+
+
+def test_text_of_thousands_is_not_told_to_be_converted():
+    thousands = [f"{row + 1}.{row:03}" for row in range(N)]
+    message = hint_of(pd.DataFrame({"people": thousands}))
+    assert "by pandas.read_csv(..., decimal=',', thousands='.') if 1.000 is 1000;" in message
+    plain = [f"{row}.{row:03}" for row in range(N)]
+    assert "It reads as numbers: convert it first." in hint_of(pd.DataFrame({"x": plain}))
+
+
 class TestUnseenLevels:
     TABLE = pd.DataFrame({"town": ["Bern", "Basel"] * 30, "kind": list("abc") * 20})
 

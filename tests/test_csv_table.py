@@ -58,14 +58,50 @@ def test_free_text_is_dropped(write):
 
 
 @pytest.mark.parametrize(
-    ("cells", "number"),
-    [("1.200,50", 1200.5), ("0,25", 0.25), ("-3", -3.0), ("1.234.567,0", 1234567.0)],
+    ("cells", "number", "thousands"),
+    [
+        ("1.200,50", 1200.5, "points between thousands (1.200,50 = 1200.50), "),
+        ("0,25", 0.25, ""),
+        ("-3", -3.0, ""),
+        ("1.234.567,0", 1234567.0, "points between thousands (1.234.567,0 = 1234567.0), "),
+        ("1.234", 1234.0, "points between thousands (1.234 = 1234), "),
+    ],
 )
-def test_decimal_commas_are_found(write, cells, number):
+def test_decimal_commas_are_found(write, cells, number, thousands):
     table = read_csv(write("größe;y", f"{cells};1,5", "7,1;2,5", "2;3,5", encoding="latin-1"), "y")
     assert column(table, "größe").values == [number, 7.1, 2.0]
     assert table.y == [1.5, 2.5, 3.5]
-    assert table.layout == "semicolons between cells, decimal commas, latin-1"
+    assert table.layout == f"semicolons between cells, decimal commas, {thousands}latin-1"
+
+
+@pytest.mark.parametrize(
+    ("cells", "numbers", "layout"),
+    [
+        # Only thousands have two dots, and none begin with 0.
+        (
+            ["1.234.567", "1.234", "87"],
+            [1234567, 1234, 87],
+            "commas, points between thousands (1.234.567 =",
+        ),
+        (["0.234", "1.234", "87"], [0.234, 1.234, 87], "points, UTF-8"),
+        (["-0,234", "1,234", "87"], [-0.234, 1.234, 87], "commas, UTF-8"),
+        (["1.25", "1.234", "87"], [1.25, 1.234, 87], "points, UTF-8"),
+        (["1,234", "2,345", "87"], [1.234, 2.345, 87], "commas, UTF-8"),
+        # Nothing in the file tells.
+        (["1.234", "2.345", "87"], [1.234, 2.345, 87], "points (1.234 is 1234 by --decimal comma)"),
+    ],
+)
+def test_thousands_are_told_from_decimals(write, cells, numbers, layout):
+    table = read_csv(write("x;y", *(f"{cell};{i}" for i, cell in enumerate(cells))), "y")
+    assert column(table, "x").values == numbers
+    assert layout in table.layout
+
+
+def test_decimal_commas_between_commas(write):
+    path = write("x,y", '"1,25",1', '"2.001,5",2')
+    table = read_csv(path, "y")
+    assert column(table, "x").values == [1.25, 2001.5]
+    assert pd.read_csv(path, **table.options)["x"].tolist() == [1.25, 2001.5]
 
 
 def test_one_word_among_numbers_is_missing(write):
@@ -106,6 +142,9 @@ def test_layout_can_be_named(write):
 def test_thousands_between_commas(write):
     table = read_csv(write("x,y", '"1,200",1.5', '"1,430.5",2'), "y")
     assert column(table, "x").values == [1200.0, 1430.5]
+    assert "commas between thousands (1,200 = 1200)" in table.layout
+    table = read_csv(write("x,y", '"1,200",1', '"1,430",2'), "y")
+    assert column(table, "x").values == [1200.0, 1430.0]
 
 
 @pytest.mark.parametrize(

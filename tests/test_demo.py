@@ -1,3 +1,4 @@
+import re
 import subprocess
 from pathlib import Path
 
@@ -57,6 +58,9 @@ def error_of(capsys, *arguments):
     captured = capsys.readouterr()
     # Before anything slow is loaded.
     assert "Loading" not in captured.out
+    # The one line, without the usage.
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
     return captured.err
 
 
@@ -108,6 +112,18 @@ def test_several_classes_are_drawn(tmp_path):
     steps = showcase.fit_all(table, max_epochs=2, n_members=2)
     showcase.draw(table, [step for step in steps if isinstance(step, Rival)], tmp_path / "p.png")
     assert (tmp_path / "p.png").exists()
+
+
+def test_names_are_printed_as_they_are_and_fit_in(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    table = Table("three " * 20, "$ or $x$", X, 1e6 * X[:, 0], [])
+    steps = showcase.fit_all(table, max_epochs=2, n_members=2)
+    showcase.draw(table, [step for step in steps if isinstance(step, Rival)], tmp_path / "p.svg")
+    # Texts are drawn as paths, and stand in comments beside them; formulas have their own sign.
+    texts = re.findall("<!-- (.*) -->", (tmp_path / "p.svg").read_text())
+    assert {"$ or $x$", "1,000,000"} <= {*texts}
+    assert max(map(len, texts)) < 80
 
 
 def test_rarer_class_is_the_event():
@@ -197,6 +213,7 @@ def test_constant_and_boosting_hold_what_they_promise():
         (["--task", "regression"], "--task needs --csv"),
         (["--epochs", "0"], "expected at least 1"),
         (["--csv", "absent.csv", "--target", "y"], "No such file"),
+        (["--rows", "many"], "invalid int value: 'many'"),
     ],
 )
 def test_arguments_that_do_not_go_together(capsys, arguments, expected):
@@ -220,6 +237,7 @@ def test_pandas_reads_the_file_as_the_demo_does(capsys, tmp_path, houses):
     assert read["district"].isna().sum() == 8
     assert ".dropna(subset=['price'])" in line
     assert "price     to predict: a number; 3 rows without it are left out" in printed
+    assert "learn from X, its columns but 'price'" in printed
     assert "numbers are to be made of" not in printed
 
 
@@ -235,6 +253,64 @@ def test_dates_are_said_to_need_numbers(capsys, tmp_path):
     pd.DataFrame({"when": days, "sales": np.arange(60) % 23 + 0.5}).to_csv(path, index=False)
     printed = run(capsys, tmp_path, "--csv", str(path), "--target", "sales")
     assert "(numbers are to be made of ['when'] first," in printed
+
+
+def hours(path, *order):
+    """Write rows whose response is their number, and a column of it; return the demo's table."""
+    time = pd.date_range("2024-03-01", periods=80, freq="h").strftime("%Y-%m-%d %H:%M").to_numpy()
+    frame = pd.DataFrame({"time": time, "x": np.arange(80) / 2, "y": np.arange(80) / 4})
+    frame.iloc[list(order)].to_csv(path, index=False)
+    return demo.to_table(demo.read_csv(path, "y"), most_rows=60)
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_rows_in_time_are_tested_on_the_last(tmp_path, step):
+    table = hours(tmp_path / "t.csv", *range(80)[::step])
+    assert table.in_order_of == "time"
+    assert (np.diff(table.y) > 0).all()
+    assert len(table.y) == 60
+    train, test = showcase.divide(table)
+    assert table.y[train].max() < table.y[test].min()
+    assert len(test) == 15
+
+
+@pytest.mark.parametrize("order", [[1, 0, *range(2, 80)], [*range(0, 80, 2), *range(1, 80, 2)]])
+def test_rows_in_another_order_are_tested_at_random(tmp_path, order):
+    table = hours(tmp_path / "t.csv", *order)
+    assert table.in_order_of is None
+    train, test = showcase.divide(table)
+    assert table.y[train].max() > table.y[test].min()
+
+
+def test_classes_of_which_a_part_would_have_none_are_tested_at_random(tmp_path):
+    table = hours(tmp_path / "t.csv", *range(80))
+    changing = table._replace(y=np.array(["no"] * 30 + ["yes"] * 30))
+    _, test = showcase.divide(changing)
+    assert set(changing.y[test]) == {"no", "yes"}
+    _, test = showcase.divide(table._replace(y=np.array(["no", "yes"] * 30)))
+    assert test.tolist() == list(range(45, 60))
+
+
+def test_the_order_in_time_is_said(capsys, tmp_path):
+    hours(tmp_path / "t.csv", *range(80))
+    printed = run(capsys, tmp_path, "--csv", tmp_path / "t.csv", "--target", "y")
+    assert "Tested on the last 20 rows: 'time' is in order of time" in printed
+
+
+def test_how_long_the_race_takes_is_said_before_it(capsys, tmp_path, houses, monkeypatch):
+    def fit_all(table, **settings):
+        assert settings == {"verbose": 1}
+        yield "one Normal"
+        yield "ProbMixupRegressor()"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(showcase, "fit_all", fit_all)
+    with pytest.raises(KeyboardInterrupt):
+        demo.main(["--csv", str(houses), "--target", "price", "--output", str(tmp_path)])
+    *_, first, second, third, _ = capsys.readouterr().out.splitlines()
+    assert first == "Fitting one Normal ..."
+    assert second == "Fitting ProbMixupRegressor() ..."
+    assert "a race of networks on 42 rows: some 15 s where there are 300" in third
 
 
 def test_make_passes_a_file_and_its_target_on():

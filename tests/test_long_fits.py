@@ -1,5 +1,7 @@
 """Long fits: kinds side by side, Ctrl-C, a checkpoint to go on from, and the bar."""
 
+import io
+import os
 import pickle
 import signal
 import subprocess
@@ -22,6 +24,7 @@ from sklearn_probmix import (
     ProbMixupRegressor,
     fit_together,
     load_model,
+    progress,
     save_model,
 )
 from sklearn_probmix.checkpoint import Checkpoint
@@ -75,12 +78,26 @@ class TestSideBySide:
             def on_epoch_end(self, net, **kwargs):
                 found.add(threading.get_ident())
 
+        # None is 1 where callbacks would be called from several threads.
         racer(n_jobs=n_jobs, callbacks=[Note()]).fit(*table)
         assert len(found) == (n_jobs or 1)
         assert (threading.get_ident() in found) == (n_jobs != 2)
 
+    def test_a_network_of_small_steps_has_one_thread(self):
+        def found(batch_size, n_members):
+            """Threads of torch in an epoch and after the fit; in a process as torch begins it."""
+            code = SMALL_STEPS.format(batch_size=batch_size, n_members=n_members)
+            environment = os.environ | {"OMP_NUM_THREADS": "2"}
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+            )
+            return done.stdout.split()
+
+        assert found(64, 5) == ["1", "2"]
+        assert found(500, 2) == ["2", "2"]
+
     def test_joblib_says_how_many(self):
-        assert Workers(None, 9).n_threads == 1
+        assert Workers(None, 9).n_threads == torch.get_num_threads() == 1
         assert Workers(3, 9).n_threads == 3
         assert Workers(3, 2).n_threads == 2
         assert Workers(-1, 1000).n_threads == min(1000, len_of_cores())
@@ -102,9 +119,10 @@ import torch
 from sklearn_probmix.workers import Workers
 torch.set_num_threads(4)
 print(*Workers(2, 4).map(lambda _: torch.get_num_threads(), range(4)), torch.get_num_threads())
+print(Workers(None, 9).n_threads)
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.stdout.split() == ["2"] * 4 + ["4"]
+        assert done.stdout.split() == ["2"] * 4 + ["4", "4"]
 
     def test_an_error_in_a_thread_is_one_of_fit(self, table):
         class Fail(Callback):
@@ -113,6 +131,25 @@ print(*Workers(2, 4).map(lambda _: torch.get_num_threads(), range(4)), torch.get
 
         with pytest.raises(ZeroDivisionError):
             racer(n_jobs=2, callbacks=[Fail()]).fit(*table)
+
+
+SMALL_STEPS = """
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from sklearn_probmix import Kind, ProbMixupRegressor
+
+class Note(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        print(torch.get_num_threads())
+
+X = np.random.default_rng(0).normal(size=(500, 2))
+kind = Kind(batch_size={batch_size}, max_epochs=1)
+ProbMixupRegressor(
+    method=kind, n_members={n_members}, validation=None, callbacks=[Note()]
+).fit(X, X[:, 0])
+print(torch.get_num_threads())
+"""
 
 
 def len_of_cores():
@@ -379,9 +416,16 @@ class TestCheckpoint:
         assert not tmp_path.exists()
 
 
-def test_one_bar_for_the_whole_race(table, capfd):
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_one_bar_for_the_whole_race(table, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     est = racer(verbose=1).fit(*table)
-    bar = capfd.readouterr().err
+    bar = terminal.getvalue()
     last = bar.rstrip().splitlines()[-1].split("\r")[-1]
     assert bar.count("\n") == 1
     assert "rung 1, kind 1 of 4" in bar
@@ -396,20 +440,15 @@ def test_one_bar_for_the_whole_race(table, capfd):
     pickle.dumps(est)
 
 
-HINT_ON_THREADS = """
-import torch
-from sklearn_probmix.progress import RaceBar
-torch.set_num_threads(1)
-RaceBar().close()
-torch.set_num_threads(2)
-RaceBar().close()
-RaceBar().close()
-"""
-
-
-def test_a_hint_on_threads_is_given_once_where_there_are_several():
-    done = subprocess.run(
-        [sys.executable, "-c", HINT_ON_THREADS], capture_output=True, text=True, check=True
-    )
-    assert done.stderr.count("torch uses 2 threads") == 1
-    assert done.stderr.count("torch uses") == 1
+@pytest.mark.parametrize("pause", [0.0, 1000.0])
+def test_lines_now_and_then_where_there_is_no_terminal(table, monkeypatch, capfd, pause):
+    monkeypatch.setattr(progress, "_PAUSE", pause)
+    racer(verbose=1).fit(*table)
+    printed = capfd.readouterr().err
+    lines = printed.splitlines()
+    assert "\r" not in printed
+    assert lines[-1].startswith("rung ")
+    # One for every step, or the last alone.
+    made, total = lines[-1].split("|")[2].split("[")[0].split("/")
+    assert int(made) == int(total)
+    assert len(lines) >= int(made) if pause == 0 else len(lines) == 1

@@ -1,5 +1,7 @@
 """The benchmark of what a second buys: which fits there are, and what its table says of them."""
 
+import re
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -66,6 +68,14 @@ def test_the_picture(tmp_path):
     tradeoff.draw(results_of(FOREST, (OURS, {}, 12.0, 0.25)), tmp_path / "picture.png")
     picture = matplotlib.image.imread(tmp_path / "picture.png")
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 10
+
+
+def test_ticks_are_plain_numbers(tmp_path):
+    tradeoff.draw(results_of(FOREST, (OURS, {}, 12.0, 0.25)), tmp_path / "picture.svg")
+    # Texts are drawn as paths, and stand in comments beside them.
+    texts = re.findall("<!-- (.*) -->", (tmp_path / "picture.svg").read_text())
+    assert {"0.3", "0.4", "10"} <= {*texts}
+    assert not [text for text in texts if "10^" in text]
 
 
 def test_a_fit_is_timed_and_scored(uci_root):
