@@ -50,8 +50,8 @@ def fit_scaler(
     StandardScaler
         The deviation is computed anew where scikit-learn takes a column for constant that is not
         (integers near 2^53), or loses its digits (values near 1e-160). That of a column which is
-        constant but for rounding is 1, or a millionth of its size if that is more. Outliers of a
-        table, 30 robust deviations and more from the median, count as if they were 30 away. Its
+        constant but for rounding is infinite: it says nothing, whatever it holds later. Outliers of
+        a table, 30 robust deviations and more from the median, count as if they were 30 away. Its
         `reach_` are the deviations from the mean to which :func:`scale_columns` is linear.
     """
     columns = X.reshape(-1, X.shape[-1])
@@ -75,9 +75,7 @@ def fit_scaler(
             )
     scaler.var_ = np.maximum(scaler.var_, 0)
     unit = np.maximum(ends[1] - scaler.mean_, scaler.mean_ - ends[0])
-    size = np.abs(scaler.mean_)
-    constant = unit <= 10 * np.finfo(np.float64).eps * size
-    scaler.scale_[constant] = np.maximum(1.0, 1e-6 * size[constant])
+    constant = unit <= 10 * np.finfo(np.float64).eps * np.abs(scaler.mean_)
     doubtful = (scaler.var_ < _LEAST_VARIANCE) | (scaler.scale_ != np.sqrt(scaler.var_))
     # Of a column without values, in a part of a stream, the deviation stays NaN.
     for column in np.flatnonzero(doubtful & ~constant & ~np.isnan(unit)):
@@ -88,6 +86,7 @@ def fit_scaler(
         variance = np.average(share[is_given] ** 2, weights=own)
         scaler.scale_[column] = unit[column] * np.sqrt(variance)
         scaler.var_[column] = scaler.scale_[column] ** 2
+    scaler.scale_[constant] = np.inf
     if is_number is not None:
         scaler.mean_[~is_number], scaler.var_[~is_number] = 0.0, 1.0
         scaler.scale_[~is_number] = 1.0
@@ -148,7 +147,11 @@ def merge_scalers(scaler: StandardScaler, new: StandardScaler) -> tuple[Standard
     varies = deviation > 10 * np.finfo(np.float64).eps * np.abs(merged.mean_)
     merged.scale_ = np.where(varies, deviation, scaler.scale_)
     is_wild = np.minimum(scaler.reach_, new.reach_) == _REACH_OF_WILD
-    ends = [np.abs(each.mean_ - merged.mean_) + each.reach_ * each.scale_ for each in (scaler, new)]
+    ends = [
+        np.abs(each.mean_ - merged.mean_)
+        + each.reach_ * np.where(np.isinf(each.scale_), 0.0, each.scale_)
+        for each in (scaler, new)
+    ]
     merged.reach_ = np.where(
         is_wild, _REACH_OF_WILD, np.maximum(np.fmax(*ends) / merged.scale_, _REACH)
     )

@@ -27,7 +27,7 @@ from sklearn_probmix import (
 )
 from sklearn_probmix.columns import ColumnEncoder
 from sklearn_probmix.metrics import crps
-from sklearn_probmix.scaling import fit_scaler, scale_columns
+from sklearn_probmix.scaling import fit_scaler, merge_scalers, scale_columns
 
 N = 80
 rng = np.random.default_rng(0)
@@ -319,6 +319,25 @@ class TestOutliers:
         )
         expected = StandardScaler().fit_transform(X).astype(np.float32)
         assert_array_equal(scale_columns(fit_scaler(X, None), X), expected)
+
+    @pytest.mark.parametrize("value", [0.0, 3.0, 1e140])
+    def test_a_constant_column_says_nothing_later(self, value, tmp_path):
+        X = np.column_stack([rng.normal(size=len(Y)), np.full(len(Y), value)])
+        est = regressor().fit(X, Y)
+        later = X.copy()
+        later[:, 1] = np.resize([4.0, -1e6, -1e140], len(Y))
+        assert_array_equal(est.predict(later), est.predict(X))
+        save_model(est, tmp_path / "model")
+        assert_array_equal(load_model(tmp_path / "model").predict(later), est.predict(X))
+
+    def test_a_column_that_varies_later_in_a_stream_counts(self):
+        X = np.column_stack([rng.normal(size=60), np.full(60, 3.0)])
+        later = X.copy()
+        later[:, 1] = np.resize([3.0, 4.0], 60)
+        first, second = (fit_scaler(rows, None) for rows in (X, later))
+        merged, _ = merge_scalers(first, second)
+        assert_allclose(merged.scale_, np.std(np.concatenate([X, later]), axis=0))
+        assert np.isfinite(merged.reach_).all()
 
     @pytest.mark.parametrize("size", [50.0, 1e6, 1e100])
     def test_an_outlier_leaves_the_others_as_they_were(self, size):
