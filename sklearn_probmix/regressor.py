@@ -308,9 +308,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         With family="auto" and a y of few values, the values that predictions put their mass on:
         those of y, and of a rounded y those between and a few beyond. None for densities.
     is_count_ : bool
-        With family="auto" and "auto", "fast" or "parametric" as method: whether y is one column of
-        whole numbers, none negative, of at least three values. What densities have below 0 is then
-        the probability of 0 itself, in all predictions.
+        With family="auto" and a race, whether y are whole numbers from 0 or 1 on. What densities
+        have below 0 is then the probability of 0 itself, in all predictions.
     family_ : Family
     encoder_ : ColumnEncoder or None
         Of categories and missing values; None where all columns of the fit were plain numbers.
@@ -517,10 +516,15 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         return weight
 
     def _kinds_to_train(self, table, division, nets):
+        y = table.y[:, 0].real.numpy()
+        is_count = self.n_outputs_ == 1 and self._is_auto() and self.family == "auto"
+        if nets is None:
+            # Degrees in summer are whole and positive, too, and do not begin at 0.
+            is_count = is_count and y.min() <= 1 and "poisson" in likely_families(y)
+        else:
+            is_count = is_count and self.is_count_
         # A later pass may bring what is no count.
-        may_be = self.n_outputs_ == 1 and (nets is None or self.is_count_)
-        may_be = may_be and self._is_auto() and self.family == "auto"
-        self.is_count_ = may_be and "poisson" in likely_families(table.y[:, 0].real.numpy())
+        self.is_count_ = bool(is_count and y.min() >= 0 and not (y % 1).any())
         return super()._kinds_to_train(table, division, nets)
 
     def _kinds_for(self, table, division):

@@ -259,10 +259,11 @@ class TestEstimator:
         [
             (COUNTS + 0.5, {}),
             (COUNTS - 5, {}),
+            (COUNTS + 2, {}),
             (COUNTS, {"family": "normal"}),
             (COUNTS, {"method": "erm", "max_epochs": 2}),
         ],
-        ids=["halves", "negative", "a family by name", "one kind"],
+        ids=["halves", "negative", "from 2 on", "a family by name", "one kind"],
     )
     def test_others_stay_as_they_are(self, few_kinds, y, parameters):
         est = ProbMixupRegressor(n_members=2, random_state=0, **parameters).fit(X, y)
