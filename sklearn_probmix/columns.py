@@ -11,7 +11,7 @@ import narwhals
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_probmix.csv_table import date_format, dotted_thousands, number_options
+from sklearn_probmix.csv_table import date_format, number_options, separated_thousands
 from sklearn_probmix.warn import warn
 
 __all__ = [
@@ -365,14 +365,18 @@ def _coded(columns, names, name, encoder, reset):
     for place, (column, read) in enumerate(zip(names, columns, strict=True)):
         own = None if encoder is None else encoder.levels[place]
         if own is None and (found := _levels_of(read)):
+            bad = next((level for level in found if not _reads_as_number(level)), found[0])
             raise ValueError(
-                f"column {column!r} of {name} holds categories or text, such as {found[0][:40]!r}; "
-                "expected numbers, as in the fit."
+                f"column {column!r} of {name} holds categories or text, such as {bad[:40]!r}; "
+                f"expected numbers, as in the fit. {as_numbers(set(found), few=0)}".rstrip()
             )
         X[:, place] = codes = read if own is None else encoder.code(place, read)
-        # Of many levels some are not in the fit as a matter of course.
-        if own is not None and not encoder.shares(place) and _UNSEEN in codes:
-            where = codes == _UNSEEN
+        if own is None or _UNSEEN not in codes:
+            continue
+        where = codes == _UNSEEN
+        # Of many levels some are not in the fit as a matter of course, but hardly those of all rows.
+        is_odd = len(X) > 1 and (where | np.isnan(codes)).all()
+        if is_odd or not encoder.shares(place):
             rows = f"{where.sum()} of {len(X)} rows"
             unseen.append(f"column {column!r} in {rows}, such as {read[where.argmax()][:40]!r}")
     if unseen:
@@ -506,7 +510,9 @@ def _is_level_of_numbers(level):
     return level in ("True", "False") or _reads_as_number(level)
 
 
-def as_numbers(levels: set[str], frame: narwhals.DataFrame[Any] | None = None) -> str:
+def as_numbers(
+    levels: set[str], frame: narwhals.DataFrame[Any] | None = None, few: int = _FEW
+) -> str:
     """Say how text may be read as numbers; nothing where it holds something else.
 
     Parameters
@@ -515,23 +521,25 @@ def as_numbers(levels: set[str], frame: narwhals.DataFrame[Any] | None = None) -
     frame : narwhals.DataFrame, default=None
         What else was read with it: where the text has decimal commas, points of other columns are
         those between thousands.
+    few : int, default=20
+        So many numbers may be there by chance.
     """
     if all(map(_reads_as_number, levels)):
         remedy = "convert it first."
-        if dotted := dotted_thousands(sorted(levels)):
+        if dotted := separated_thousands(sorted(levels)):
             remedy = (
                 f"by pandas.read_csv(..., decimal=',', thousands='.') if {dotted[0]} is "
                 f"{dotted[1]}; else {remedy}"
             )
         return f"It reads as numbers: {remedy}"
-    options = number_options(levels)
+    options = number_options(levels, few)
     if not options:
         return ""
     where = ""
     # It would be numbers already, had decimal="," been given.
     if options == {"decimal": ","} and frame is not None:
         for series in frame.iter_columns():
-            if dotted := dotted_thousands(_as_read(series)):
+            if dotted := separated_thousands(_as_read(series)):
                 options["thousands"] = "."
                 where = f", where column {series.name!r} has {dotted[1]}, not {dotted[0]}"
                 break

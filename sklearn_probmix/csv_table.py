@@ -20,9 +20,9 @@ __all__ = [
     "CsvTable",
     "column_names",
     "date_format",
-    "dotted_thousands",
     "number_options",
     "read_csv",
+    "separated_thousands",
 ]
 
 Cells = list[str | None]
@@ -59,7 +59,12 @@ _NUMBERS = {
     )
     for sign, other in _THOUSANDS.items()
 }
-_DOTTED = re.compile(r"[-+]?([1-9]\d{0,2}(\.\d{3})+|\d{1,3})(,\d+)?")
+# Numbers that may have such a sign between thousands, and nothing but such groups of digits.
+_GROUPED = {
+    sign: re.compile(rf"[-+]?([1-9]\d{{0,2}}(\{sign}\d{{3}})+|\d{{1,3}})(\{decimal}\d+)?")
+    for decimal, sign in _THOUSANDS.items()
+}
+_GROUPS = re.compile(r"\d{1,3}(\.\d{1,3}){2,}")
 
 
 class Column(NamedTuple):
@@ -213,7 +218,8 @@ def column_names(path: str | Path, delimiter: str | None = None) -> list[str]:
 
 
 def _decode(path: Path) -> tuple[str, str]:
-    content = path.read_bytes()
+    # An error names the whole path.
+    content = path.absolute().read_bytes()
     try:
         text, encoding = content.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError:
@@ -260,18 +266,31 @@ def _split(path: Path, text: str, delimiter: str) -> tuple[list[str], dict[str, 
 
 
 def _find_decimal(columns: dict[str, list[str]], delimiter: str) -> str:
-    """Find the sign before decimals, by the numbers that have it if they are numbers.
+    """Find the sign before decimals, by the columns that are numbers with one sign only.
 
-    Where every number can be meant in both ways, as 1.234, the one sign there is stands before
-    decimals, unless it is a comma that also stands between cells.
+    Where none tells, as 1.234, the one sign there is stands before decimals, unless it is a comma
+    that also stands between cells. Groups of digits in every cell, as 192.168.1.2, may be codes:
+    they decide where nothing else does.
     """
-    cells = [cell for column in columns.values() for cell in column[:_SAMPLE]]
+    votes: dict[str, Counter[str]] = {"sure": Counter(), "sign": Counter(), "groups": Counter()}
+    for column in columns.values():
+        cells = [cell for cell in column[:_SAMPLE] if cell.lower() not in _MISSING]
+        numbers = {
+            sign: [cell for cell in cells if number.fullmatch(cell)]
+            for sign, number in _NUMBERS.items()
+        }
+        sure = {sign: set(own) - set(numbers[_THOUSANDS[sign]]) for sign, own in numbers.items()}
+        if delimiter == ",":
+            sure[","] = {cell for cell in sure[","] if "," in cell}
+        n_sure = {sign: sum(cell in sure[sign] for cell in own) for sign, own in numbers.items()}
+        is_code = all(map(_GROUPS.fullmatch, cells))
+        for sign, own in numbers.items():
+            votes["sign"][sign] += sign != delimiter and any(sign in cell for cell in own)
+            if n_sure[sign] > n_sure[_THOUSANDS[sign]]:
+                votes["groups" if is_code else "sure"][sign] += 1
 
-    def evidence(sign: str) -> tuple[int, int]:
-        other = _THOUSANDS[sign]
-        numbers = [cell for cell in cells if _NUMBERS[sign].fullmatch(cell)]
-        sure = sum(not _NUMBERS[other].fullmatch(cell) for cell in numbers)
-        return sure, sum(sign in cell for cell in numbers) if sign != delimiter else 0
+    def evidence(sign: str) -> list[int]:
+        return [by_sign[sign] for by_sign in votes.values()]
 
     return "," if evidence(",") > evidence(".") else "."
 
@@ -283,24 +302,26 @@ def _missing_marks(cells: Sequence[str], decimal: str) -> set[str]:
     return marks | (_words_among_numbers(levels - marks, decimal) or set())
 
 
-def _words_among_numbers(levels: set[str], decimal: str) -> set[str] | None:
+def _words_among_numbers(levels: set[str], decimal: str, few: int = _FEW) -> set[str] | None:
     """Return the one text or none among many numbers; None if there are more, or few numbers."""
     words = {level for level in levels if not _NUMBERS[decimal].fullmatch(level)}
-    return words if len(words) < 2 and len(levels - words) > _FEW else None
+    return words if len(words) < 2 and len(levels - words) > few else None
 
 
-def number_options(levels: set[str]) -> dict[str, Any] | None:
+def number_options(levels: set[str], few: int = _FEW) -> dict[str, Any] | None:
     """Find arguments by which pandas.read_csv would have read text as numbers.
 
     Parameters
     ----------
     levels : set of str
         The different values of a column, of which none is missing.
+    few : int, default=20
+        So many numbers may be there by chance.
 
     Returns
     -------
     dict or None
-        None if there are fewer than 20 numbers, or texts of more than one sort among them.
+        None if there are few numbers, or texts of more than one sort among them.
 
     Examples
     --------
@@ -308,20 +329,22 @@ def number_options(levels: set[str]) -> dict[str, Any] | None:
     >>> number_options({f"{n},5" for n in range(1000, 1030)} | {"unknown"})
     {'na_values': ['unknown'], 'decimal': ','}
     """
-    for decimal in _NUMBERS:
-        words = _words_among_numbers(levels, decimal)
-        if words is not None:
-            na_values = {"na_values": sorted(words)} if words else {}
-            return na_values | _number_signs(levels - words, decimal)
-    return None
+    found = {decimal: _words_among_numbers(levels, decimal, few) for decimal in _NUMBERS}
+    readings = [(words, decimal) for decimal, words in found.items() if words is not None]
+    if not readings:
+        return None
+    words, decimal = min(readings, key=lambda reading: len(reading[0]))
+    na_values = {"na_values": sorted(words)} if words else {}
+    return na_values | _number_signs(levels - words, decimal)
 
 
-def dotted_thousands(numbers: Iterable[str]) -> tuple[str, str] | None:
-    """Find a number with points between thousands; None where one cannot be meant so, as 0.5.
+def separated_thousands(numbers: Iterable[str], sign: str = ".") -> tuple[str, str] | None:
+    """Find a number with a sign between thousands; None where one cannot be meant so, as 0.5.
 
     Parameters
     ----------
     numbers : iterable of str
+    sign : {".", ","}, default="."
 
     Returns
     -------
@@ -330,15 +353,19 @@ def dotted_thousands(numbers: Iterable[str]) -> tuple[str, str] | None:
 
     Examples
     --------
-    >>> from sklearn_probmix.csv_table import dotted_thousands
-    >>> dotted_thousands(["87", "1.234"])
+    >>> from sklearn_probmix.csv_table import separated_thousands
+    >>> separated_thousands(["87", "1.234"])
     ('1.234', '1234')
-    >>> dotted_thousands(["87", "1.234", "0.500"])
+    >>> separated_thousands(["87", "1.234", "0.500"])
+    >>> separated_thousands(["1,000"], ",")
+    ('1,000', '1000')
     """
     numbers = list(numbers)
-    if not all(map(_DOTTED.fullmatch, numbers)):
+    if not all(map(_GROUPED[sign].fullmatch, numbers)):
         return None
-    return next(((number, _plain(number, ",")) for number in numbers if "." in number), None)
+    return next(
+        ((number, _plain(number, _THOUSANDS[sign])) for number in numbers if sign in number), None
+    )
 
 
 def _number_signs(numbers: Iterable[str], decimal: str) -> dict[str, Any]:
@@ -353,9 +380,9 @@ def _describe_signs(numbers: Iterable[str], decimal: str, delimiter: str) -> str
     if example := next((cell for cell in numbers if thousands in cell), None):
         meant = _plain(example, decimal)
         return f"{words}, {_WORDS[thousands]}s between thousands ({example} = {meant})"
-    dotted = dotted_thousands(cell for cell in numbers if decimal in cell)
-    if decimal == "." and delimiter != "," and dotted:
-        words += f" ({dotted[0]} is {dotted[1]} by --decimal comma)"
+    grouped = separated_thousands((cell for cell in numbers if decimal in cell), decimal)
+    if delimiter != "," and grouped:
+        words += f" ({grouped[0]} is {grouped[1]} by --decimal {_WORDS[thousands]})"
     return words
 
 

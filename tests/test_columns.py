@@ -622,6 +622,25 @@ def test_text_of_thousands_is_not_told_to_be_converted():
     assert "It reads as numbers: convert it first." in hint_of(pd.DataFrame({"x": plain}))
 
 
+@pytest.mark.parametrize(
+    ("cells", "bad", "remedy"),
+    [
+        (["19", "?", "21"], "?", "It reads as numbers by pandas.read_csv(..., na_values=['?'])."),
+        (["19", "2,5"], "2,5", "It reads as numbers by pandas.read_csv(..., decimal=',')."),
+        (["19", "21"], "19", "It reads as numbers: convert it first."),
+        (["young", "old", "19"], "old", "as in the fit."),
+    ],
+)
+def test_predict_says_how_text_reads_as_numbers(cells, bad, remedy):
+    known = pd.DataFrame({"age": np.arange(N) % 50 + 0.5, "size": np.arange(N) / 3})
+    est = ProbMixupRegressor(**TINY).fit(known, np.arange(N) / 2)
+    new = pd.DataFrame({"age": cells, "size": 1.0})
+    with pytest.raises(ValueError, match="column 'age' of X holds categories or text") as caught:
+        est.predict(new)
+    assert f"such as {bad!r}; expected numbers, as in the fit." in str(caught.value)
+    assert str(caught.value).endswith(remedy)
+
+
 class TestUnseenLevels:
     TABLE = pd.DataFrame({"town": ["Bern", "Basel"] * 30, "kind": list("abc") * 20})
 
@@ -647,6 +666,19 @@ class TestUnseenLevels:
         est = ProbMixupRegressor(**TINY).fit(many, np.arange(60.0))
         with pytest.warns(UserWarning, match=r"column 'c4' .* 'z'; and 3 other columns\.$"):
             est.predict(many.assign(**dict.fromkeys(many, "z")))
+
+    def test_of_many_levels_all_are_news_and_some_are_not(self):
+        many = pd.DataFrame(
+            {"zip": [f"{1000 + row}" for row in range(70)] * 2, "n": np.arange(140) % 9}
+        )
+        est = ProbMixupRegressor(**TINY).fit(many, np.arange(140.0))
+        new = many.head(9).assign(zip=[None, *(f"0{1000 + row}" for row in range(8))])
+        with pytest.warns(UserWarning, match="column 'zip' in 8 of 9 rows, such as '01000'"):
+            est.predict(new)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            est.predict(pd.concat([new, many.head(1)]))
+            est.predict(new.tail(1))
 
     def test_known_and_missing_ones_are_no_news(self):
         est = self.fit()

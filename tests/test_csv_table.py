@@ -86,8 +86,8 @@ def test_decimal_commas_are_found(write, cells, number, thousands):
         (["0.234", "1.234", "87"], [0.234, 1.234, 87], "points, UTF-8"),
         (["-0,234", "1,234", "87"], [-0.234, 1.234, 87], "commas, UTF-8"),
         (["1.25", "1.234", "87"], [1.25, 1.234, 87], "points, UTF-8"),
-        (["1,234", "2,345", "87"], [1.234, 2.345, 87], "commas, UTF-8"),
         # Nothing in the file tells.
+        (["1,234", "2,345", "87"], [1.234, 2.345, 87], "commas (1,234 is 1234 by --decimal point)"),
         (["1.234", "2.345", "87"], [1.234, 2.345, 87], "points (1.234 is 1234 by --decimal comma)"),
     ],
 )
@@ -95,6 +95,38 @@ def test_thousands_are_told_from_decimals(write, cells, numbers, layout):
     table = read_csv(write("x;y", *(f"{cell};{i}" for i, cell in enumerate(cells))), "y")
     assert column(table, "x").values == numbers
     assert layout in table.layout
+
+
+@pytest.mark.parametrize("code", ["192.168.100.101", "100.200.300"])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_codes_with_points_are_no_thousands(write, code, delimiter):
+    lines = [[code, f"3.{300 + i}", f"1.{200 + 7 * i}"] for i in range(30)]
+    path = write("ip,volt,y".replace(",", delimiter), *map(delimiter.join, lines))
+    table = read_csv(path, "y")
+    assert "decimal points" in table.layout
+    assert column(table, "volt").values[:2] == [3.3, 3.301]
+    assert table.y[:2] == [1.2, 1.207]
+
+
+def test_columns_vote_and_not_cells(write):
+    lines = [f"1.{i:03}.500;{i};{i % 4}" for i in range(9)] + ["7;0.25;1.5"]
+    table = read_csv(write("code;x;y", *lines), "y")
+    assert (column(table, "x").values[-1], table.y[-1]) == (0.25, 1.5)
+
+
+def test_millions_alone_have_points_between_thousands(write):
+    table = read_csv(write("x;y", *(f"{i};1.{200 + i}.500" for i in range(9))), "y")
+    assert table.y[:2] == [1_200_500, 1_201_500]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_commas_that_may_be_between_thousands_are_said(write, delimiter):
+    path = write(f"x{delimiter}y", *(f"{i}{delimiter}1,{37 * i:03}" for i in range(9)))
+    assert "decimal commas (1,000 is 1000 by --decimal point)" in read_csv(path, "y").layout
+    assert read_csv(path, "y", decimal=".").y[:2] == [1000, 1037]
+    # A zero before the comma tells.
+    path = write(f"x{delimiter}y", *(f"{i}{delimiter}0,{37 * i:03}" for i in range(9)))
+    assert "decimal commas, UTF-8" in read_csv(path, "y").layout
 
 
 def test_decimal_commas_between_commas(write):
@@ -212,6 +244,12 @@ def test_quotes_and_byte_order_mark(write):
 def test_files_that_hold_no_table(write, lines, expected):
     with pytest.raises(ValueError, match=expected):
         read_csv(write(*lines), "y")
+
+
+def test_a_missing_file_is_named_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=str(tmp_path / "absent.csv")):
+        read_csv("absent.csv", "y")
 
 
 def test_no_text_is_refused(write):
