@@ -374,7 +374,7 @@ def _coded(columns, names, name, encoder, reset):
         if own is None or _UNSEEN not in codes:
             continue
         where = codes == _UNSEEN
-        # Of many levels some are not in the fit as a matter of course, but hardly those of all rows.
+        # Of many levels some are not in the fit as a matter of course, but hardly all of a table.
         is_odd = len(X) > 1 and (where | np.isnan(codes)).all()
         if is_odd or not encoder.shares(place):
             rows = f"{where.sum()} of {len(X)} rows"

@@ -474,7 +474,7 @@ class PITDisplay(_PredictionDisplay):
         mass = np.maximum(dist.pmf(y), 1e-300)
         below = np.clip((edges[:, None] - dist.cdf(y)) / mass + 1, 0, 1).mean(axis=1)
         below[0] = 0
-        lower, upper = (n_bins * _chance_band(len(y), 1 / n_bins)).tolist()
+        lower, upper = (n_bins * chance_band(len(y), 1 / n_bins)).tolist()
         density = n_bins * np.diff(below)
         return cls(edges=edges, density=density, lower=lower, upper=upper).plot(ax)
 
@@ -567,7 +567,7 @@ class MarginalDisplay(_PredictionDisplay):
         edges = _bins(y, n_bins)
         observed = -np.diff([np.mean(y > edge) for edge in edges])
         predicted = np.diff([dist.cdf(edge).mean() for edge in edges])
-        lower, upper = _chance_band(len(y), predicted.clip(0, 1))
+        lower, upper = chance_band(len(y), predicted.clip(0, 1))
         return cls(
             edges=edges, observed=observed, predicted=predicted, lower=lower, upper=upper
         ).plot(ax)
@@ -713,14 +713,26 @@ def _share_inside(y, dist, levels):
     return np.array([np.mean((1 - q <= 2 * upper) & (2 * lower <= 1 + q)) for q in levels])
 
 
-def _chance_band(n, p):
-    """Return the ends of the 95 % interval of the share of n events of probability p."""
+def chance_band(n: int | Array, p: float | Array) -> Array:
+    """Return the ends of the 95 % interval of the share of n events of probability p.
+
+    Parameters
+    ----------
+    n : int or ndarray
+    p : float or ndarray
+
+    Examples
+    --------
+    >>> from sklearn_probmix.displays import chance_band
+    >>> chance_band(100, 0.9).tolist()
+    [0.84, 0.95]
+    """
     return np.stack([binom.ppf(q, n, p) / n for q in (0.025, 0.975)])
 
 
 def _coverage_points(y, dist, levels):
     nominal, observed = coverage_curve(y, dist, levels=levels)
-    return nominal, observed, *_chance_band(len(y), nominal)
+    return nominal, observed, *chance_band(len(y), nominal)
 
 
 def _frequency_points(is_class, proba, n_bins):
@@ -730,4 +742,4 @@ def _frequency_points(is_class, proba, n_bins):
         np.bincount(bins, weights=values)[n > 0] / n[n > 0] for values in (proba, is_class)
     )
     # A mean of probabilities may exceed 1 by rounding.
-    return nominal, observed, *_chance_band(n[n > 0], nominal.clip(0, 1))
+    return nominal, observed, *chance_band(n[n > 0], nominal.clip(0, 1))

@@ -7,6 +7,8 @@ import math
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +24,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from sklearn_probmix.classifier import ProbMixupClassifier
-from sklearn_probmix.displays import PredictiveIntervalDisplay, ReliabilityDisplay
+from sklearn_probmix.displays import PredictiveIntervalDisplay, ReliabilityDisplay, chance_band
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.forecasts import normals
 from sklearn_probmix.kinds import Kind
-from sklearn_probmix.metrics import coverage, interval_width
+from sklearn_probmix.metrics import coverage, coverage_curve, interval_width
 from sklearn_probmix.plotting import COLORS
 from sklearn_probmix.regressor import ProbMixupRegressor
+from sklearn_probmix.settings import limited_threads
 from sklearn_probmix.traits import cell_width, likely_families
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "format_scores",
     "readable",
     "reasons",
+    "remarks",
     "verdict",
 ]
 
@@ -63,8 +67,8 @@ _WHY = {
     "histogram": "densities of any shape",
     "lattice": "y takes few values",
     "transformed": "y is skewed",
-    "poisson": "y counts",
-    "negative-binomial": "y counts",
+    "poisson": "y is {}",
+    "negative-binomial": "y is {}",
     "hurdle": "y has a heap of zeros",
     "beta": "y lies between 0 and 1",
 }
@@ -217,16 +221,22 @@ def fit_all(table: Table, **settings: Any) -> Iterator[str | Rival]:
     Yields
     ------
     str or Rival
-        Before a fit the name of the model, after it what it predicts. The default is the last.
+        What comes next, in words, and what a model predicts. The default is the last.
     """
     train, test = divide(table)
     width = cell_width(table.y[train]) if table.is_regression else 1.0
-    for name, model in models(table, **settings):
-        yield name
+    *others, default = models(table, **settings)
+    for name, model in (*others, default):
+        yield f"Fitting {name}"
+        # On busy cores the threads of trees wait for each other, a hundred times as long.
+        threads = nullcontext if model is default[1] else partial(limited_threads, 1)
         start = time.perf_counter()
-        model.fit(table.X[train], table.y[train])
+        with threads():
+            model.fit(table.X[train], table.y[train])
         seconds = time.perf_counter() - start
-        prediction = model.predict_proba(table.X[test])
+        yield f"Predicting {len(test)} rows"
+        with threads():
+            prediction = model.predict_proba(table.X[test])
         losses, scores = _score(table.y[test], prediction, width)
         scores["seconds"] = seconds
         yield Rival(name, model, test, table.y[test], prediction, losses, scores)
@@ -296,25 +306,64 @@ def format_scores(rivals: Sequence[Rival]) -> str:
     )
 
 
-def verdict(default: Rival, other: Rival) -> str:
-    """Say in a sentence which of two models is better, if that is more than chance.
+def verdict(default: Rival, others: Sequence[Rival]) -> str:
+    """Say in a sentence whether the default is better than the best other, beyond chance.
 
     Parameters
     ----------
-    default, other : Rival
-        Of the same test rows.
+    default : Rival
+    others : sequence of Rival
+        Of the same test rows, the one that knows nothing of x first.
     """
-    gain = other.losses - default.losses
+    best = min(others, key=lambda other: other.losses.mean())
+    gain = best.losses - default.losses
     error = gain.std() / math.sqrt(len(gain))
     name = next(iter(default.scores))
-    change = gain.mean() / other.losses.mean() if other.losses.mean() else 0.0
-    differ = (
-        f"its {name} is {abs(change):.0%} {'lower' if change > 0 else 'higher'} than that of "
-        f"{other.name}"
-    )
+    differ = f"its {name} is {_change(default.losses.mean(), best.losses.mean())} {best.name}"
+    if best is others[0]:
+        worse = " and ".join(other.name for other in others[1:])
+        differ += f" (and that of {worse} is higher than this)" if worse else ""
+    if gain.mean() > 0 and "RMSE" in default.scores:
+        sharpest = min(others, key=lambda other: other.scores["RMSE"])
+        errors = default.scores["RMSE"], sharpest.scores["RMSE"]
+        if errors[0] > errors[1]:
+            differ += f", but its RMSE is {_change(*errors)} {sharpest.name}"
     if abs(gain.mean()) < 2 * error:
         return f"No clear winner: {differ}, within what chance does on {len(gain)} test rows."
-    return f"The default is {'better' if change > 0 else 'worse'} here: {differ}."
+    return f"The default is {'better' if gain.mean() > 0 else 'worse'} here: {differ}."
+
+
+def _change(value, other):
+    change = value / other - 1 if other else 0.0
+    return f"{abs(change):.0%} {'higher' if change > 0 else 'lower'} than that of"
+
+
+def remarks(table: Table, rivals: Sequence[Rival]) -> list[str]:
+    """Say whose 90 % intervals hold other shares than promised, and what keeps them above 0.
+
+    Parameters
+    ----------
+    table : Table
+    rivals : sequence of Rival
+        The default last.
+    """
+    if not table.is_regression:
+        return []
+    found = []
+    for rival in rivals:
+        # Where y takes few values an interval holds more than it must; here ends count in part.
+        share = coverage_curve(rival.y, rival.prediction, levels=[0.9])[1][0]
+        low, high = chance_band(len(rival.y), 0.9)
+        if not low <= share <= high:
+            words = "narrower" if share < low else "wider"
+            found.append(f"90 % intervals of {rival.name}: {words} than promised, beyond chance")
+    below = (rivals[-1].prediction.interval(0.9)[0] < 0).mean()
+    if below and table.y.min() > 0:
+        found.append(
+            f"{below:.0%} of the default's intervals begin below 0, where no response is: "
+            "family='lognormal' keeps them above"
+        )
+    return found
 
 
 def chosen(table: Table, default: Rival) -> list[tuple[str, float, float]]:
@@ -377,9 +426,10 @@ def reasons(table: Table) -> str:
     """
     if not table.is_regression:
         return "several kinds of network raced"
+    integers = "counts" if table.y.min() <= 1 else "whole numbers"
     named = sorted(likely_families(table.y))
-    tried = "".join(f",\n    {name} ({_WHY[name]})" for name in named)
-    return f"Normal kinds of network raced{tried}"
+    tried = "".join(f"\n    {name} ({_WHY[name].format(integers)})" for name in named)
+    return f"tried beside the Normal:{tried}" if tried else "tried the Normal alone"
 
 
 def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
@@ -405,6 +455,12 @@ def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
         )
         left.set_ylabel(_shorten(table.target))
         left.yaxis.set_major_formatter("{x:,.10g}")
+        if np.any(default.prediction.pmf(default.y) > 0):
+            # Narrower ones do not exist where y takes few values.
+            left.set_xlabel(
+                f"{left.get_xlabel()}\nends included, an interval of single values holds more than "
+                "promised; beside, ends count in part"
+            )
     else:
         _draw_probabilities(left, table, default)
     # The band of classes depends on the probabilities, so that one model has the axes.

@@ -121,7 +121,8 @@ RULES = {
     ),
     "csv_table": Rule(set(), set()),
     "showcase": Rule(
-        {"regressor", "classifier", "displays", "forecasts"}, {"matplotlib", "numpy", "sklearn"}
+        {"regressor", "classifier", "displays", "forecasts", "settings"},
+        {"matplotlib", "numpy", "sklearn"},
     ),
     "demo": Rule({"csv_table", "showcase"}, {"numpy", "sklearn"}),
     "names": Rule(

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor, demo, showcase
 from sklearn_probmix.showcase import Rival, Table
@@ -157,21 +158,81 @@ def test_density_and_masses_have_the_same_score():
     assert nll[0] == pytest.approx(nll[1], abs=0.02)
 
 
+def rival(losses, name="m", rmse=None, y=None, prediction=None):
+    y = np.zeros(len(losses)) if y is None else y
+    scores = {"CRPS": 0.0} | ({} if rmse is None else {"RMSE": rmse})
+    return Rival(name, None, np.arange(len(y)), y, prediction, np.asarray(losses), scores)
+
+
 def test_verdict_knows_chance():
     rng = np.random.default_rng(0)
-
-    def rival(losses):
-        return Rival("m", None, np.arange(100), np.zeros(100), None, losses, {"CRPS": 0.0})
-
     losses = 1 + 0.1 * rng.random(100)
-    assert "better here: its CRPS is 10% lower" in showcase.verdict(
-        rival(0.9 * losses), rival(losses)
-    )
-    assert "worse here: its CRPS is 10% higher" in showcase.verdict(
-        rival(1.1 * losses), rival(losses)
-    )
+    first = rival(2 * losses)
+    for factor, words in [(0.9, "better here: its CRPS is 10% lower"), (1.1, "worse here: its")]:
+        found = showcase.verdict(rival(factor * losses), [first, rival(losses)])
+        assert words in found
     shuffled = rival(rng.permutation(losses))
-    assert "within what chance does on 100 test rows" in showcase.verdict(rival(losses), shuffled)
+    found = showcase.verdict(rival(losses), [first, shuffled])
+    assert "within what chance does on 100 test rows" in found
+
+
+def test_verdict_tells_of_another_score_and_of_a_useless_model():
+    losses = np.linspace(1, 1.1, 100)
+    default = rival(0.9 * losses, rmse=1.05)
+    constant, trees = rival(2 * losses, "constant", 3.0), rival(losses, "trees", 1.0)
+    found = showcase.verdict(default, [constant, trees])
+    assert found == (
+        "The default is better here: its CRPS is 10% lower than that of trees, but its RMSE is "
+        "5% higher than that of trees."
+    )
+    assert "RMSE" not in showcase.verdict(rival(0.9 * losses, rmse=0.9), [constant, trees])
+    found = showcase.verdict(
+        default, [rival(losses, "constant", 3.0), rival(2 * losses, "trees", 4)]
+    )
+    assert found.endswith("than that of constant (and that of trees is higher than this).")
+
+
+def normal_rival(name, y, loc, scale):
+    dist = PredictiveDistribution("norm", {"loc": [[loc]] * len(y), "scale": [[scale]] * len(y)})
+    return rival(np.ones(len(y)), name, y=y, prediction=dist)
+
+
+def test_remarks_on_intervals():
+    # Quantiles of a Normal: those of the right width hold what they promise.
+    y = stats.norm(10, 1).ppf((np.arange(100) + 0.5) / 100)
+    table = Table("t", "y", np.zeros((100, 1)), y, [])
+    rivals = [normal_rival(name, y, 10, sd) for name, sd in (("a", 0.5), ("b", 2), ("c", 1))]
+    assert showcase.remarks(table, rivals) == [
+        "90 % intervals of a: narrower than promised, beyond chance",
+        "90 % intervals of b: wider than promised, beyond chance",
+    ]
+    *_, below = showcase.remarks(table, [normal_rival("c", y, 10, 7)])
+    assert below.startswith("100% of the default's intervals begin below 0")
+    kind = re.search("family='(.*)'", below)[1]
+    model = ProbMixupRegressor(family=kind, method="erm", n_members=2, max_epochs=2)
+    assert (model.fit(y[:, None], y).predict_proba(y[:, None]).interval(0.9)[0] > 0).all()
+    assert showcase.remarks(table._replace(y=y - 10), [normal_rival("c", y, 10, 1)]) == []
+
+
+def test_intervals_of_counts_may_hold_more():
+    # Half of a fair coin's two values: each interval of 90 % holds both.
+    y = np.repeat([0.0, 1.0], 50)
+    coin = PredictiveDistribution("binom", {"n": [[1]] * 100, "p": [[0.5]] * 100})
+    table = Table("t", "y", np.zeros((100, 1)), y, [])
+    assert showcase.remarks(table, [rival(np.ones(100), y=y, prediction=coin)]) == []
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (np.arange(60) ** 2 // 9, "poisson (y is counts)"),
+        (25 + np.arange(60), "y is whole numbers"),
+    ],
+)
+def test_reasons(y, words):
+    found = showcase.reasons(Table("t", "y", np.zeros((60, 1)), y.astype(float), []))
+    assert found.startswith("tried beside the Normal:\n")
+    assert words in found
 
 
 def test_what_auto_chose_is_the_kinds_alone():
@@ -212,7 +273,8 @@ def test_constant_and_boosting_hold_what_they_promise():
         (["--target", "y"], "--target needs --csv"),
         (["--task", "regression"], "--task needs --csv"),
         (["--epochs", "0"], "expected at least 1"),
-        (["--csv", "absent.csv", "--target", "y"], "No such file"),
+        (["--csv", "absent.csv", "--target", "y"], f"No such file or directory: '{Path.cwd()}"),
+        (["--output", "/proc"], "error: --output /proc: no file can be made there ("),
         (["--rows", "many"], "invalid int value: 'many'"),
     ],
 )
@@ -238,7 +300,6 @@ def test_pandas_reads_the_file_as_the_demo_does(capsys, tmp_path, houses):
     assert ".dropna(subset=['price'])" in line
     assert "price     to predict: a number; 3 rows without it are left out" in printed
     assert "learn from X, its columns but 'price'" in printed
-    assert "numbers are to be made of" not in printed
 
 
 def test_a_file_with_every_response_says_nothing_of_others(capsys, tmp_path, houses):
@@ -247,12 +308,20 @@ def test_a_file_with_every_response_says_nothing_of_others(capsys, tmp_path, hou
     assert "dropna" not in printed
 
 
-def test_dates_are_said_to_need_numbers(capsys, tmp_path):
+def test_pandas_makes_the_numbers_of_dates_that_the_demo_does(capsys, tmp_path):
     path = tmp_path / "sales.csv"
-    days = pd.date_range("2024-01-30", periods=60, freq="36h").strftime("%Y-%m-%d %H:%M")
-    pd.DataFrame({"when": days, "sales": np.arange(60) % 23 + 0.5}).to_csv(path, index=False)
+    days = pd.date_range("2024-01-30", periods=60, freq="36h").strftime("%d.%m.%Y %H:%M")
+    frame = pd.DataFrame({"when it's {sold}": days, "x": 1, "sales": np.arange(60) % 23 + 0.5})
+    frame.iloc[7, 0] = frame.iloc[9, 2] = None
+    frame.to_csv(path, index=False)
     printed = run(capsys, tmp_path, "--csv", str(path), "--target", "sales")
-    assert "(numbers are to be made of ['when'] first," in printed
+    code = re.search(r"In pandas: (\(.*?\n\))\n", printed, re.DOTALL)[1]
+    read = eval(code, {"pd": pd}).drop(columns="sales")
+    own = demo.read_csv(path, "sales")
+    assert list(read) == [column.name for column in own.columns]
+    assert len(read.columns) == 4
+    for column in own.columns:
+        np.testing.assert_allclose(read[column.name], column.values, rtol=1e-12)
 
 
 def hours(path, *order):
@@ -272,6 +341,21 @@ def test_rows_in_time_are_tested_on_the_last(tmp_path, step):
     train, test = showcase.divide(table)
     assert table.y[train].max() < table.y[test].min()
     assert len(test) == 15
+
+
+def test_order_in_time_is_that_of_the_known_dates(tmp_path):
+    path = tmp_path / "t.csv"
+    hours(path, *range(80))
+    frame = pd.read_csv(path)
+    frame.loc[[0, 11, 79], "time"] = None
+    frame.to_csv(path, index=False)
+    table = demo.to_table(demo.read_csv(path, "y"))
+    assert table.in_order_of == "time"
+    assert (np.diff(table.y) > 0).all()
+    # Two that are known say nothing.
+    frame.loc[2:, "time"] = None
+    frame.to_csv(path, index=False)
+    assert demo.to_table(demo.read_csv(path, "y")).in_order_of is None
 
 
 @pytest.mark.parametrize("order", [[1, 0, *range(2, 80)], [*range(0, 80, 2), *range(1, 80, 2)]])
@@ -300,17 +384,20 @@ def test_the_order_in_time_is_said(capsys, tmp_path):
 def test_how_long_the_race_takes_is_said_before_it(capsys, tmp_path, houses, monkeypatch):
     def fit_all(table, **settings):
         assert settings == {"verbose": 1}
-        yield "one Normal"
-        yield "ProbMixupRegressor()"
+        yield "Fitting one Normal"
+        yield "Fitting ProbMixupRegressor()"
         raise KeyboardInterrupt
 
     monkeypatch.setattr(showcase, "fit_all", fit_all)
     with pytest.raises(KeyboardInterrupt):
         demo.main(["--csv", str(houses), "--target", "price", "--output", str(tmp_path)])
-    *_, first, second, third, _ = capsys.readouterr().out.splitlines()
+    *_, first, second, third, _, _ = capsys.readouterr().out.splitlines()
     assert first == "Fitting one Normal ..."
     assert second == "Fitting ProbMixupRegressor() ..."
-    assert "a race of networks on 42 rows: some 15 s where there are 300" in third
+    assert (
+        "a race of networks on 42 rows: some 15 seconds of the processor where there are 300"
+        in third
+    )
 
 
 def test_make_passes_a_file_and_its_target_on():
