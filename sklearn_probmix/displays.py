@@ -713,12 +713,12 @@ def _share_inside(y, dist, levels):
     return np.array([np.mean((1 - q <= 2 * upper) & (2 * lower <= 1 + q)) for q in levels])
 
 
-def chance_band(n: int | Array, p: float | Array) -> Array:
+def chance_band(n: int | NDArray[np.integer], p: float | Array) -> Array:
     """Return the ends of the 95 % interval of the share of n events of probability p.
 
     Parameters
     ----------
-    n : int or ndarray
+    n : int or ndarray of int
     p : float or ndarray
 
     Examples

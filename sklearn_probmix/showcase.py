@@ -67,8 +67,8 @@ _WHY = {
     "histogram": "densities of any shape",
     "lattice": "y takes few values",
     "transformed": "y is skewed",
-    "poisson": "y is {}",
-    "negative-binomial": "y is {}",
+    "poisson": "{}",
+    "negative-binomial": "{}",
     "hurdle": "y has a heap of zeros",
     "beta": "y lies between 0 and 1",
 }
@@ -234,7 +234,8 @@ def fit_all(table: Table, **settings: Any) -> Iterator[str | Rival]:
         with threads():
             model.fit(table.X[train], table.y[train])
         seconds = time.perf_counter() - start
-        yield f"Predicting {len(test)} rows"
+        if model is default[1]:
+            yield f"Predicting {len(test)} rows"
         with threads():
             prediction = model.predict_proba(table.X[test])
         losses, scores = _score(table.y[test], prediction, width)
@@ -356,7 +357,11 @@ def remarks(table: Table, rivals: Sequence[Rival]) -> list[str]:
         low, high = chance_band(len(rival.y), 0.9)
         if not low <= share <= high:
             words = "narrower" if share < low else "wider"
-            found.append(f"90 % intervals of {rival.name}: {words} than promised, beyond chance")
+            part = " (ends count in part)" if _has_masses(rival) else ""
+            found.append(
+                f"90 % intervals of {rival.name} hold {100 * share:.1f} %{part}: {words} than "
+                "promised, beyond chance"
+            )
     below = (rivals[-1].prediction.interval(0.9)[0] < 0).mean()
     if below and table.y.min() > 0:
         found.append(
@@ -426,7 +431,7 @@ def reasons(table: Table) -> str:
     """
     if not table.is_regression:
         return "several kinds of network raced"
-    integers = "counts" if table.y.min() <= 1 else "whole numbers"
+    integers = "y counts" if table.y.min() <= 1 else "y takes whole numbers"
     named = sorted(likely_families(table.y))
     tried = "".join(f"\n    {name} ({_WHY[name].format(integers)})" for name in named)
     return f"tried beside the Normal:{tried}" if tried else "tried the Normal alone"
@@ -455,12 +460,11 @@ def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
         )
         left.set_ylabel(_shorten(table.target))
         left.yaxis.set_major_formatter("{x:,.10g}")
-        if np.any(default.prediction.pmf(default.y) > 0):
-            # Narrower ones do not exist where y takes few values.
-            left.set_xlabel(
-                f"{left.get_xlabel()}\nends included, an interval of single values holds more than "
-                "promised; beside, ends count in part"
+        if _has_masses(default):
+            words = (
+                "values on ends of intervals count as inside here, only in part in the next panel"
             )
+            left.set_xlabel(f"{left.get_xlabel()}\n({words})")
     else:
         _draw_probabilities(left, table, default)
     # The band of classes depends on the probabilities, so that one model has the axes.
@@ -481,6 +485,10 @@ def draw(table: Table, rivals: Sequence[Rival], path: Path) -> None:
     curves = middle.get_legend_handles_labels()
     figure.legend(*curves, loc="outside lower center", ncols=len(curves[0]), fontsize="small")
     figure.savefig(path)
+
+
+def _has_masses(rival):
+    return bool((rival.prediction.pmf(rival.y) > 0).any())
 
 
 def _shorten(name):

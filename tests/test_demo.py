@@ -203,8 +203,8 @@ def test_remarks_on_intervals():
     table = Table("t", "y", np.zeros((100, 1)), y, [])
     rivals = [normal_rival(name, y, 10, sd) for name, sd in (("a", 0.5), ("b", 2), ("c", 1))]
     assert showcase.remarks(table, rivals) == [
-        "90 % intervals of a: narrower than promised, beyond chance",
-        "90 % intervals of b: wider than promised, beyond chance",
+        "90 % intervals of a hold 58.0 %: narrower than promised, beyond chance",
+        "90 % intervals of b hold 100.0 %: wider than promised, beyond chance",
     ]
     *_, below = showcase.remarks(table, [normal_rival("c", y, 10, 7)])
     assert below.startswith("100% of the default's intervals begin below 0")
@@ -225,8 +225,8 @@ def test_intervals_of_counts_may_hold_more():
 @pytest.mark.parametrize(
     ("y", "words"),
     [
-        (np.arange(60) ** 2 // 9, "poisson (y is counts)"),
-        (25 + np.arange(60), "y is whole numbers"),
+        (np.arange(60) ** 2 // 9, "poisson (y counts)"),
+        (25 + np.arange(60), "poisson (y takes whole numbers)"),
     ],
 )
 def test_reasons(y, words):
