@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -44,7 +44,7 @@ from sklearn_probmix.progress import RaceBar
 from sklearn_probmix.race import Entrant, race, resume
 from sklearn_probmix.response import Response
 from sklearn_probmix.scaling import fit_scaler, merge_moments, merge_scalers, scale_columns
-from sklearn_probmix.settings import neutral_settings
+from sklearn_probmix.settings import limited_threads, neutral_settings
 from sklearn_probmix.table import Division, Table
 from sklearn_probmix.training import NOT_BEGUN, Trained, train
 from sklearn_probmix.traits import cell_width, rounding_step
@@ -57,7 +57,7 @@ __all__ = ["BaseProbMixup"]
 _LEAST_WEIGHT = 1e-30
 # Rows by which the spread between members is judged.
 _ENOUGH_ROWS = 2000
-# Rows of one block of predictions.
+# Rows of one block of predictions. Of fewer rows threads of torch mostly wait for one another.
 _BLOCK = 4096
 # Parameters of an estimator that mean "what the kind says" when None.
 _OF_KINDS = (
@@ -204,7 +204,8 @@ class BaseProbMixup(BaseEstimator):
                 places = np.arange(len(table.y))
                 division = Division.holdout(*np.split(places, [len(rows.y)]))
             checkpoint = self._train(table, division, rng, nets)
-            self._judge(table, division, rows.y)
+            with self._threads_for(len(rows.y)):
+                self._judge(table, division, rows.y)
             if checkpoint is not None:
                 checkpoint.clear()
         return self
@@ -777,7 +778,12 @@ class BaseProbMixup(BaseEstimator):
         check_is_fitted(self)
         X = to_columns(self, X, reset=False, allow_nd=self.net is not None)
         starts = range(0, len(X), _BLOCK)
-        return [predictive(self._mixtures(X[start : start + _BLOCK])) for start in starts]
+        with self._threads_for(len(X)):
+            return [predictive(self._mixtures(X[start : start + _BLOCK])) for start in starts]
+
+    def _threads_for(self, n_rows):
+        is_small = self.net is None and n_rows < _BLOCK
+        return limited_threads(1) if is_small else nullcontext()
 
     def _mixtures(self, X: np.ndarray) -> list[Mixture]:
         """Natural parameters of every kind's mixture, of checked rows."""

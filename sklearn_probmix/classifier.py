@@ -212,9 +212,10 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
     n_jobs : int or None, default=None
         Kinds of network that train side by side, in threads, with the bits that they have one after
         the other; -1 takes all cores. None takes as many as torch has threads, unless a
-        `joblib.parallel_config` says otherwise; with `callbacks`, which several threads would call,
-        and on a GPU it is 1. Torch's threads are shared out among them. In a search with jobs of
-        its own leave it None. With `net` kinds take turns.
+        `joblib.parallel_config` says otherwise; it is 1 with `callbacks`, which several threads
+        would call, on a GPU, and in a thread of your own, beside which others may fit. Torch's
+        threads are shared out among them. In a search with jobs of its own leave it None. With
+        `net` kinds take turns.
     checkpoint : str, path-like or None, default=None
         Folder where a long fit keeps the state of every kind whenever it has trained for 200, 400,
         800, ... steps. A fit that was killed or interrupted, and is called again with the same data

@@ -83,7 +83,7 @@ class Components(ABC):
         self._freeze()
 
     @property
-    def rectifies(self) -> Components | None:
+    def unrectified(self) -> Components | None:
         """Components that are the same but for values below 0, which these put at 0."""
         return None
 
@@ -271,8 +271,8 @@ class JoinedComponents(Components, tag="joined"):
     is_integer = property(lambda self: all(block.is_integer for block in self.blocks))
 
     @property
-    def rectifies(self) -> Components | None:
-        inner = [block.rectifies for block in self.blocks if block.rectifies is not None]
+    def unrectified(self) -> Components | None:
+        inner = [block.unrectified for block in self.blocks if block.unrectified is not None]
         return type(self)(inner) if len(inner) == len(self.blocks) else None
 
     def _refuse_params(self) -> NoReturn:

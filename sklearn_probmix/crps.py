@@ -12,7 +12,7 @@ from scipy import special
 from sklearn_probmix.components import Array, Components, JoinedComponents, mixture_cdf
 from sklearn_probmix.quantiles import extremes
 
-__all__ = ["mixture_crps", "n_pieces"]
+__all__ = ["DOUBLE_EXPONENTIAL", "mixture_crps", "n_pieces"]
 
 # Of few smooth components the pieces between the quantiles of each are smooth, so that no narrow
 # one is missed, and the double exponential rule takes care of what happens at their ends.
@@ -21,9 +21,13 @@ _BREAKS = np.array([1e-12, 1e-7, 1e-4, 0.01, 0.1, 0.5])
 _BREAKS = np.r_[_BREAKS, 1 - _BREAKS]
 _STEPS = np.linspace(-3.3, 3.3, 45)
 _NODES = special.expit(np.pi * np.sinh(_STEPS))
-_MANY = _NODES, np.gradient(_STEPS) * np.pi * np.cosh(_STEPS) * _NODES * (1 - _NODES)
+#: Nodes and weights of the double exponential rule, for an integral from 0 to 1.
+DOUBLE_EXPONENTIAL = (
+    _NODES,
+    np.gradient(_STEPS) * np.pi * np.cosh(_STEPS) * _NODES * (1 - _NODES),
+)
 # Where families are mixed and pieces are many, an error of 1e-7 serves.
-_HALF = _MANY[0][::2], 2 * _MANY[1][::2]
+_HALF = DOUBLE_EXPONENTIAL[0][::2], 2 * DOUBLE_EXPONENTIAL[1][::2]
 # Between two atoms that no quantile parts, nothing happens.
 _FEW = tuple((np.polynomial.legendre.leggauss(6) + np.c_[[1, 0]]) / 2)
 # Of others, in discrete blocks or not, the breaks are some of their quantiles, taken
@@ -124,7 +128,7 @@ def _integrate(components, weights, y):
     breaks, is_atom = np.take_along_axis(breaks, order, axis=0), order > len(quantiles)
     left, width = breaks[:-1], np.diff(breaks, axis=0)
     few = is_atom[:-1] & is_atom[1:]
-    rules = [(few, _FEW), (~few, _MANY if len(components.blocks) == 1 else _HALF)]
+    rules = [(few, _FEW), (~few, DOUBLE_EXPONENTIAL if len(components.blocks) == 1 else _HALF)]
     total = np.zeros(y.shape)
     for chosen, rule in rules:
         start, length = _pick(chosen, left, np.where(chosen, width, 0.0))

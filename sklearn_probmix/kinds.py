@@ -390,6 +390,16 @@ class Kind(BaseEstimator):
             max_epochs = int(np.clip(wanted / n_steps, least, most))
         return self.updated(batch_size=batch_size, max_epochs=max_epochs, dropout=dropout)
 
+    def rows_of_a_batch(self, n_rows: int) -> int:
+        """Return the size of a batch, which may be all rows, of a kind that is sized.
+
+        Parameters
+        ----------
+        n_rows : int
+            That train.
+        """
+        return n_rows if self.batch_size == "full" else int(self.batch_size)
+
     def to_dict(self) -> dict[str, Any]:
         """All parameters, by name."""
         return self.get_params() | {"hidden_layer_sizes": tuple(self.hidden_layer_sizes)}

@@ -593,10 +593,13 @@ def _check_fitted(est, n_nets):
         check(est.n_features_in_ == n_known, "n_features_in_", est.n_features_in_, n_known)
     elif est.net is None:
         check(est.n_features_in_ == n_features, "n_features_in_", est.n_features_in_, n_features)
-    reach = np.asarray(est.scaler_.reach_)
-    is_of_columns = reach.dtype == np.float64 and reach.shape in ((), (n_features,))
-    is_proper = is_of_columns and bool((reach > 0).all())
-    check(is_proper, "scaler_.reach_", str(reach)[:100], f"{n_features} positive numbers")
+    for name in ("scale_", "reach_"):
+        values = np.asarray(getattr(est.scaler_, name))
+        is_of_columns = values.dtype == np.float64 and values.shape in ((), (n_features,))
+        is_proper = is_of_columns and bool((values > 0).all())
+        check(is_proper, f"scaler_.{name}", str(values)[:100], f"{n_features} positive numbers")
+    is_proper = bool(np.isfinite(est.scaler_.mean_).all())
+    check(is_proper, "scaler_.mean_", "NaN or infinity", "finite numbers")
     names = getattr(est, "feature_names_in_", None)
     if names is not None:
         proper = names.shape == (est.n_features_in_,) and all(type(name) is str for name in names)

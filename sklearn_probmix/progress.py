@@ -38,7 +38,7 @@ class RaceBar:
         from tqdm.auto import tqdm
 
         # A notebook has a bar, though its stderr is no terminal.
-        self._is_live = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self._is_live = getattr(sys.stderr, "isatty", bool)() or "ipykernel" in sys.modules
         as_lines: dict[str, Any] = {"mininterval": _PAUSE, "delay": _PAUSE, "miniters": 1}
         as_lines |= {"file": _Lines(), "leave": False}
         self._bar = tqdm(unit="step", **({} if self._is_live else as_lines))

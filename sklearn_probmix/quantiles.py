@@ -19,8 +19,8 @@ __all__ = ["extremes", "mixture_quantiles"]
 
 def mixture_quantiles(components: Components, weights: Array, q: Array) -> Array:
     """Smallest x with cdf(x) >= q, for each row and output of a mixture."""
-    if components.rectifies is not None:
-        return np.maximum(mixture_quantiles(components.rectifies, weights, q), 0.0)
+    if components.unrectified is not None:
+        return np.maximum(mixture_quantiles(components.unrectified, weights, q), 0.0)
     axis = 1 - weights.ndim
     if weights.shape[1] > 1 and (one := components.merged(weights)) is not None:
         components, weights = one, np.ones_like(weights[:, :1])

@@ -73,8 +73,7 @@ class _Runner:
         self.place, self.entrant, self.division = place, entrant, division
         self.judge, self.checkpoint = judge, checkpoint
         kind, n_rows = entrant.kind, len(division.train)
-        batch_size = n_rows if kind.batch_size == "full" else int(kind.batch_size)
-        a_pass = math.ceil(n_rows / batch_size)
+        a_pass = math.ceil(n_rows / kind.rows_of_a_batch(n_rows))
         self.n_batches, self.max_epochs = None, int(kind.max_epochs)
         if judge is not None:
             self.n_batches, self.max_epochs, patience = _epochs(kind, n_rows, a_pass)

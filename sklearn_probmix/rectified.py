@@ -10,16 +10,12 @@ import numpy as np
 from scipy import special, stats
 
 from sklearn_probmix.components import Array, Components, components_from_arrays, mixture_cdf
-from sklearn_probmix.crps import mixture_crps
+from sklearn_probmix.crps import DOUBLE_EXPONENTIAL, mixture_crps
 
 __all__ = ["RectifiedComponents"]
 
-# Double exponential, for what is an integral over shares of the probability below 0.
-_STEPS = np.linspace(-3.0, 3.0, 40)
-_SHARES = special.expit(np.pi * np.sinh(_STEPS))
-_WEIGHTS = np.gradient(_STEPS) * np.pi * np.cosh(_STEPS) * _SHARES * (1 - _SHARES)
-# Of the CRPS: where pieces below 0 end, the most of them, the least probability there that changes
-# a digit, and nodes of a piece.
+# Probability below 0 of which less changes no digit; where pieces below 0 end, as shares of it, the
+# most of them, and nodes of a piece.
 _BREAKS = np.array([1e-6, 1e-4, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.9999, 1.0])
 _MOST_PIECES, _LEAST = 96, 1e-9
 _PIECE = tuple((np.polynomial.legendre.leggauss(4) + np.c_[[1, 0]]) / 2)
@@ -49,14 +45,14 @@ class RectifiedComponents(Components, tag="rectified"):
             raise ValueError(f"found {components.name!r}; expected densities of one family.")
         self._components = components
 
-    rectifies = property(lambda self: self._components)
-    name = property(lambda self: f"rectified({self.rectifies.name})")
-    params = property(lambda self: self.rectifies.params)
-    shape = property(lambda self: self.rectifies.shape)
-    is_smooth = property(lambda self: self.rectifies.is_smooth)
+    unrectified = property(lambda self: self._components)
+    name = property(lambda self: f"rectified({self.unrectified.name})")
+    params = property(lambda self: self.unrectified.params)
+    shape = property(lambda self: self.unrectified.shape)
+    is_smooth = property(lambda self: self.unrectified.is_smooth)
 
     def log_density(self, x: Array) -> Array:
-        return np.where(x > 0, self.rectifies.log_density(x), self.log_mass(x))
+        return np.where(x > 0, self.unrectified.log_density(x), self.log_mass(x))
 
     def log_mass(self, x: Array) -> Array:
         if not (x == 0).any():
@@ -64,81 +60,87 @@ class RectifiedComponents(Components, tag="rectified"):
         return np.where(x == 0, self.log_probability(-np.ones(1), np.zeros(1)), -np.inf)
 
     def log_probability(self, low: Array, high: Array) -> Array:
-        inside = self.rectifies.log_probability(low, high)
+        inside = self.unrectified.log_probability(low, high)
         with np.errstate(divide="ignore"):
-            below = np.log(self.rectifies.cdf(high))
+            below = np.log(self.unrectified.cdf(high))
         if np.isneginf(below).any():
             # It underflows, and is nearly all near 0.
-            below = np.maximum(below, self.rectifies.log_probability(high - 1, high))
+            below = np.maximum(below, self.unrectified.log_probability(high - 1, high))
         return np.where(low > 0, inside, np.where(high < 0, -np.inf, below))
 
     def cdf(self, x: Array) -> Array:
-        return np.where(x < 0, 0.0, self.rectifies.cdf(x))
+        return np.where(x < 0, 0.0, self.unrectified.cdf(x))
 
     def sf(self, x: Array) -> Array:
-        return np.where(x < 0, 1.0, self.rectifies.sf(x))
+        return np.where(x < 0, 1.0, self.unrectified.sf(x))
 
     def ppf(self, q: Array) -> Array:
-        return np.maximum(self.rectifies.ppf(q), 0.0)
+        return np.maximum(self.unrectified.ppf(q), 0.0)
 
     def support(self) -> tuple[Array, Array]:
-        low, high = self.rectifies.support()
+        low, high = self.unrectified.support()
         return np.maximum(low, 0.0), np.maximum(high, 0.0)
 
     def atoms(self, low: Array, high: Array, most: int) -> Array:
         return np.clip(np.zeros((1, *low.shape)), low, high)
 
     def mean(self) -> Array:
-        return self.rectifies.mean() - self._below()[0]
+        return np.maximum(self.unrectified.mean() - self._below()[0], 0.0)
 
     def var(self) -> Array:
         first, second = self._below()
-        change = first * (2 * self.rectifies.mean() - first) - second
-        return np.maximum(self.rectifies.var() + change, 0.0)
+        change = first * (2 * self.unrectified.mean() - first) - second
+        return np.maximum(self.unrectified.var() + change, 0.0)
 
     def _below(self):
         """Means of min(X, 0) and of its square."""
-        if self.rectifies.name == "norm":
+        if self.unrectified.name == "norm":
             loc, scale = self.params.get("loc", 0.0), self.params.get("scale", 1.0)
             below, density = special.ndtr(-loc / scale), scale * stats.norm.pdf(loc / scale)
             return loc * below - density, (loc**2 + scale**2) * below - loc * density
-        probability, moments = self.rectifies.cdf(np.zeros(1)), np.zeros((2, *self.shape))
-        for share, weight in zip(_SHARES, _WEIGHTS, strict=True):
-            q = np.maximum(share * probability, np.finfo(float).tiny)
-            value = np.minimum(self.rectifies.ppf(q), 0.0)
-            moments += weight * probability * np.stack([value, value**2])
+        probability, moments = self.unrectified.cdf(np.zeros(1)), np.zeros((2, *self.shape))
+        rows = (probability > _LEAST).any(axis=tuple(range(1, probability.ndim)))
+        if rows.any():
+            some, probability = self.unrectified.take(rows), probability[rows]
+            # Quantiles, over shares of the probability.
+            for share, weight in zip(*DOUBLE_EXPONENTIAL, strict=True):
+                q = np.maximum(share * probability, np.finfo(float).tiny)
+                value = np.minimum(some.ppf(q), 0.0)
+                moments[:, rows] += weight * probability * np.stack([value, value**2])
         return moments
 
     def crps(self, y: Array, weights: Array) -> Array:
-        score = mixture_crps(self.rectifies, weights, y)
-        below = mixture_cdf(self.rectifies, weights, np.zeros_like(y))
-        rows = (below > _LEAST).reshape(len(y), -1).any(axis=1)
+        score = mixture_crps(self.unrectified, weights, y)
+        below = mixture_cdf(self.unrectified, weights, np.zeros_like(y))
+        rows = (below > _LEAST).any(axis=tuple(range(1, below.ndim)))
         if rows.any():
             # Where y is at least 0, all that goes is the integral of F^2 below 0.
-            score[rows] -= _square_below_0(self.rectifies.take(rows), weights[rows])
+            score[rows] -= _square_below_0(self.unrectified.take(rows), weights[rows])
         return score
 
     def rvs(self, rows: Any, chosen: Any, rng: Any) -> Array:
-        return np.maximum(self.rectifies.rvs(rows, chosen, rng), 0.0)
+        return np.maximum(self.unrectified.rvs(rows, chosen, rng), 0.0)
 
     def merged(self, weights: Array) -> Components | None:
-        one = self.rectifies.merged(weights)
+        one = self.unrectified.merged(weights)
         return None if one is None else type(self)(one)
 
     def alike(self) -> tuple[Any, ...]:
-        return type(self), self.rectifies.alike()
+        return type(self), self.unrectified.alike()
 
     def concatenate(self, others: Sequence[Self], axis: int) -> Self:
-        return type(self)(self.rectifies.concatenate([each.rectifies for each in others], axis))
+        return type(self)(self.unrectified.concatenate([each.unrectified for each in others], axis))
 
     def _map(self, function: Callable[[Array], Array]) -> Self:
-        return type(self)(self.rectifies._map(function))
+        return type(self)(self.unrectified._map(function))
 
     def to_arrays(self) -> tuple[str, dict[str, Any]]:
-        return self.tag, {"components": list(self.rectifies.to_arrays())}
+        return self.tag, {"components": list(self.unrectified.to_arrays())}
 
     @classmethod
     def from_arrays(cls, content: Mapping[str, Any]) -> Components:
+        if content["components"][0] == cls.tag:
+            raise ValueError("found rectified components in rectified ones.")
         return cls(components_from_arrays(*content["components"]))
 
 

@@ -263,9 +263,10 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     n_jobs : int or None, default=None
         Kinds of network that train side by side, in threads, with the bits that they have one after
         the other; -1 takes all cores. None takes as many as torch has threads, unless a
-        `joblib.parallel_config` says otherwise; with `callbacks`, which several threads would call,
-        and on a GPU it is 1. Torch's threads are shared out among them. In a search with jobs of
-        its own leave it None. With `net` kinds take turns.
+        `joblib.parallel_config` says otherwise; it is 1 with `callbacks`, which several threads
+        would call, on a GPU, and in a thread of your own, beside which others may fit. Torch's
+        threads are shared out among them. In a search with jobs of its own leave it None. With
+        `net` kinds take turns.
     checkpoint : str, path-like or None, default=None
         Folder where a long fit keeps the state of every kind whenever it has trained for 200, 400,
         800, ... steps. A fit that was killed or interrupted, and is called again with the same data
@@ -308,8 +309,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         With family="auto" and a y of few values, the values that predictions put their mass on:
         those of y, and of a rounded y those between and a few beyond. None for densities.
     is_count_ : bool
-        With family="auto" and a race, whether y are whole numbers from 0 or 1 on. What densities
-        have below 0 is then the probability of 0 itself, in all predictions.
+        With family="auto" and no `method` by name, whether y are whole numbers from 0 or 1 on. What
+        densities have below 0 is then the probability of 0 itself, in all predictions.
     family_ : Family
     encoder_ : ColumnEncoder or None
         Of categories and missing values; None where all columns of the fit were plain numbers.
@@ -586,7 +587,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
 
     def _log_scores_of(self, response, mixture, y):
         # Of the cell around y: densities and masses are told apart by nothing else, and within it
-        # no spike is of use. Of a censored response the probability of more.
+        # no spike is of use. Of a censored response the probability of more. Counts are judged by
+        # what densities say before it is put at 0: after it, more of them share the mixture, and
+        # that of 300 rows with many zeros is worse, in four draws of four.
         components, half = response.components(mixture.eta), self._cell / 2
         value = y.real.numpy()[:, None]
         each = components.log_probability(value - half, value + half) - np.log(2 * half)

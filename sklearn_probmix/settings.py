@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import cache, wraps
 from typing import ParamSpec, TypeVar
 
 import sklearn
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from sklearn_probmix.floats import usual_errors
 
@@ -100,5 +100,11 @@ def limited_threads(n_threads: int) -> Iterator[None]:
     if torch.get_num_threads() <= n_threads:
         yield
         return
-    with threadpool_limits(n_threads, user_api="openmp"):
+    with _libraries().limit(limits=n_threads, user_api="openmp"):
         yield
+
+
+@cache
+def _libraries():
+    """Find those that have threads, once: it takes as long as a small prediction."""
+    return ThreadpoolController()

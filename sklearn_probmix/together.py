@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple, TypeVar
@@ -101,8 +102,7 @@ def fit_together(
             n_rows = len(division.train)
             # Families that are chosen by y would differ from table to table.
             kinds = [kind.sized(n_rows) for kind in est._kinds() if kind.family is None]
-            sizes = [n_rows if k.batch_size == "full" else int(k.batch_size) for k in kinds]
-            n_steps = [-(-n_rows // size) for size in sizes]
+            n_steps = [math.ceil(n_rows / kind.rows_of_a_batch(n_rows)) for kind in kinds]
             new = _Prepared(est, rows, division, kinds, rng)
             # Networks in one pass have one family, with what it took from the responses, and as
             # many columns, of which there is one for each level.

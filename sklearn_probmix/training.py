@@ -157,8 +157,8 @@ class Training:
                 _give_context(module, table, division.train, seeds[0])
         use_generator(net.module_, generator)
         self._generator = generator
-        n_rows = len(division.train) if kind.batch_size == "full" else int(kind.batch_size)
-        is_small = common.net is None and n_rows * common.n_members < _ROWS_FOR_THREADS
+        n_rows = kind.rows_of_a_batch(len(division.train)) * common.n_members
+        is_small = common.net is None and n_rows < _ROWS_FOR_THREADS
         self._threads = partial(limited_threads, 1) if is_small else nullcontext
         if isinstance(net, TabularNet):
             net.watch = common.watch

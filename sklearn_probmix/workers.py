@@ -29,8 +29,9 @@ class Workers:
     Parameters
     ----------
     n_jobs : int or None
-        -1 is all cores, and None what a `joblib.parallel_config` says, or else as many as torch has
-        threads. Within a worker of a search no more than its share of the cores.
+        -1 is all cores. None is what a `joblib.parallel_config` says, or else as many as torch has
+        threads; in a thread other than the main one it is 1, as others may train there, too. Within
+        a process of a search no more than its share of the cores.
     n_items : int
         More threads are of no use.
 
@@ -50,8 +51,9 @@ class Workers:
         n_threads = default if n_jobs is None else n_jobs
         if n_threads == 0:
             raise ValueError("n_jobs=0; expected a positive number, -1 for all cores, or None.")
-        if n_threads is None or (n_jobs is None and n_threads == 1):
-            n_threads = torch.get_num_threads()
+        if n_threads is None:
+            is_main = threading.current_thread() is threading.main_thread()
+            n_threads = torch.get_num_threads() if is_main else 1
         elif n_threads < 0:
             n_threads += 1 + joblib.cpu_count()
         if backend.nesting_level:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,15 @@ def table():
     return rows()
 
 
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Let torch have two, as it comes: the tests run with one."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_threads")
 class TestSideBySide:
-    @pytest.mark.parametrize("n_jobs", [2, 3, -1])
+    @pytest.mark.parametrize("n_jobs", [None, 2, 3, -1])
     @pytest.mark.parametrize(
         "parameters", [{}, {"validation": 0.3}, {"method": [*RACERS], "max_epochs": 4}]
     )
@@ -63,7 +71,7 @@ class TestSideBySide:
     def test_the_bits_are_those_of_one_after_the_other(self, table, make, parameters, n_jobs):
         X, y = table
         y = y if make is ProbMixupRegressor else y > 0
-        one = racer(make, **parameters).fit(X, y)
+        one = racer(make, n_jobs=1, **parameters).fit(X, y)
         several = racer(make, n_jobs=n_jobs, **parameters).fit(X, y)
         assert several.kinds_ == one.kinds_
         assert_array_equal(several.weights_, one.weights_)
@@ -78,7 +86,7 @@ class TestSideBySide:
             def on_epoch_end(self, net, **kwargs):
                 found.add(threading.get_ident())
 
-        # None is 1 where callbacks would be called from several threads.
+        # None is not 2 where callbacks would be called from several threads.
         racer(n_jobs=n_jobs, callbacks=[Note()]).fit(*table)
         assert len(found) == (n_jobs or 1)
         assert (threading.get_ident() in found) == (n_jobs != 2)
@@ -97,12 +105,15 @@ class TestSideBySide:
         assert found(500, 2) == ["2", "2"]
 
     def test_joblib_says_how_many(self):
-        assert Workers(None, 9).n_threads == torch.get_num_threads() == 1
+        assert Workers(None, 9).n_threads == 2
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(Workers, None, 9).result().n_threads == 1
         assert Workers(3, 9).n_threads == 3
         assert Workers(3, 2).n_threads == 2
         assert Workers(-1, 1000).n_threads == min(1000, len_of_cores())
-        with parallel_config(n_jobs=2):
-            assert Workers(None, 9).n_threads == 2
+        for n_jobs in (1, 3):
+            with parallel_config(n_jobs=n_jobs):
+                assert Workers(None, 9).n_threads == n_jobs
         with pytest.raises(ValueError, match="n_jobs"):
             Workers(0, 9)
 

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.integrate import quad
 
 from sklearn_probmix import Kind, PredictiveDistribution, ProbMixupRegressor, load_model, save_model
-from sklearn_probmix.components import join
+from sklearn_probmix.components import components_from_arrays, join
 from sklearn_probmix.distributions import PredictiveDistribution as Distribution
 from sklearn_probmix.forecasts import concatenate
 from sklearn_probmix.histogram_components import HistogramComponents
@@ -225,6 +225,25 @@ KINDS = (
 @pytest.fixture
 def few_kinds(monkeypatch):
     monkeypatch.setattr(ProbMixupRegressor, "_auto_kinds", KINDS)
+
+
+def test_far_below_zero_nothing_is_negative():
+    for loc in (-8.016, -30.0):
+        some = RectifiedComponents(scipy_components("norm", {"loc": [[loc]], "scale": [[1.0]]}))
+        dist = PredictiveDistribution(some)
+        assert dist.mean() >= 0
+        assert dist.std() >= 0
+
+
+def test_of_no_rows_there_is_no_crps():
+    some = scipy_components("norm", {"loc": [[0.0]], "scale": [[1.0]]})
+    assert PredictiveDistribution(RectifiedComponents(some))[:0].crps(np.empty(0)).shape == (0,)
+
+
+def test_a_file_cannot_nest_them():
+    inner = RectifiedComponents(scipy_components("norm", {"loc": [[0.0]], "scale": [[1.0]]}))
+    with pytest.raises(ValueError, match="rectified components in rectified ones"):
+        components_from_arrays("rectified", {"components": list(inner.to_arrays())})
 
 
 class TestEstimator:
