@@ -1,5 +1,7 @@
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +267,33 @@ def test_constant_and_boosting_hold_what_they_promise():
     trees = models["gradient boosting + Normal"].fit(X, table.y).predict_proba(X)
     # The noise has a standard deviation of 1, and trees err on top of it.
     assert 0.9 < trees.std()[0] < 1.5
+
+
+def test_trees_have_one_thread():
+    code = """
+import numpy as np
+from sklearn.dummy import DummyClassifier
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads as n_threads
+from sklearn_probmix import showcase
+
+class Asking(DummyClassifier):
+    def fit(self, X, y):
+        print(n_threads())
+        return super().fit(X, y)
+
+    def predict_proba(self, X):
+        print(n_threads())
+        return super().predict_proba(X)
+
+print(n_threads())
+showcase.models = lambda table: [("trees", Asking()), ("default", Asking())]
+list(showcase.fit_all(showcase.Table("t", "y", np.zeros((40, 1)), np.arange(40) % 2, [])))
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    free, *of_models = done.stdout.split()
+    assert of_models == ["1", "1", free, free]
 
 
 @pytest.mark.parametrize(
