@@ -134,6 +134,7 @@ def _skops() -> ModuleType:
         import skops.io
     except ImportError as error:
         raise ImportError(
-            f"A Pipeline in a model file needs skops: pip install skops. {_HOW}"
+            "A Pipeline of scikit-learn's transformers in a model file needs skops: "
+            f"pip install skops. {_HOW}"
         ) from error
     return skops.io
