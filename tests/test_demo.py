@@ -289,7 +289,7 @@ print(n_threads())
 showcase.models = lambda table: [("trees", Asking()), ("default", Asking())]
 list(showcase.fit_all(showcase.Table("t", "y", np.zeros((40, 1)), np.arange(40) % 2, [])))
 """
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    environment = os.environ | dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS"], "2")
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     free, *of_models = done.stdout.split()

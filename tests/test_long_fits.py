@@ -95,7 +95,7 @@ class TestSideBySide:
         def found(batch_size, n_members):
             """Threads of torch in an epoch and after the fit; in a process as torch begins it."""
             code = SMALL_STEPS.format(batch_size=batch_size, n_members=n_members)
-            environment = os.environ | {"OMP_NUM_THREADS": "2"}
+            environment = os.environ | dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS"], "2")
             done = subprocess.run(
                 [sys.executable, "-c", code], capture_output=True, text=True, env=environment
             )
