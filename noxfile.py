@@ -19,8 +19,9 @@ TOUCHES_OTHERS = [
     *(
         f"tests/test_{name}.py"
         for name in (
-            *("columns", "distributions", "exports", "families", "histograms", "metrics", "mixing"),
-            *("modules", "named_methods", "persistence", "survival"),
+            *("columns", "demo", "distributions", "exports", "families", "histograms", "long_fits"),
+            *("metrics", "mixing", "modules", "named_methods", "persistence", "rectified"),
+            "survival",
         )
     ),
     # Of scikit-learn's own checks, those of one method.

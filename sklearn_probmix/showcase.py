@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.compose import make_column_transformer
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.metrics import accuracy_score, brier_score_loss, root_mean_squared_error
+from sklearn.metrics import accuracy_score, root_mean_squared_error
 from sklearn.model_selection import cross_val_predict, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
@@ -259,9 +259,11 @@ def _score(y, prediction, width):
     labels = np.unique(y)
     own = prediction[np.arange(len(y)), np.searchsorted(labels, y)]
     losses = -np.log(np.maximum(own, np.finfo(float).tiny))
+    # scikit-learn before 1.7 has it of two classes only, of which it is half as much.
+    squares = ((prediction - (y[:, None] == labels)) ** 2).sum(axis=1)
     return losses, {
         "log loss": losses.mean(),
-        "Brier": brier_score_loss(y, prediction, labels=labels),
+        "Brier": squares.mean() / (2 if len(labels) == 2 else 1),
         "accuracy": accuracy_score(y, labels[prediction.argmax(axis=1)]),
     }
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.metrics import brier_score_loss
 
 from sklearn_probmix import PredictiveDistribution, ProbMixupRegressor, demo, showcase
 from sklearn_probmix.showcase import Rival, Table
@@ -461,3 +462,13 @@ def test_no_picture_without_matplotlib(capsys, tmp_path, houses, monkeypatch):
     printed = run(capsys, tmp_path, "--csv", houses, "--target", "price")
     assert "No picture" in printed
     assert "pip install matplotlib" in printed
+
+
+def test_the_brier_score_of_classes():
+    y, p = np.array(["no", "yes", "yes"]), np.array([0.2, 0.7, 0.4])
+    _, scores = showcase._score(y, np.column_stack([1 - p, p]), 1.0)
+    assert scores["Brier"] == pytest.approx(brier_score_loss(y == "yes", p))
+    y, p = np.array(["a", "b", "c"]), np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.0, 1.0, 0.0]])
+    _, scores = showcase._score(y, p, 1.0)
+    # By hand: .25 + .09 + .04, .01 + .04 + .01, 1 + 1.
+    assert scores["Brier"] == pytest.approx((0.38 + 0.06 + 2.0) / 3)

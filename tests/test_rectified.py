@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
-from scipy.integrate import quad
+from scipy.integrate import quad, trapezoid
 
 from sklearn_probmix import Kind, PredictiveDistribution, ProbMixupRegressor, load_model, save_model
 from sklearn_probmix.components import components_from_arrays, join
@@ -147,7 +147,7 @@ def test_crps_of_many_components_of_unlike_width():
     dist = PredictiveDistribution("norm", params)
     below = dist.crps(np.zeros(1)) - rectify(dist).crps(np.zeros(1))
     x = np.linspace(-60, 0, 300_001)
-    assert_allclose(below, np.trapezoid(dist.cdf(x[:, None])[:, 0] ** 2, x), rtol=1e-3)
+    assert_allclose(below, trapezoid(dist.cdf(x[:, None])[:, 0] ** 2, x), rtol=1e-3)
 
 
 @EVERY
