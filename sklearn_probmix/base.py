@@ -782,6 +782,7 @@ class BaseProbMixup(BaseEstimator):
             return [predictive(self._mixtures(X[start : start + _BLOCK])) for start in starts]
 
     def _threads_for(self, n_rows):
+        """Keep torch to one thread where networks of our own see so few rows."""
         is_small = self.net is None and n_rows < _BLOCK
         return limited_threads(1) if is_small else nullcontext()
 

@@ -588,8 +588,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     def _log_scores_of(self, response, mixture, y):
         # Of the cell around y: densities and masses are told apart by nothing else, and within it
         # no spike is of use. Of a censored response the probability of more. Counts are judged by
-        # what densities say before it is put at 0: after it, more of them share the mixture, and
-        # that of 300 rows with many zeros is worse, in four draws of four.
+        # what densities say before it is put at 0: after it, more of them share the mixture, which
+        # gains nothing.
         components, half = response.components(mixture.eta), self._cell / 2
         value = y.real.numpy()[:, None]
         each = components.log_probability(value - half, value + half) - np.log(2 * half)

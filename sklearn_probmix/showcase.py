@@ -228,7 +228,7 @@ def fit_all(table: Table, **settings: Any) -> Iterator[str | Rival]:
     *others, default = models(table, **settings)
     for name, model in (*others, default):
         yield f"Fitting {name}"
-        # On busy cores the threads of trees wait for each other, a hundred times as long.
+        # On busy cores the threads of trees mostly wait for each other.
         threads = nullcontext if model is default[1] else partial(limited_threads, 1)
         start = time.perf_counter()
         with threads():
