@@ -98,9 +98,13 @@ RULES = {
     "race": Rule(
         {"training", "calibration", "checkpoint", "workers", "progress"}, {"numpy", "skorch"}
     ),
+    "weighing": Rule(
+        {"nets", "response", "calibration", "encoding", "scaling", "settings"},
+        {"numpy", "sklearn", "skorch", "torch"},
+    ),
     "base": Rule(
         {
-            *("race", "response", "calibration", "devices", "dividing"),
+            *("race", "weighing", "devices", "dividing"),
             *("contract", "options", "settings", "traits"),
         },
         {"numpy", "sklearn", "skorch", "torch"},
