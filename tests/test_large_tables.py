@@ -20,10 +20,10 @@ from sklearn_probmix import (
     Kind,
     ProbMixupClassifier,
     ProbMixupRegressor,
-    base,
     dividing,
     race,
     scaling,
+    weighing,
 )
 from sklearn_probmix.encoding import row_chunks, to_columns
 from sklearn_probmix.loaders import TensorLoader
@@ -241,7 +241,7 @@ class TestChunks:
             return [*dist.params.values(), dist.weights, *est.predict(X, return_std=True), *p]
 
         whole = predictions()
-        monkeypatch.setattr(base, "_BLOCK", 64)
+        monkeypatch.setattr(weighing, "_BLOCK", 64)
         for found, expected in zip(predictions(), whole, strict=True):
             assert_array_equal(found, expected)
 
