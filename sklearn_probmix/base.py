@@ -584,9 +584,10 @@ class BaseProbMixup(WeighedKinds):
         if asked._is_auto():
             kinds = _entered(kinds, self.kinds_)
         kinds = kinds[: len(self.nets_)]
-        old, new = ([kind.method for kind in each] for each in (self.kinds_, kinds))
-        if old != new:
-            refuse_change("method", old, new)
+        for name in ("method", "family"):
+            old, new = ([getattr(kind, name) for kind in each] for each in (self.kinds_, kinds))
+            if old != new:
+                refuse_change(name, old, new)
         # What the number of rows of the first fit settled is part of the networks.
         kinds = [
             kind.updated(dropout=fitted.dropout) if kind.dropout == "auto" else kind

@@ -11,6 +11,7 @@ memory.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -100,7 +101,8 @@ _FITTED = {
 }
 _OPTIONAL = {
     *("values_", "is_count_", "feature_names_in_", "oof_scores_", "oof_predictive_"),
-    *("family_", "encoder_"),
+    # Of kinds that all had families of their own, earlier versions wrote none.
+    *("family_", "encoder_", "calibration_"),
 }
 # Written in a way of their own, or made anew from what is written or from the rows of a fit.
 _REBUILT = {"_y_step", "_cell", "scaler_", "nets_", "responses_", "_metadata_request"}
@@ -499,6 +501,12 @@ def _restore(tensors, given, *, estimator, parameters, left_to_caller, requests,
             getattr(est, f"set_{method}_request")(**request)
     _check_counts(est, len(nets))
     _restore_fitted(est, fitted, tensors)
+    if "family" in written:
+        # Other families may have networks of the same shapes, whose outputs mean something else.
+        trained = copy.copy(est)
+        trained.family = written["family"]
+        asked, trained = est._make_family().unfitted(), trained._make_family().unfitted()
+        check(asked == trained, "family", repr(asked)[:100], f"{trained!r}, as trained"[:200])
     _check_fitted(est, len(nets))
     est.nets_ = [
         _restore_net(est, index, kind, tensors, **written)

@@ -91,6 +91,8 @@ class WeighedKinds(BaseEstimator):
 
     def _weigh_evenly(self):
         self.weights_ = np.full(len(self.nets_), 1 / len(self.nets_))
+        # Also where every kind has a family of its own.
+        self.calibration_ = None
         for kind in self.kinds_:
             self._calibrate(kind, None)
 

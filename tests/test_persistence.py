@@ -214,6 +214,16 @@ def test_two_outputs_are_the_same_after_the_round_trip(tmp_path):
     assert_same_model(est, round_trip(est, tmp_path))
 
 
+@pytest.mark.parametrize("validation", [None, 0.2])
+def test_kinds_that_all_have_families_of_their_own(validation, tmp_path):
+    kinds = [kind("erm", family=family) for family in ("histogram", "transformed")]
+    est = regressor(method=kinds, validation=validation).fit(X, Y)
+    assert_same_model(est, round_trip(est, tmp_path))
+    # As earlier versions wrote them.
+    del est.calibration_
+    assert_predicts_the_same(est, round_trip(est, tmp_path))
+
+
 def test_a_mixture_of_densities_and_masses_is_the_same_after_the_round_trip(tmp_path):
     est = regressor(n_members=2, validation="cv").fit(X, Y)
     masses = RNG.dirichlet(np.ones(3), (len(Y), 2))
@@ -392,8 +402,10 @@ def test_the_caller_may_replace_a_parameter(tmp_path):
         ({"hidden_layer_sizes": (8,)}, "changed since fit.*hidden_layer_sizes="),
         ({"method": "auto"}, "the parameters were changed since fit.*method="),
         ({"method": ["m-probmix", 3]}, "describes no kind of network"),
+        ({"method": kind(family="lognormal")}, "the parameters were changed since fit.*family="),
         ({"method": kind(dropout=0.5)}, "the parameters were changed since fit.*dropout="),
         ({"n_draws": 8}, "'n_draws'"),
+        ({"family": "lognormal"}, "family: found LogNormal.*; expected Normal.*, as trained"),
         ({"device": "no such device"}, "no such device"),
     ]:
         with pytest.raises(ValueError, match=message):
