@@ -342,7 +342,8 @@ class PredictiveDistribution(Exports):
             low, high = d._expand(y - width / 2), d._expand(y + width / 2)
             return d._log_average(d._components.log_probability(low, high))
 
-        return self.map_rows(cell, self._check_x(y))
+        y, is_finite = _apart(self._check_x(y))
+        return np.where(is_finite, self.map_rows(cell, y), -np.inf)
 
     def joint_logpdf(self, y: ArrayLike) -> Array:
         r"""Logarithm of the density of the rows, over all outputs together.
@@ -469,14 +470,17 @@ class PredictiveDistribution(Exports):
         Parameters
         ----------
         y : array-like, broadcastable to shape
+            Infinite values have an infinite score.
 
         Returns
         -------
         ndarray of y's shape and units
         """
-        y = self._check_x(y)
+        y, is_finite = _apart(self._check_x(y))
         if y.shape != self.shape:
             raise ValueError(f"y has shape {y.shape}, expected {self.shape}.")
+        if not y.size:
+            return np.zeros(y.shape)
         # Beyond the support, each unit of distance adds one unit of score.
         inside = np.clip(y, *self.support())
         score = self.map_rows(
@@ -484,7 +488,7 @@ class PredictiveDistribution(Exports):
             inside,
             cost=n_pieces(self._components),
         )
-        return score + abs(y - inside)
+        return np.where(is_finite, score + abs(y - inside), np.inf)
 
     def mean(self, **reduction: Any) -> Array:
         """Mean of each output, of y's shape and units; `np.mean` gives the same.
@@ -679,6 +683,12 @@ class PredictiveDistribution(Exports):
         return cls._of(checked._components, weights)
 
 
+def _apart(y):
+    """Return y with 0 in the place of infinite values, and which are finite."""
+    is_finite = np.isfinite(y)
+    return np.where(is_finite, y, 0.0), is_finite
+
+
 def _log_average(logs, weights, axis):
     """Logarithm of an average; a component of weight 0 may be infinite."""
     if not weights.all():
@@ -708,6 +718,10 @@ def _check_match(distributions, layout):
     distributions = list(distributions)
     if not distributions:
         raise ValueError("distributions is empty, expected at least one.")
+    for place, each in enumerate(distributions):
+        if not isinstance(each, PredictiveDistribution):
+            found = type(each).__name__
+            raise TypeError(f"distributions[{place}] is a {found}; expected predictive ones.")
     first, *others = distributions
     for other in others:
         if layout(other) != layout(first):

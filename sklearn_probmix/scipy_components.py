@@ -51,14 +51,21 @@ class ScipyComponents(Components, tag="scipy"):
         with np.errstate(all="ignore"):
             return getattr(self._family, method)(*args, **self.params)
 
-    cdf, sf, ppf = delegate("cdf"), delegate("sf"), delegate("ppf")
+    cdf, sf = delegate("cdf"), delegate("sf")
     mean, var = delegate("mean"), delegate("var")
 
     def density(self, x: Array) -> Array:
-        return self._each("pmf" if self.is_discrete else "pdf", x)
+        return _at_infinity(0.0, x, self._each("pmf" if self.is_discrete else "pdf", x))
 
     def log_density(self, x: Array) -> Array:
-        return self._each("logpmf" if self.is_discrete else "logpdf", x)
+        found = self._each("logpmf" if self.is_discrete else "logpdf", x)
+        return _at_infinity(-np.inf, x, found)
+
+    def ppf(self, q: Array) -> Array:
+        values = self._each("ppf", q)
+        # scipy puts it one before the first value of counts.
+        at_end = self.is_discrete and np.any(q == 0)
+        return np.where(q == 0, self.support()[0], values) if at_end else values
 
     def support(self) -> tuple[Array, Array]:
         low, high = self._each("support")
@@ -290,6 +297,12 @@ def scipy_components(name: str, params: Mapping[str, ArrayLike]) -> ScipyCompone
             f"got {name!r}."
         )
     return _MENDED.get(name, ScipyComponents)(name, params)
+
+
+def _at_infinity(value, x, found):
+    """Put a value where x is infinite, of which scipy makes NaN for some families."""
+    is_infinite = np.isinf(x)
+    return np.where(is_infinite, value, found) if is_infinite.any() else found
 
 
 def _count(low, high, most):

@@ -66,7 +66,8 @@ def test_single_component_is_scipy(name, shape):
         assert result.shape == dist.shape
         assert_allclose(result, getattr(frozen, method)(), rtol=1e-10)
     q = np.r_[0, Q, 1]
-    expected = np.stack([frozen.ppf(level) for level in q])
+    # At 0 scipy's is one before the first count.
+    expected = np.maximum([frozen.ppf(level) for level in q], frozen.support()[0])
     assert_allclose(dist.ppf(q), expected, rtol=1e-10)
     for end, expected in zip(dist.interval(0.8), frozen.interval(0.8), strict=True):
         assert_allclose(end, expected, rtol=1e-10)
@@ -147,6 +148,30 @@ def test_quantile_of_counts_is_the_smallest_integer_that_suffices(name, componen
     assert (dist.cdf(k) >= Q[:, None] - 1e-14).all()
     assert (dist.cdf(k - 1) < Q[:, None]).all()
     assert_array_equal(dist.ppf(1.0), dist.support()[1])
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "nbinom"])
+@pytest.mark.parametrize("shape", [(5, 1), (5, 3), (4, 2, 2)])
+def test_ends_of_the_line_and_of_the_levels(name, shape):
+    params = {"n": np.full(shape, 2.0), "p": np.full(shape, 0.3)}
+    dist = PredictiveDistribution(name, params) if name == "nbinom" else make(name, shape)
+    assert_array_equal(dist.ppf([0, 1]), np.stack(dist.support()))
+    for end, below in [(-np.inf, 0.0), (np.inf, 1.0)]:
+        assert_array_equal(dist.pdf(end), np.zeros(dist.shape))
+        assert_array_equal(dist.logpdf(end), np.full(dist.shape, -np.inf))
+        assert_array_equal(dist.log_probability(end, 1.0), np.full(dist.shape, -np.inf))
+        assert_allclose(dist.cdf(end), np.full(dist.shape, below), rtol=1e-15)
+        assert_array_equal(dist.crps(np.full(dist.shape, end)), np.full(dist.shape, np.inf))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("shape", [(5, 1), (5, 3), (4, 2, 2)])
+def test_no_rows(name, shape):
+    none = make(name, shape)[[]]
+    y = np.empty(none.shape)
+    for found in (none.crps(y), none.log_probability(y, 1.0), none.logpdf(y), none.median()):
+        assert found.shape == none.shape == (0, *shape[2:])
+    assert len(PredictiveDistribution.concatenate([none, make(name, shape)])) == shape[0]
 
 
 @pytest.mark.parametrize("far", [9e-4, 2e-3])
