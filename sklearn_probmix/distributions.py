@@ -342,8 +342,8 @@ class PredictiveDistribution(Exports):
             low, high = d._expand(y - width / 2), d._expand(y + width / 2)
             return d._log_average(d._components.log_probability(low, high))
 
-        y, is_finite = _apart(self._check_x(y))
-        return np.where(is_finite, self.map_rows(cell, y), -np.inf)
+        values, is_finite = _apart(self._check_x(y))
+        return np.where(is_finite, self.map_rows(cell, values), -np.inf)
 
     def joint_logpdf(self, y: ArrayLike) -> Array:
         r"""Logarithm of the density of the rows, over all outputs together.
@@ -476,19 +476,19 @@ class PredictiveDistribution(Exports):
         -------
         ndarray of y's shape and units
         """
-        y, is_finite = _apart(self._check_x(y))
-        if y.shape != self.shape:
-            raise ValueError(f"y has shape {y.shape}, expected {self.shape}.")
-        if not y.size:
-            return np.zeros(y.shape)
+        values, is_finite = _apart(self._check_x(y))
+        if values.shape != self.shape:
+            raise ValueError(f"y has shape {values.shape}, expected {self.shape}.")
+        if not values.size:
+            return np.zeros(self.shape)
         # Beyond the support, each unit of distance adds one unit of score.
-        inside = np.clip(y, *self.support())
+        inside = np.clip(values, *self.support())
         score = self.map_rows(
             lambda d, y: mixture_crps(d._components, d._weights(), y),
             inside,
             cost=n_pieces(self._components),
         )
-        return np.where(is_finite, score + abs(y - inside), np.inf)
+        return np.where(is_finite, score + abs(values - inside), np.inf)
 
     def mean(self, **reduction: Any) -> Array:
         """Mean of each output, of y's shape and units; `np.mean` gives the same.

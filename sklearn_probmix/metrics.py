@@ -155,7 +155,7 @@ def pinball_loss(
     0.75
     """
     y, dist, weight = check_prediction(y_true, y_pred, sample_weight)
-    q = np.atleast_1d(_check_open_unit("quantiles", quantiles))
+    q = _check_open_units("quantiles", quantiles)
     losses = _scoringrules().quantile_score(y, dist.ppf(q), q.reshape(-1, *[1] * y.ndim))
     return _average(losses.mean(axis=0), weight, multioutput)
 
@@ -197,7 +197,7 @@ def interval_score(
     1.5
     """
     y, dist, weight = check_prediction(y_true, y_pred, sample_weight)
-    level = float(_check_open_unit("level", level))
+    level = _check_open_unit("level", level)
     scores = _scoringrules().interval_score(y, *dist.interval(level), 1 - level)
     return _average(np.reshape(scores, y.shape), weight, multioutput)
 
@@ -311,7 +311,7 @@ def coverage_curve(
     array([0.25, 0.75])
     """
     y, dist, weight = check_prediction(y_true, y_pred, sample_weight)
-    levels = _LEVELS if levels is None else np.atleast_1d(_check_open_unit("levels", levels))
+    levels = _LEVELS if levels is None else _check_open_units("levels", levels)
     upper, mass = dist.cdf(y), dist.pmf(y)
     lower = upper - mass
     observed = []
@@ -564,9 +564,18 @@ def _from_frozen(frozen, shape):
 
 
 def _check_open_unit(what, value):
-    value = np.asarray(value, dtype=float)
-    if not ((value > 0) & (value < 1)).all():
-        raise ValueError(f"{what} must lie strictly between 0 and 1, got {value}.")
+    if np.ndim(value):
+        raise ValueError(f"{what} must be one number, got {value!r}.")
+    return float(_check_open_units(what, value)[0])
+
+
+def _check_open_units(what, value):
+    value = np.atleast_1d(np.asarray(value, dtype=float))
+    if not (value.ndim == 1 and value.size and ((value > 0) & (value < 1)).all()):
+        raise ValueError(
+            f"{what} must lie strictly between 0 and 1, and be at least one, on one axis; got "
+            f"{value}."
+        )
     return value
 
 
@@ -621,4 +630,10 @@ def _over_outputs(losses, multioutput):
         if multioutput == "raw_values":
             return np.atleast_1d(losses)
         return float(np.mean(losses))
-    return float(np.average(np.atleast_1d(losses), weights=multioutput))
+    losses, weights = np.atleast_1d(losses), np.asarray(multioutput, dtype=float)
+    if weights.shape != losses.shape:
+        raise ValueError(
+            f"multioutput has the shape {weights.shape}; expected a weight for each of "
+            f"{len(losses)} outputs."
+        )
+    return float(np.average(losses, weights=weights))

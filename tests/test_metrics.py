@@ -435,6 +435,24 @@ def test_a_calibration_error_needs_bins():
         metrics.expected_calibration_error([0, 1], [[0.5, 0.5]] * 2, n_bins=0)
 
 
+def test_a_level_is_one_number_and_levels_are_a_list():
+    y, dist = np.zeros(4), stats.norm(np.zeros(4), 1)
+    for score in (metrics.interval_score, metrics.coverage, metrics.coverage_error):
+        # As many as rows would be taken for one each.
+        for level in ([0.5, 0.9], [0.9] * 4, []):
+            with pytest.raises(ValueError, match="level must be one number"):
+                score(y, dist, level=level)
+    with pytest.raises(ValueError, match="level must be one number"):
+        metrics.interval_width(dist, level=[0.9] * 4)
+    for many in ([], [[0.1, 0.9]]):
+        with pytest.raises(ValueError, match="quantiles must lie.*at least one, on one axis"):
+            metrics.pinball_loss(y, dist, quantiles=many)
+        with pytest.raises(ValueError, match="levels must lie.*at least one, on one axis"):
+            metrics.calibration_error(y, dist, levels=many)
+    with pytest.raises(ValueError, match=r"multioutput has the shape \(2,\).*each of 1 outputs"):
+        metrics.crps(y, dist, multioutput=[1, 2])
+
+
 def test_calibration_error_refuses_what_does_not_fit():
     score = metrics.expected_calibration_error
     with pytest.raises(TypeError, match="PredictiveDistribution.*use nll or crps"):
