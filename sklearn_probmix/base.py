@@ -233,7 +233,12 @@ class BaseProbMixup(WeighedKinds):
         table = self._table(X, y, weight)
         self._cell = np.array([cell_width(column) for column in table.y.numpy().T])
         if censored is not None:
-            is_more = torch.from_numpy(censored).to(table.y.dtype).reshape(table.y.shape)
+            if censored.all():
+                raise ValueError(
+                    "censored is True for all rows of a sample_weight above 0; expected some "
+                    "responses."
+                )
+            is_more = torch.tensor(censored, dtype=table.y.dtype).reshape(table.y.shape)
             table = table._replace(y=torch.complex(table.y, is_more))
         return Rows(table, y, groups, kept, given)
 
@@ -245,8 +250,6 @@ class BaseProbMixup(WeighedKinds):
                 f"censored has dtype {censored.dtype} and shape {censored.shape} for y of shape "
                 f"{y.shape}; expected booleans, one for each row, and one output."
             )
-        if censored.all():
-            raise ValueError("censored is True for all rows; expected some responses.")
         if not censored.any():
             return None
         if self.calibration == "on":

@@ -40,6 +40,11 @@ _MOST_REFUSED = 5
 ENCODE_DATES = "Encode them first, as tabular_pipeline and DatetimeEncoder of skrub do."
 _ENCODE_TEXT = "Encode it first, as tabular_pipeline and StringEncoder of skrub do."
 _ENCODE = "Encode them first, as tabular_pipeline of skrub does."
+_IN_ARRAY = (
+    "Pass categories as columns of a data frame, or name them in categorical_features; "
+    "set_output(transform='pandas') has transformers make one."
+)
+_NOT_NAMED = "It is not among categorical_features, which names all: name it too, if it is one."
 
 
 class ColumnEncoder:
@@ -259,6 +264,9 @@ def declare(asked: Any, names: Sequence[Any] | None, n_features: int) -> list[bo
         return given.tolist()
     wanted = given.tolist()
     known = list(range(n_features))
+    odd = [each for each in wanted if not isinstance(each, str | Integral)]
+    if odd:
+        raise ValueError(f"{found} holds {odd!r}; expected names or positions.")
     if any(isinstance(each, str) for each in wanted):
         if names is None:
             raise ValueError(f"{found} with X that has no names; expected a data frame.")
@@ -421,7 +429,7 @@ def _read_series(series, declared, where):
         raise ValueError(f"{where}, holds dates or durations, not numbers. {ENCODE_DATES}")
     values, missing = series.to_list(), series.is_null().to_numpy()
     if declared is False:
-        return _numbers(np.fromiter(values, object, len(values)), missing, where)
+        return _numbers(np.fromiter(values, object, len(values)), missing, where, _NOT_NAMED)
     if declared is True or _is_category(series):
         return _texts(values, missing, where)
     given = [value for value, skip in zip(values, missing, strict=True) if not skip]
@@ -448,7 +456,7 @@ def _missing(values):
     return np.fromiter(map(is_missing, values), dtype=bool, count=len(values))
 
 
-def _numbers(values, missing, where):
+def _numbers(values, missing, where, of_text=_IN_ARRAY):
     """Numbers, or text that reads as numbers, as float64."""
     if values.dtype.kind == "O":
         values = np.where(missing, np.nan, values)
@@ -462,9 +470,7 @@ def _numbers(values, missing, where):
         remedy = _ENCODE
         if isinstance(bad, str):
             bad = str(bad)
-            remedy = "Pass categories as columns of a data frame, or name them in "
-            remedy += "categorical_features; set_output(transform='pandas') has transformers make "
-            remedy += f"one. {_ENCODE_TEXT}"
+            remedy = f"{of_text} {_ENCODE_TEXT}"
         raise kind(
             f"{where}, holds {repr(bad)[:60]} ({error}); expected numbers. {remedy}"
         ) from error

@@ -116,7 +116,15 @@ def _hold_out(rows, how, rng, can_stratify):
         return next(splitter.split(rows.y, rows.y, rows.groups))
     # It may know the rows by their places, so it sees those of no weight too.
     splits = iter(check_cv(how).split(*rows.given))
-    train, valid = map(rows.position, next(splits, ((), ())))
+    try:
+        train, valid = map(rows.position, next(splits, ((), ())))
+    except (IndexError, TypeError, ValueError) as error:
+        if not isinstance(how, list | tuple):
+            raise
+        raise ValueError(
+            f"validation={str(how)[:200]} ({error}); expected a list of pairs of training and "
+            f"validation rows, by their places from 0 to {len(rows.given[1]) - 1}."
+        ) from error
     n_used = len(np.union1d(train, valid))
     if n_used < n_rows and len(train) and len(valid):
         warn(

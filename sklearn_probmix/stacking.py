@@ -326,7 +326,13 @@ class _BaseDistributionStacking(_BaseComposition):
         position = np.full(len(y), -1)
         position[kept] = np.arange(len(kept))
         splits = check_cv(self.cv, y, classifier=self._is_classifier).split(X, y, groups)
-        folds = [tuple(position[_as_places(rows)] for rows in split) for split in splits]
+        try:
+            folds = [tuple(position[_as_places(rows)] for rows in split) for split in splits]
+        except IndexError as error:
+            raise ValueError(
+                f"cv={str(self.cv)[:200]} ({error}); expected rows by their places from 0 to "
+                f"{len(y) - 1}."
+            ) from error
         return [tuple(rows[rows >= 0] for rows in fold) for fold in folds]
 
     def _out_of_fold(self, members, rows):

@@ -569,6 +569,13 @@ class TestParameters:
         with pytest.raises(ValueError, match="groups holds 3 .*groups; expected at least 4"):
             regressor(validation=4, n_members=8).fit(X, y, groups=np.arange(60) % 3)
 
+    @pytest.mark.parametrize(
+        "pairs", [(range(40), range(40, 60)), [(range(40),)], [([0], [60])], ["ab"], [(1, 2)]]
+    )
+    def test_what_is_no_list_of_pairs_of_rows(self, table, pairs):
+        with pytest.raises(ValueError, match=r"validation=.*; expected a list of pairs.* to 59"):
+            regressor(validation=pairs).fit(*table)
+
     @pytest.mark.parametrize("pairs", [[], [([], [])], [(np.arange(60), [])]])
     def test_pairs_that_divide_nothing(self, table, pairs):
         X, y = table

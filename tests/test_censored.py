@@ -240,6 +240,20 @@ def test_masks_that_are_none(censored, message):
         ProbMixupRegressor(**TINY).fit(X, observed, censored=censored)
 
 
+def test_a_mask_of_what_has_weight_is_no_mask_of_all():
+    X, y, censored, _ = lifetimes(0.5, n_rows=40)
+    with pytest.raises(ValueError, match="True for all rows of a sample_weight above 0"):
+        ProbMixupRegressor(method="erm", **TINY).fit(X, y, censored * 1.0, censored=censored)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mask_that_is_read_only():
+    X, y, censored, _ = lifetimes(0.5, n_rows=40)
+    censored.flags.writeable = False
+    est = ProbMixupRegressor(method="erm", validation=None, **TINY)
+    assert np.isfinite(est.fit(X, y, censored=censored).predict(X)).all()
+
+
 def test_two_outputs_and_classes_are_not_censored():
     X, observed, censored, _ = lifetimes(0.4, n_rows=40)
     with pytest.raises(ValueError, match="and one output"):

@@ -190,6 +190,12 @@ class TestCategoricalFeatures:
         assert_array_equal(found, regressor().fit(self.X, Y).predict(self.X))
         with pytest.raises(ValueError, match="column 'text' of X, .* expected numbers"):
             regressor(categorical_features=None).fit(TABLE[["text"]], Y)
+        with pytest.raises(
+            ValueError, match=r"'text'.*not among categorical_features.*name it too"
+        ):
+            regressor(categorical_features=["category"]).fit(TABLE[["category", "text"]], Y)
+        with pytest.raises(ValueError, match=r"holds \[None\]; expected names or positions"):
+            regressor(categorical_features=[None]).fit(TABLE[["category"]], Y)
 
     def test_huge_codes_keep_their_digits(self):
         codes = np.array([2**60, 2**60 + 1, 2**60 + 2])[rng.integers(0, 3, N)]

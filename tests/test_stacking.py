@@ -569,6 +569,7 @@ class TestFolds:
             ([([0, 1], [2, 3]), ([0, 1], [3, 4])], "holds rows out twice"),
             ([([], [2, 3])], "leaves none to train"),
             ([([0, 1], [])], "holds no rows out"),
+            ([([0, 1], [2, 1000])], "index 1000 is out of bounds.*; expected rows by their places"),
         ],
     )
     def test_that_are_none(self, table, cv, message):
