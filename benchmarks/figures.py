@@ -65,7 +65,8 @@ def toy(read, what, *places):
 
 def _toy_cell(read, place):
     method, alpha, pooling = place.split(":")
-    return toy_cell(toy_cells(read("toy-regression")), method, float(alpha), pooling=pooling)
+    cells = toy_cells(read("toy-regression"), [method])
+    return toy_cell(cells, method, float(alpha), pooling=pooling)
 
 
 def encoded(read, table, network, score):
