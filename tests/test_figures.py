@@ -131,6 +131,14 @@ def test_settings_that_a_figure_names_are_in_the_results():
         assert settings in {digest(result["settings"]["parameters"]) for result in results}
 
 
+def test_every_mutant_that_survives_is_judged():
+    counts = json.loads((RESULTS / "mutants.json").read_text())
+    judged = figures.judged_mutants()
+    for name, found in counts.items():
+        n_judged = judged[name, "equivalent"] + judged[name, "no test"]
+        assert n_judged == found["mutants"] - found["killed"], name
+
+
 def test_costs_of_a_race_are_of_its_rules():
     ours = [job for job in costs.jobs(["diabetes"]) if "peer" not in job]
     races = [job["arguments"] for job in ours if "race" in job["parameters"]]
