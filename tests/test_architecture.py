@@ -122,8 +122,9 @@ RULES = {
     "together": Rule({"base"}, {"numpy", "sklearn"}),
     "onnx_export": Rule({"nets", "scaling", "settings"}, {"numpy", "sklearn", "torch"}),
     "pipelines": Rule({"codec"}, {"numpy", "skops", "sklearn"}),
+    "version_1": Rule({"codec"}, {"numpy", "torch"}),
     "persistence": Rule(
-        {"codec", "files", "pipelines", "response", "regressor", "classifier"},
+        {"version_1", "files", "pipelines", "response", "regressor", "classifier"},
         {"numpy", "safetensors", "sklearn", "skorch", "torch"},
     ),
     "csv_table": Rule(set(), set()),
