@@ -40,8 +40,6 @@ html_sidebars = {
 nb_execution_mode = "off"
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
-# Pages link to files of the repository, which are no pages.
-suppress_warnings = ["myst.xref_missing"]
 
 autosummary_generate = True
 numpydoc_show_class_members = False
@@ -90,10 +88,17 @@ def write_api(app, config):
 def copy_pages(app, config):
     """Copy notebooks and reports of benchmarks: Sphinx reads what is below its folder only."""
     for pattern in ("notebooks/*.ipynb", "benchmarks/*/*.md"):
-        folder = HERE / pattern.partition("/")[0]
-        folder.mkdir(exist_ok=True)
+        shutil.rmtree(HERE / pattern.partition("/")[0], ignore_errors=True)
         for page in HERE.parent.glob(pattern):
-            shutil.copy2(page, folder)
+            copy = HERE / page.relative_to(HERE.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(page, copy)
+
+
+def adapt(app, docname, source):
+    """Have links lead to the copies, and examples end without the empty line of a doctest."""
+    linked = re.sub(r"\]\((?:\.\./)+(?:docs/)?", "](/", source[0])
+    source[0] = linked.replace("\n\n```\n", "\n```\n")
 
 
 def is_left_out(app, what, name, made, skip, options):
@@ -119,3 +124,4 @@ def setup(app):
         app.connect("config-inited", prepare)
     app.connect("autodoc-skip-member", is_left_out)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
+    app.connect("source-read", adapt)
