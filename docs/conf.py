@@ -25,6 +25,8 @@ extensions = [
     "myst_nb",
 ]
 root_doc = "index"
+# What docstrings have in single backticks is code, and a link where there is such a name.
+default_role = "py:obj"
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
