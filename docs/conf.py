@@ -82,9 +82,13 @@ there. Most users need :class:`~sklearn_probmix.ProbMixupRegressor` or
 :class:`~sklearn_probmix.ProbMixupClassifier`, and the
 :class:`~sklearn_probmix.PredictiveDistribution` that the regressor predicts.
 """
-SCORERS = """\
-For ``scoring=`` of scikit-learn's searches there are {}: minus a score of sklearn_probmix.metrics.
-"""
+TEXTS = {
+    "Predictions": "For ``scoring=`` of scikit-learn's searches there are {scorers}: "
+    "minus a score of sklearn_probmix.metrics.",
+    "Pictures": "The notebooks show :doc:`intervals and densities </notebooks/01_quickstart>`, "
+    ":doc:`reliability and PIT </notebooks/04_trust>` and :doc:`histories of training "
+    "</notebooks/03_tuning>`.",
+}
 
 
 def public_names(module):
@@ -115,10 +119,10 @@ def write_api(app, config):
     grouped = " ".join(GROUPS.values()).split()
     if {*grouped, *scorers} != {*sklearn_probmix.__all__}:
         raise ValueError(f"GROUPS: {sorted({*grouped, *scorers} ^ {*sklearn_probmix.__all__})}")
-    of_scorers = SCORERS.format(", ".join(f"``{name}``" for name in sorted(scorers)))
+    listed = ", ".join(f"``{name}``" for name in sorted(scorers))
     lines = [INTRODUCTION]
     for title, names in GROUPS.items():
-        text = of_scorers if title == "Predictions" else ""
+        text = TEXTS.get(title, "").format(scorers=listed)
         lines += section(title, text, "sklearn_probmix", names.split())
     for name, needs in MODULES.items():
         if needs is None or find_spec(needs):

@@ -158,7 +158,7 @@ def save_model(est: BaseProbMixup | Pipeline, path: str | os.PathLike[str]) -> N
     >>> from pathlib import Path
     >>> from sklearn.datasets import load_iris
     >>> from sklearn_probmix import ProbMixupClassifier
-    >>> from sklearn_probmix.persistence import load_model, save_model
+    >>> from sklearn_probmix import load_model, save_model
     >>> X, y = load_iris(return_X_y=True)
     >>> est = ProbMixupClassifier(max_epochs=2, random_state=0).fit(X, y)
     >>> with tempfile.TemporaryDirectory() as folder:
