@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -30,16 +31,22 @@ class Estimate(NamedTuple):
         return self.low > bound
 
 
-def estimated(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> Estimate:
-    """Estimate a statistic of samples that were drawn together.
+def estimated(
+    average: Callable[..., np.ndarray],
+    *samples: np.ndarray,
+    statistic: Callable[..., np.ndarray] = lambda average: average,
+) -> Estimate:
+    """Estimate a statistic of the averages of samples that were drawn together.
 
     Parameters
     ----------
-    statistic : callable
-        Maps samples to a number along their last axis.
+    average : {np.mean, np.median}
+        Of a sample.
     *samples : ndarray of shape (n,)
         Elements at the same place, as the scores of two methods on the same rows, are drawn
         together.
+    statistic : callable, default=the average itself
+        Maps the averages of all samples to a number.
 
     Returns
     -------
@@ -51,12 +58,19 @@ def estimated(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> Est
     >>> import numpy as np
     >>> from benchmarks.bootstrap import estimated
     >>> samples = np.array([2.0, 6.0]), np.array([1.0, 3.0])
-    >>> twice = estimated(lambda a, b: (a / b).mean(axis=-1), *samples)
+    >>> twice = estimated(np.mean, *samples, statistic=np.divide)
     >>> f"{twice:.1f}", twice.is_above(1), twice.is_above(2)
     ('2.0 (2.0 to 2.0)', True, None)
     """
-    n = len(samples[0])
-    drawn = np.random.default_rng(0).integers(n, size=(N_RESAMPLES, n))
-    resampled = statistic(*(sample[drawn] for sample in samples))
+    value = statistic(*(average(sample) for sample in samples))
+    resampled = statistic(*(_resampled(average, tuple(sample)) for sample in samples))
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(statistic(*samples)), float(low), float(high))
+    return Estimate(float(value), float(low), float(high))
+
+
+@cache
+def _resampled(average, sample):
+    """Averages of resamples, kept: a sample has a part in several statistics."""
+    n = len(sample)
+    drawn = np.random.default_rng(0).integers(n, size=(N_RESAMPLES, n))
+    return average(np.array(sample)[drawn], axis=-1)

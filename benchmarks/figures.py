@@ -11,16 +11,18 @@ import argparse
 import difflib
 import json
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import costs, gpu, parallel, tradeoff
+from benchmarks import costs, gpu, parallel, small, tradeoff
 from benchmarks.censored import study as censored
 from benchmarks.columns import study as columns
 from benchmarks.defaults import study as defaults
 from benchmarks.density import report as density
+from benchmarks.markdown import table
 from benchmarks.paper.report import Cell, ratio_of_medians, toy_cell, toy_cells
 from benchmarks.paper.report import render_report as paper_report
 from benchmarks.peers import summary
@@ -32,8 +34,10 @@ from benchmarks.stacker.study import report as stacker_report
 from benchmarks.truths.__main__ import report as truths_report
 
 ROOT = Path(__file__).parent.parent
-PAGES = "*.md", "docs/*.md", "docs/site/*.md", "benchmarks/*/*.md"
+PAGES = "*.md", "docs/*.md", "docs/site/*.md", "benchmarks/*.md", "benchmarks/*/*.md"
 EXPERIMENTS = "toy-regression", "toy-classification", "uci", "causes", "stocks"
+# Of a table of survivors: file and judgement.
+JUDGED = re.compile(r"^\| (\w+) \|[^|]*\| (equivalent|no test)", re.MULTILINE)
 BLOCK = re.compile(r"(<!-- figures: (.+?) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -65,7 +69,8 @@ def toy(read, what, *places):
 
 def _toy_cell(read, place):
     method, alpha, pooling = place.split(":")
-    return toy_cell(toy_cells(read("toy-regression")), method, float(alpha), pooling=pooling)
+    cells = toy_cells(read("toy-regression"), [method])
+    return toy_cell(cells, method, float(alpha), pooling=pooling)
 
 
 def encoded(read, table, network, score):
@@ -76,6 +81,34 @@ def encoded(read, table, network, score):
         if (settings["table"], settings["kind"]) == (table, network):
             found.setdefault(settings["encoding"], []).append(result["scores"][score])
     return ", ".join(f"{np.mean(values):.3f} {name}" for name, values in found.items())
+
+
+def judged_mutants():
+    """Count the survivors by file and judgement, as a table of MUTANTS.md has them."""
+    return Counter(JUDGED.findall((ROOT / "benchmarks" / "MUTANTS.md").read_text(encoding="utf-8")))
+
+
+def mutants(read):
+    """How many mutants of each file are killed, with and without the tests that they led to."""
+    before, judged = read("mutants-before"), judged_mutants()
+    counts = {
+        name: [each["mutants"], before[name]["killed"], each["killed"], judged[name, "equivalent"]]
+        for name, each in read("mutants").items()
+    }
+    counts["all"] = [sum(column) for column in zip(*counts.values(), strict=True)]
+    return table(
+        [
+            {
+                "file": name,
+                "mutants": n,
+                "killed before": n_before,
+                "killed after": n_after,
+                "equivalent": n_equivalent,
+                "share of the others": f"{n_after / (n - n_equivalent):.0%}".replace("%", " %"),
+            }
+            for name, (n, n_before, n_after, n_equivalent) in counts.items()
+        ]
+    )
 
 
 # By name: functions of `read`, which reads a file of results by its name, and of words.
@@ -95,8 +128,10 @@ FIGURES = {
     "density without grid": lambda read: density.without_grid(read("density")),
     "density against": lambda read, *words: density.against(read("density"), *words),
     "gpu": lambda read: gpu.report(read("gpu")["fits"]),
+    "mutants": mutants,
     "killed": lambda read: parallel.killed(read("parallel")),
     "parallel": lambda read: parallel.report(read("parallel")),
+    "small": lambda read: small.report(read("small")),
     "scale": lambda read: scale_report(read("scale")),
     "stacker": lambda read: stacker_report(read("stacker")),
     "tradeoff": lambda read: tradeoff.report(read("tradeoff")),

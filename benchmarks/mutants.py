@@ -2,8 +2,8 @@
 
 Of every place where cosmic-ray can change a file one change is drawn, and of these places a sample,
 both with a fixed seed. Each mutant is imported in a process of its own, which runs the tests that
-exercise the file until the first fails; the checkout stays as it is. What survives is printed as a
-diff; ``benchmarks/MUTANTS.md`` judges it.
+exercise the file until the first fails; the code stays as it is. Counts are kept in
+``benchmarks/results``. What survives is printed as a diff; ``benchmarks/MUTANTS.md`` judges it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import ast
 import difflib
 import importlib.abc
 import importlib.util
+import json
 import os
 import random
 import re
@@ -33,6 +34,8 @@ import torch
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
+
+from benchmarks.runs import RESULTS
 
 # Loaded once: each mutant's process is a fork of this one.
 LOADED = hypothesis, pandas, scipy.stats, scoringrules, sklearn.ensemble, skorch, torch
@@ -155,9 +158,10 @@ def is_killed(module, code, log):
 
 
 def main():
-    """Print the survivors of each file, and how many were killed."""
+    """Print the survivors of each file; print and keep how many were killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("modules", nargs="*", default=list(PLAN))
+    parser.add_argument("--results", type=Path, default=RESULTS / "mutants.json")
     parser.add_argument("--log", default=os.devnull, help="file for what pytest says")
     args = parser.parse_args()
     # Hypothesis then draws the same examples for all.
@@ -174,6 +178,9 @@ def main():
             lines = (text.splitlines() for text in (source, code))
             print(*difflib.unified_diff(*lines, module, n=0, lineterm=""), sep="\n", flush=True)
         print(f"{module}: {n_killed} of {len(sample)} killed", flush=True)
+        found = json.loads(args.results.read_text()) if args.results.exists() else {}
+        found[module] = {"mutants": len(sample), "killed": n_killed}
+        args.results.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

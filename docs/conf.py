@@ -25,11 +25,15 @@ extensions = [
     "myst_nb",
 ]
 root_doc = "index"
+# What docstrings have in single backticks is code, and a link where there is such a name.
+default_role = "py:obj"
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"
 html_title = project
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_theme_options = {"show_prev_next": False, "header_links_before_dropdown": 5}
 html_sidebars = {
@@ -40,16 +44,25 @@ html_sidebars = {
 nb_execution_mode = "off"
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
-# Pages link to files of the repository, which are no pages.
-suppress_warnings = ["myst.xref_missing"]
 
 autosummary_generate = True
 numpydoc_show_class_members = False
+toc_object_entries_show_parents = "hide"
 # A default such as () is no reference.
 autodoc_typehints = "none"
 
+# What `sklearn_probmix` itself shows, in the order in which a reader looks for it.
+GROUPS = {
+    "Estimators": "ProbMixupRegressor ProbMixupClassifier Kind DistributionStackingRegressor "
+    "DistributionStackingClassifier fit_together",
+    "Predictions": "PredictiveDistribution cross_val_predict_proba",
+    "Pictures": "PredictiveIntervalDisplay PredictiveDensityDisplay ReliabilityDisplay PITDisplay "
+    "MarginalDisplay TrainingHistoryDisplay MixingGraphDisplay",
+    "Model files": "save_model load_model export_onnx",
+    "Families": "get_family Family Histogram Lattice",
+    "Training inside a skorch net": "ProbMixup NegativeLogLikelihood TensorLoader NeighborLoader",
+}
 MODULES = {
-    "sklearn_probmix": None,
     "sklearn_probmix.metrics": None,
     "sklearn_probmix.survival": None,
     "sklearn_probmix.forecasts": None,
@@ -60,47 +73,91 @@ MODULES = {
     "sklearn_probmix.skpro_regressor": "skpro",
     "sklearn_probmix.skpro_distribution": "skpro",
 }
+INTRODUCTION = """\
+API reference
+=============
+
+First what ``from sklearn_probmix import ...`` gives, then modules, whose names are imported from
+there. Most users need :class:`~sklearn_probmix.ProbMixupRegressor` or
+:class:`~sklearn_probmix.ProbMixupClassifier`, and the
+:class:`~sklearn_probmix.PredictiveDistribution` that the regressor predicts.
+"""
+TEXTS = {
+    "Predictions": "For ``scoring=`` of scikit-learn's searches there are {scorers}: "
+    "minus a score of sklearn_probmix.metrics.",
+    "Pictures": "The notebooks show :doc:`intervals and densities </notebooks/01_quickstart>`, "
+    ":doc:`reliability and PIT </notebooks/04_trust>` and :doc:`histories of training "
+    "</notebooks/03_tuning>`.",
+}
 
 
 def public_names(module):
-    """Yield names of the classes and functions that a page of their own describes."""
-    exported = module.__all__ if module is sklearn_probmix else vars(module)
-    for name in sorted(exported):
-        made = getattr(module, name)
-        is_own = module is sklearn_probmix or getattr(made, "__module__", "") == module.__name__
-        is_described = inspect.isclass(made) or inspect.isfunction(made)
-        if is_own and is_described and not name.startswith("_"):
+    """Yield the classes and functions of a module that a page of their own describes.
+
+    A function without an example is a helper of other modules.
+    """
+    for name, made in sorted(vars(module).items()):
+        is_own = getattr(made, "__module__", "") == module.__name__
+        is_described = inspect.isclass(made) or (
+            inspect.isfunction(made) and ">>>" in (made.__doc__ or "")
+        )
+        is_shown = is_own and is_described and not name.startswith("_")
+        if is_shown and name not in sklearn_probmix.__all__:
             yield name
+
+
+def section(title, text, module, names):
+    """Return lines of a heading, a text and a table of names, which the sidebar shows too."""
+    table = [".. autosummary::", "   :toctree:", f"   :caption: {title}", ""]
+    heading = [title, "-" * len(title), "", text, "", f".. currentmodule:: {module}", ""]
+    return [*heading, *table, *(f"   {name}" for name in names), ""]
 
 
 def write_api(app, config):
     """Write the page of all public names, from which autosummary makes one for each."""
-    lines = ["API reference", "=============", ""]
+    scorers = {name for name in sklearn_probmix.__all__ if name.endswith("_scorer")}
+    grouped = " ".join(GROUPS.values()).split()
+    if {*grouped, *scorers} != {*sklearn_probmix.__all__}:
+        raise ValueError(f"GROUPS: {sorted({*grouped, *scorers} ^ {*sklearn_probmix.__all__})}")
+    listed = ", ".join(f"``{name}``" for name in sorted(scorers))
+    lines = [INTRODUCTION]
+    for title, names in GROUPS.items():
+        text = TEXTS.get(title, "").format(scorers=listed)
+        lines += section(title, text, "sklearn_probmix", names.split())
     for name, needs in MODULES.items():
         if needs is None or find_spec(needs):
             module = import_module(name)
-            lines += [name, "-" * len(name), "", inspect.getdoc(module).partition("\n\n")[0], ""]
-            lines += [f".. currentmodule:: {name}", "", ".. autosummary::", "   :toctree:", ""]
-            lines += [*(f"   {each}" for each in public_names(module)), ""]
+            text = inspect.getdoc(module).partition("\n\n")[0]
+            lines += section(name, text, name, public_names(module))
     folder = HERE / "api"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     (folder / "index.rst").write_text("\n".join(lines), encoding="utf-8")
 
 
 def copy_pages(app, config):
     """Copy notebooks and reports of benchmarks: Sphinx reads what is below its folder only."""
     for pattern in ("notebooks/*.ipynb", "benchmarks/*/*.md"):
-        folder = HERE / pattern.partition("/")[0]
-        folder.mkdir(exist_ok=True)
+        shutil.rmtree(HERE / pattern.partition("/")[0], ignore_errors=True)
         for page in HERE.parent.glob(pattern):
-            shutil.copy2(page, folder)
+            copy = HERE / page.relative_to(HERE.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(page, copy)
+
+
+def adapt(app, docname, source):
+    """Have links lead to the copies, and examples end without the empty line of a doctest."""
+    linked = re.sub(r"\]\((?:\.\./)+(?:docs/)?", "](/", source[0])
+    source[0] = linked.replace("\n\n```\n", "\n```\n")
 
 
 def is_left_out(app, what, name, made, skip, options):
     """Say whether a member is left out: what scikit-learn, torch and skpro put there is theirs."""
     function = made.fget if isinstance(made, property) else made
     module = getattr(function, "__module__", None) or ""
-    return skip or (callable(function) and not module.startswith("sklearn_probmix"))
+    is_others = callable(function) and not module.startswith("sklearn_probmix")
+    # What `fit` sets stands under Attributes.
+    return skip or is_others or (name.endswith("_") and not isinstance(made, property))
 
 
 def write_formula(translator, node):
@@ -117,5 +174,6 @@ def setup(app):
     """Connect what happens before Sphinx looks for pages."""
     for prepare in (write_api, copy_pages):
         app.connect("config-inited", prepare)
+    app.connect("source-read", adapt)
     app.connect("autodoc-skip-member", is_left_out)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

@@ -26,11 +26,7 @@ from sklearn_probmix.dividing import Rows, divide
 from sklearn_probmix.encoding import to_columns, to_groups, to_numbers
 from sklearn_probmix.families import get_family
 from sklearn_probmix.kinds import METHODS, RACES, Kind, as_kinds
-from sklearn_probmix.nets import (
-    Common,
-    check_unchanged,
-    refuse_change,
-)
+from sklearn_probmix.nets import Common, check_unchanged, refuse_change
 from sklearn_probmix.options import readable_options
 from sklearn_probmix.processes import check_processes
 from sklearn_probmix.progress import RaceBar
@@ -191,7 +187,7 @@ class BaseProbMixup(WeighedKinds):
             rows = self._prepare(X, y, sample_weight, reset=is_new, moves=not is_new, **kwargs)
             rng = check_random_state(self.random_state)
             division = Division.holdout(np.arange(len(rows.y)), None)
-            self._train(rows.table, division, rng, nets, max_epochs=1)
+            self._train(rows.table, division, rng, nets, is_pass=True)
             # An interruption may leave fewer kinds than were weighed.
             if nets is None or len(self.nets_) < len(nets):
                 self._weigh_evenly()
@@ -343,9 +339,8 @@ class BaseProbMixup(WeighedKinds):
             self.encoder_ = None if encoder.is_plain else encoder
             X = X if encoder.is_plain else encoder.encode(X)
         self.scaler_ = fit_scaler(X, weight, None if encoder is None else encoder.is_number)
-        y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
+        y, weight = _tensors(y, weight)
         self.n_outputs_ = y.shape[1]
-        weight = torch.tensor(np.ones(len(y)) if weight is None else weight)
         self.family_, shift, scale, _ = Response.of(self._make_family(), y, weight)
         self.y_shift_, self.y_scale_ = shift.numpy(), scale.numpy()
         self.responses_ = {}
@@ -360,10 +355,9 @@ class BaseProbMixup(WeighedKinds):
         new = fit_scaler(encoded, weight, None if encoder is None else encoder.is_number)
         self.scaler_, share = merge_scalers(before, new)
         if self.family_.is_normal:
-            y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
+            y, weight = _tensors(y, weight)
             # Refuses what is too far from the rows before, and would move all of them.
             self._own_response().standardise(y)
-            weight = torch.tensor(np.ones(len(y)) if weight is None else weight)
             shift, scale = (part.numpy() for part in self.family_.scaling(y, weight))
             self.y_shift_, variance = merge_moments(
                 self.y_shift_, self.y_scale_**2, shift, scale**2, share
@@ -439,14 +433,14 @@ class BaseProbMixup(WeighedKinds):
             verbose=int(self.verbose),
         )
 
-    def _train(self, table, division, rng, nets=None, max_epochs=None):
-        """Train every kind that earns it, or continue their nets; return what is done with."""
+    def _train(self, table, division, rng, nets=None, is_pass=False):
+        """Train every kind that earns it, or go on with nets; return a checkpoint that is over."""
         kinds = self._kinds_to_train(table, division, nets)
         with Workers(self._n_jobs(), len(kinds)) as workers:
             entrants = self._entrants(kinds, table, rng, workers.watch)
             is_race = nets is None and self._is_race(division)
             checkpoint = None
-            if self.checkpoint is not None and max_epochs is None:
+            if self.checkpoint is not None and not is_pass:
                 fit = digests(entrants, table, division, is_race)
                 checkpoint = Checkpoint(self.checkpoint, fit)
             # Shorter than the kinds where an earlier fit was interrupted.
@@ -457,8 +451,7 @@ class BaseProbMixup(WeighedKinds):
                 if checkpoint is not None:
                     return resume(place, entrants[place], division, workers, checkpoint)
                 kind, common, own, seed, _ = entrants[place]
-                is_pass, net = max_epochs is not None, nets[place]
-                kind = kind.updated(max_epochs=max_epochs) if is_pass else kind
+                kind, net = kind.updated(max_epochs=1) if is_pass else kind, nets[place]
                 new = train(kind, common, own, division, seed=seed, net=net, keeps_context=is_pass)
                 if new.stop_reason == "interruption":
                     workers.stop()
@@ -470,21 +463,21 @@ class BaseProbMixup(WeighedKinds):
                 else workers.map(train_alone, range(len(kinds)))
             )
             trained: list[Trained] = []
-            own, missing = [], []
+            kept, missing = [], []
             for kind in kinds:
                 new = next(outcomes, NOT_BEGUN)
                 if new is None:
                     continue
                 if self._is_kept(new, kind):
                     trained.append(new)
-                    own.append(kind)
+                    kept.append(kind)
                 else:
                     missing.append(kind)
             if workers.is_stopped:
                 self._warn_of_interruption(trained, missing)
                 # It is not over.
                 checkpoint = None
-        self._keep(trained, own)
+        self._keep(trained, kept)
         return checkpoint
 
     def _n_jobs(self):
@@ -529,13 +522,7 @@ class BaseProbMixup(WeighedKinds):
             for kind in kinds
         }
         return [
-            Entrant(
-                kind,
-                common,
-                tables[kind.family],
-                seed,
-                self._has_masses(kind),
-            )
+            Entrant(kind, common, tables[kind.family], seed, self._has_masses(kind))
             for kind, common, seed in zip(kinds, commons, seeds, strict=True)
         ]
 
@@ -645,6 +632,12 @@ class BaseProbMixup(WeighedKinds):
             kept = f"the weights of epoch {max(trained[0].best_epoch)}"
         lost = f"; missing: {', '.join(map(repr, missing))}" if missing else ""
         warn(f"Training was interrupted{where}. Kept {kept}{lost}.")
+
+
+def _tensors(y, weight):
+    """Responses with a column for each output, and weights, which are 1 where there are none."""
+    y = torch.tensor(y, dtype=torch.float64).reshape(len(y), -1)
+    return y, torch.tensor(np.ones(len(y)) if weight is None else weight)
 
 
 def _entered(kinds, fitted):

@@ -121,7 +121,7 @@ class PredictiveIntervalDisplay(_PredictionDisplay):
     --------
     >>> import numpy as np
     >>> from scipy import stats
-    >>> from sklearn_probmix.displays import PredictiveIntervalDisplay
+    >>> from sklearn_probmix import PredictiveIntervalDisplay
     >>> mean = np.arange(4.0)
     >>> display = PredictiveIntervalDisplay.from_predictions(mean + 2, stats.norm(mean, 1))
     >>> display.inside
@@ -290,7 +290,7 @@ class ReliabilityDisplay(_PredictionDisplay):
     Examples
     --------
     >>> from scipy import stats
-    >>> from sklearn_probmix.displays import ReliabilityDisplay
+    >>> from sklearn_probmix import ReliabilityDisplay
     >>> y = stats.norm(0, 1).rvs(400, random_state=0)
     >>> display = ReliabilityDisplay.from_predictions(y, stats.norm(0, 1), levels=[0.5, 0.9])
     >>> display.observed[0]
@@ -433,7 +433,7 @@ class PITDisplay(_PredictionDisplay):
     Examples
     --------
     >>> from scipy import stats
-    >>> from sklearn_probmix.displays import PITDisplay
+    >>> from sklearn_probmix import PITDisplay
     >>> y = stats.norm(0, 2).rvs(1000, random_state=0)
     >>> display = PITDisplay.from_predictions(y, stats.norm(0, 1), n_bins=5)
     >>> display.density.round(1), display.lower, display.upper
@@ -525,7 +525,7 @@ class MarginalDisplay(_PredictionDisplay):
     Examples
     --------
     >>> from scipy import stats
-    >>> from sklearn_probmix.displays import MarginalDisplay
+    >>> from sklearn_probmix import MarginalDisplay
     >>> display = MarginalDisplay.from_predictions([0, 0, 1, 2], stats.poisson([0.5, 0.5, 1, 1]))
     >>> display.edges, display.observed
     (array([-0.5,  0.5,  1.5,  2.5]), array([0.5 , 0.25, 0.25]))
@@ -609,7 +609,7 @@ class PredictiveDensityDisplay(_PredictionDisplay):
     Examples
     --------
     >>> from scipy import stats
-    >>> from sklearn_probmix.displays import PredictiveDensityDisplay
+    >>> from sklearn_probmix import PredictiveDensityDisplay
     >>> display = PredictiveDensityDisplay.from_predictions([0, 2, 4], stats.poisson([1, 2, 3]))
     >>> display.outlines[0].atoms, display.outlines[0].mass.round(2)
     (array([0., 1., 2., 3., 4., 5.]), array([0.37, 0.37, 0.18, 0.06, 0.02, 0.  ]))

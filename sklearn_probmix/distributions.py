@@ -81,7 +81,7 @@ class PredictiveDistribution(Exports):
 
     Examples
     --------
-    >>> from sklearn_probmix.distributions import PredictiveDistribution
+    >>> from sklearn_probmix import PredictiveDistribution
     >>> dist = PredictiveDistribution("norm", {"loc": [[0.0], [10.0]], "scale": [[1.0], [2.0]]})
     >>> dist
     PredictiveDistribution('norm', shape=(2,), n_components=1)

@@ -23,7 +23,7 @@ from sklearn_probmix.kinds import LARGE_TABLE
 from sklearn_probmix.table import Division, Table
 from sklearn_probmix.warn import warn
 
-__all__ = ["Rows", "divide"]
+__all__ = ["Rows", "divide", "positions"]
 
 # Fewer rows are not divided unless they are told to be.
 _LEAST_ROWS_TO_DIVIDE = 10
@@ -46,10 +46,34 @@ class Rows(NamedTuple):
 
     def position(self, places: Sequence[int] | NDArray[np.intp]) -> NDArray[np.intp]:
         """Positions among these rows of those that are at these places of the given data."""
-        position = np.full(len(self.given[1]), -1)
-        position[self.kept] = np.arange(len(self.kept))
-        found = position[np.asarray(places)] if len(places) else position[:0]
-        return found[found >= 0]
+        return positions(places, self.kept, len(self.given[1]))
+
+
+def positions(
+    places: Sequence[int] | NDArray[Any], kept: NDArray[np.intp], n_rows: int
+) -> NDArray[np.intp]:
+    """Positions among the rows that were kept of those at some places, without those left out.
+
+    Parameters
+    ----------
+    places : sequence of int, or mask
+        Of the data as given.
+    kept : array of int
+        Places of the rows that were kept.
+    n_rows : int
+        That were given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_probmix.dividing import positions
+    >>> positions([4, 1, 0], kept=np.array([0, 2, 4]), n_rows=5)
+    array([2, 0])
+    """
+    position = np.full(n_rows, -1)
+    position[kept] = np.arange(len(kept))
+    found = position[np.asarray(places)] if len(places) else position[:0]
+    return found[found >= 0]
 
 
 def divide(

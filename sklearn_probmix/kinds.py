@@ -303,9 +303,9 @@ class Kind(BaseEstimator):
             raise ValueError(
                 f"network='kernel' with method={self.method!r}, monitor={self.monitor!r}, "
                 f"variance_weighting={self.variance_weighting!r} and {family!r}; expected 'erm', "
-                "'nll', 0 and a Normal, log-normal or categorical family."
+                "'nll', 0 and a Normal, log-normal, transformed or categorical family."
             )
-        if not family.is_normal and (self.variance_weighting or self.monitor == "crps"):
+        if self._needs_normal and not family.is_normal:
             raise ValueError(
                 "variance_weighting > 0 and monitor='crps' need family='normal' or "
                 f"'homoscedastic-normal'; found {family!r}."
@@ -320,8 +320,13 @@ class Kind(BaseEstimator):
         """
         if self.network == "mlp":
             return True
-        plain = self.method == "erm" and self.monitor == "nll" and not self.variance_weighting
+        plain = self.method == "erm" and not self._needs_normal
         return plain and isinstance(family, Normal | Categorical) and not family.n_shared
+
+    @property
+    def _needs_normal(self):
+        """Whether training takes moments from the family."""
+        return self.variance_weighting > 0 or self.monitor == "crps"
 
     def suited(self, family: Family) -> Self:
         """Leave out what this family does not have, of a kind that was not chosen for it.

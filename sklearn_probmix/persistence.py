@@ -17,7 +17,6 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -38,7 +37,7 @@ from sklearn_probmix.codec import check, check_type, decode, encode, look_up, so
 from sklearn_probmix.columns import ColumnEncoder
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.ensemble import Ensemble, template_of
-from sklearn_probmix.families import FAMILIES, Family, get_family
+from sklearn_probmix.families import FAMILIES, Family
 from sklearn_probmix.files import write_whole
 from sklearn_probmix.kinds import METHODS, Kind
 from sklearn_probmix.nets import as_mixture, fit_context, new_net, own_generator
@@ -48,6 +47,7 @@ from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.response import Response
 from sklearn_probmix.scaling import scale_columns
 from sklearn_probmix.settings import neutral_settings
+from sklearn_probmix.version_1 import from_version_1
 
 __all__ = ["load_model", "save_model"]
 
@@ -69,7 +69,7 @@ _MOST_NETS = 128
 _MOST_MEMBERS = 1_000
 _MOST_DIGITS = 400
 
-_ESTIMATORS = {kind.__name__: kind for kind in (ProbMixupRegressor, ProbMixupClassifier)}
+_ESTIMATORS = {made.__name__: made for made in (ProbMixupRegressor, ProbMixupClassifier)}
 _REQUESTING = ("fit", "partial_fit", "predict", "score")
 _SCALER = ("n_features_in_", "n_samples_seen_", "mean_", "var_", "scale_", "reach_")
 _HISTORY = {"kind", "epoch", "train_loss", "valid_loss", "valid_crps", "dur"}
@@ -160,7 +160,7 @@ def save_model(est: BaseProbMixup | Pipeline, path: str | os.PathLike[str]) -> N
     >>> from pathlib import Path
     >>> from sklearn.datasets import load_iris
     >>> from sklearn_probmix import ProbMixupClassifier
-    >>> from sklearn_probmix.persistence import load_model, save_model
+    >>> from sklearn_probmix import load_model, save_model
     >>> X, y = load_iris(return_X_y=True)
     >>> est = ProbMixupClassifier(max_epochs=2, random_state=0).fit(X, y)
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -392,7 +392,8 @@ def _read(path):
     n_kinds = json.dumps(document).count('"$kind"')
     check(n_kinds <= 2 * _MOST_NETS, "number of kinds", n_kinds, f"at most {2 * _MOST_NETS}")
     if found == 1:
-        return _from_version_1(document, tensors), tensors
+        room = _SIZES[1][0]
+        return from_version_1(document, tensors, room=room, most_kinds=_MOST_NETS), tensors
     check(checksum != "", "metadata", "no checksum", "one: it is damaged")
     return document, tensors
 
@@ -402,89 +403,6 @@ def _integer(digits):
     return int(digits)
 
 
-def _from_version_1(document, tensors):
-    """Write a document of version 1, and the names of its tensors, as one of version 2.
-
-    Version 1 had no checksum and no libraries. It wrote a family and a distribution as lists, text
-    in the document, calibrations as bare numbers, and flat names of the members' weights.
-    """
-    room = _SIZES[1][0]
-
-    def text(width, values):
-        nonlocal room
-        if width is None:
-            return {"$objects": values}
-        room -= 4 * width * len(values)
-        check(room >= 0, "$text", f"{len(values)} of width {width}", "less")
-        return encode(np.array(values, dtype=f"U{width}"), "text", tensors)
-
-    changed: dict[str, Callable[..., Any]] = {
-        "$text": text,
-        "$family": lambda name, arguments: {"$family": {"family": name} | arguments},
-        "$distribution": lambda name, params, weights: {
-            "$distribution": {
-                "components": ["scipy", {"name": name} | params],
-                "weights": weights,
-            }
-        },
-    }
-
-    def rewrite(value):
-        if isinstance(value, list):
-            return [rewrite(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        tag = next(iter(value), None)
-        if tag in changed:
-            return changed[tag](*rewrite(value[tag]))
-        return {name: rewrite(item) for name, item in value.items()}
-
-    for name in [name for name in tensors if name.startswith("nets.")]:
-        _, index, weight = name.split(".", 2)
-        if weight.startswith("member_"):
-            weight = "members." + weight.removeprefix("member_").replace("__", ".")
-            tensors[f"nets.{index}.{weight}"] = tensors.pop(name)
-    document = rewrite(document)
-    fitted = document["fitted"]
-    calibration = decode(fitted["calibration_"], tensors)
-    if isinstance(calibration, np.ndarray):
-        calibration = Spread(*calibration.tolist())
-    elif calibration is not None:
-        calibration = Temperature(float(calibration))
-    fitted["calibration_"] = encode(calibration, "calibration_", tensors)
-    parameters = document["parameters"]
-    kinds = _kinds_of_version_1(parameters, decode(fitted["kinds_"], tensors), tensors)
-    fitted["kinds_"] = encode(kinds, "kinds_", tensors)
-    parameters["method"] = encode(kinds[0] if len(kinds) == 1 else kinds, "method", tensors)
-    return document
-
-
-def _kinds_of_version_1(parameters, overrides, tensors):
-    """Take what is a kind's now out of the parameters, and make whole kinds of their overrides."""
-    n_kinds = len(overrides)
-    check(0 < n_kinds <= _MOST_NETS, "number of kinds", n_kinds, f"1 to {_MOST_NETS}")
-    names = (set(Kind().get_params()) - {"family"} | {"early_stopping"}) & set(parameters)
-    common = {name: decode(parameters.pop(name), tensors) for name in names}
-    floor = parameters.pop("variance_floor", 1e-4)
-    family = parameters.get("family")
-    if family in ("normal", "homoscedastic-normal", "lognormal") and floor != 1e-4:
-        family = get_family(family, variance_floor=floor)
-        parameters["family"] = encode(family, "family", tensors)
-    share = parameters.pop("validation_fraction", 0.2)
-    if parameters.get("validation") in ("auto", "holdout") and share != 0.2:
-        is_share = parameters["validation"] == "holdout" or parameters["n_members"] == 1
-        parameters["validation"] = share if is_share else "cv"
-    kinds = []
-    for own in overrides:
-        fields = common | own
-        if not fields.pop("early_stopping", True):
-            fields["n_iter_no_change"] = None
-        if fields.get("batch_size", "auto") is None:
-            fields["batch_size"] = "full"
-        kinds.append(Kind(**fields))
-    return kinds
-
-
 def _restore(tensors, given, *, estimator, parameters, left_to_caller, requests, fitted, nets):
     """Make the estimator of a document of version 2."""
     missing = {name: value for name, value in left_to_caller.items() if name not in given}
@@ -492,8 +410,8 @@ def _restore(tensors, given, *, estimator, parameters, left_to_caller, requests,
         names = ", ".join(f"{name} (a {str(value)[:50]})" for name, value in missing.items())
         example = ", ".join(f"{name}=..." for name in missing)
         raise ValueError(f"it leaves {names} to the caller; expected load_model(path, {example}).")
-    written = {name: decode(value, tensors) for name, value in parameters.items()}
-    est = look_up(_ESTIMATORS, estimator, "estimator")(**written | given)
+    own = {name: decode(value, tensors) for name, value in parameters.items()}
+    est = look_up(_ESTIMATORS, estimator, "estimator")(**own | given)
     est._check_parameters()
     with config_context(enable_metadata_routing=True):
         for method, request in requests.items():

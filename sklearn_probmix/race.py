@@ -84,21 +84,11 @@ class _Runner:
         self._n_rungs = 0
 
     def steps_until(self, n_steps: int) -> int:
-        """Return the steps that are to be made until there are so many in all.
-
-        Parameters
-        ----------
-        n_steps : int
-        """
+        """Return the steps that are to be made until there are so many in all."""
         return self._epochs_until(n_steps) * self.steps_of_an_epoch
 
     def run(self, n_steps: int) -> None:
-        """Train on, until so many steps are made in all; Ctrl-C leaves what there was.
-
-        Parameters
-        ----------
-        n_steps : int
-        """
+        """Train on, until so many steps are made in all; Ctrl-C leaves what there was."""
         try:
             training = self.training = self.training or self._begin()
             self._n_rungs += 1
@@ -217,40 +207,23 @@ def race(
         for place, (entrant, judge) in enumerate(zip(entrants, judges, strict=True))
     ]
     running, n_steps = runners, _FIRST_RUNG
+    if workers.n_threads > 1:
+        # The dearest first, so that no worker waits long for the last.
+        running = sorted(runners, key=lambda runner: runner.entrant.kind.network != "kernel")
     try:
         while running:
             if bar is not None:
                 bar.begin_rung(runner.steps_until(n_steps) for runner in running)
-            # The dearest first, so that no worker waits long for the last.
-            order = running
-            if workers.n_threads > 1:
-                order = sorted(running, key=lambda runner: runner.entrant.kind.network != "kernel")
-            for _ in workers.map(partial(_run, workers, n_steps), order):
+            for _ in workers.map(partial(_run, workers, n_steps), running):
                 if bar is not None:
                     bar.show(*_mixture(runners, row_weight))
             if workers.is_stopped:
                 break
-            _, weights = _mixture(runners, row_weight)
-            best = max((runner.scores[-1].mean() for runner in runners if runner.scores), default=0)
-            running = [
-                runner for runner in running if runner.deserves_more(weights[runner.place], best)
-            ]
-            if len(division.train) >= LARGE_TABLE and n_steps > _FIRST_RUNG:
-                order = sorted(running, key=lambda runner: -weights[runner.place])
-                running = [runner for runner in running if runner in order[:_MOST_RUNNERS]]
+            running = _going_on(running, runners, row_weight, n_steps == _FIRST_RUNG)
             n_steps *= 2
     except KeyboardInterrupt:
         workers.stop()
-    _, weights = _mixture(runners, row_weight)
-    masses = np.array([entrant.has_masses for entrant in entrants])
-    rules = masses if weights[masses].sum() > 0.5 else ~masses
-    needed = (weights >= LEAST_SHARE) & rules
-    # Where nothing can be kept, the caller says why.
-    needed |= ~needed.any() | np.array([runner.is_missing for runner in runners])
-    return [
-        runner.end() if is_needed else None
-        for runner, is_needed in zip(runners, needed, strict=True)
-    ]
+    return _delivered(runners, row_weight)
 
 
 def resume(
@@ -294,6 +267,28 @@ def _run(workers, n_steps, runner):
     runner.run(n_steps)
     if runner.is_interrupted:
         workers.stop()
+
+
+def _going_on(running, runners, row_weight, is_first):
+    """Of the kinds that ran this rung, those that run the next."""
+    _, weights = _mixture(runners, row_weight)
+    best = max((runner.scores[-1].mean() for runner in runners if runner.scores), default=0)
+    hopeful = [runner for runner in running if runner.deserves_more(weights[runner.place], best)]
+    if is_first or len(runners[0].division.train) < LARGE_TABLE:
+        return hopeful
+    heaviest = sorted(hopeful, key=lambda runner: (-weights[runner.place], runner.place))
+    return [runner for runner in hopeful if runner in heaviest[:_MOST_RUNNERS]]
+
+
+def _delivered(runners, row_weight):
+    """End the kinds that the mixture needs, all of masses or all of densities; None for others."""
+    _, weights = _mixture(runners, row_weight)
+    masses = np.array([runner.entrant.has_masses for runner in runners])
+    rules = masses if weights[masses].sum() > 0.5 else ~masses
+    needed = (weights >= LEAST_SHARE) & rules
+    # Where nothing can be kept, the caller says why.
+    needed |= ~needed.any() | np.array([runner.is_missing for runner in runners])
+    return [runner.end() if own else None for runner, own in zip(runners, needed, strict=True)]
 
 
 def _watched(entrant, bar, workers):

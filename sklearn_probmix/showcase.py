@@ -226,15 +226,15 @@ def fit_all(table: Table, **settings: Any) -> Iterator[str | Rival]:
     train, test = divide(table)
     width = cell_width(table.y[train]) if table.is_regression else 1.0
     *others, default = models(table, **settings)
-    for name, model in (*others, default):
+    for name, model, is_default in (*((*other, False) for other in others), (*default, True)):
         yield f"Fitting {name}"
         # On busy cores the threads of trees mostly wait for each other.
-        threads = nullcontext if model is default[1] else partial(limited_threads, 1)
+        threads = nullcontext if is_default else partial(limited_threads, 1)
         start = time.perf_counter()
         with threads():
             model.fit(table.X[train], table.y[train])
         seconds = time.perf_counter() - start
-        if model is default[1]:
+        if is_default:
             yield f"Predicting {len(test)} rows"
         with threads():
             prediction = model.predict_proba(table.X[test])

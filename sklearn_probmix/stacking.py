@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
@@ -52,6 +52,7 @@ from sklearn_probmix.calibration import LEAST_SHARE, stacking_weights
 from sklearn_probmix.classifier import ProbabilityClassifierMixin
 from sklearn_probmix.contract import unchanged_on_error
 from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.dividing import positions
 from sklearn_probmix.encoding import check_columns, to_groups, to_labels, to_numbers, to_response
 from sklearn_probmix.forecasts import ADAPTERS, Cells, complete, concatenate, forecast, log_scores
 from sklearn_probmix.regressor import DistributionRegressorMixin
@@ -80,12 +81,12 @@ class _Rows(NamedTuple):
     """Positions of the rows that train and that are held out."""
 
     def held_out(self):
-        """Positions of the rows that are held out, in order, and the fold of each."""
+        """Positions of the rows that are held out, in order, the fold of each, and the order."""
         tests = [test for _, test in self.folds]
         fold = np.repeat(np.arange(len(tests)), [len(test) for test in tests])
         held_out = np.concatenate(tests)
         order = np.argsort(held_out)
-        return held_out[order], fold[order]
+        return held_out[order], fold[order], order
 
 
 class _BaseDistributionStacking(_BaseComposition):
@@ -160,9 +161,9 @@ class _BaseDistributionStacking(_BaseComposition):
                 delayed(_fit)(name, clone(est), rows.X, rows.y, rows.params[name])
                 for name, est in members.items()
             )
-            self.named_estimators_ = Bunch(**dict(self.estimators))
-            self.named_estimators_.update(zip(members, self.estimators_, strict=True))
-            held_out, fold = rows.held_out()
+            fitted = dict(zip(members, self.estimators_, strict=True))
+            self.named_estimators_ = Bunch(**self.named_estimators | fitted)
+            held_out, fold, _ = rows.held_out()
             found = self._out_of_fold(members, rows)
             self.oof_rows_ = rows.kept[held_out]
             self._judge(found, rows.y[held_out], rows.weight[held_out], fold)
@@ -323,21 +324,18 @@ class _BaseDistributionStacking(_BaseComposition):
     def _given_folds(self, given, kept):
         # It may know the rows by their places, so it sees those of no weight too.
         X, y, groups = given
-        position = np.full(len(y), -1)
-        position[kept] = np.arange(len(kept))
-        splits = check_cv(self.cv, y, classifier=self._is_classifier).split(X, y, groups)
+        splits = check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y, groups)
         try:
-            folds = [tuple(position[_as_places(rows)] for rows in split) for split in splits]
+            return [tuple(positions(part, kept, len(y)) for part in split) for split in splits]
         except IndexError as error:
             raise ValueError(
                 f"cv={str(self.cv)[:200]} ({error}); expected rows by their places from 0 to "
                 f"{len(y) - 1}."
             ) from error
-        return [tuple(rows[rows >= 0] for rows in fold) for fold in folds]
 
     def _out_of_fold(self, members, rows):
         """Forecasts of the rows that are held out, in order, by name."""
-        held_out, _ = rows.held_out()
+        held_out, _, order = rows.held_out()
         found = {}
         for name, est in zip(members, self.estimators_, strict=True):
             own = self._own_forecast(est, rows.y) if self._is_numbered() else None
@@ -350,7 +348,6 @@ class _BaseDistributionStacking(_BaseComposition):
             for name in again
             for fold in rows.folds
         )
-        order = np.argsort(np.concatenate([test for _, test in rows.folds]))
         n_folds = len(rows.folds)
         for place, name in enumerate(again):
             own = forecasts[place * n_folds : (place + 1) * n_folds]
@@ -480,7 +477,6 @@ class DistributionStackingRegressor(DistributionRegressorMixin, _BaseDistributio
     """
 
     _splitters = KFold, GroupKFold
-    _is_classifier = False
 
     @neutral_settings
     def predict_proba(self, X: Any) -> PredictiveDistribution:
@@ -591,7 +587,6 @@ class DistributionStackingClassifier(ProbabilityClassifierMixin, _BaseDistributi
     """
 
     _splitters = StratifiedKFold, StratifiedGroupKFold
-    _is_classifier = True
 
     @neutral_settings
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -656,11 +651,6 @@ def _as_rows(X):
         if np.iscomplexobj(X):
             raise ValueError("Complex data not supported: X holds complex numbers.")
     return X
-
-
-def _as_places(rows):
-    rows = np.asarray(rows)
-    return rows if rows.size else np.array([], dtype=int)
 
 
 def _forecast_by(adapters, est, X):

@@ -17,6 +17,9 @@ ONLY_INSIDE_FUNCTIONS = {"matplotlib", "pynndescent", "skops"}
 # Files that are for those who have a library, and are imported inside of functions.
 NEEDS = {"skpro_distribution": "skpro", "skpro_regressor": "skpro"}
 
+# The one way up: a family in a file of its own has its name once that file was loaded.
+LOADED_BY_NAME = {"families": {"sklearn_probmix.kinds"}}
+
 
 class Rule(NamedTuple):
     """Modules of the package directly below, and packages from outside."""
@@ -119,8 +122,9 @@ RULES = {
     "together": Rule({"base"}, {"numpy", "sklearn"}),
     "onnx_export": Rule({"nets", "scaling", "settings"}, {"numpy", "sklearn", "torch"}),
     "pipelines": Rule({"codec"}, {"numpy", "skops", "sklearn"}),
+    "version_1": Rule({"codec"}, {"numpy", "torch"}),
     "persistence": Rule(
-        {"codec", "files", "pipelines", "response", "regressor", "classifier"},
+        {"version_1", "files", "pipelines", "response", "regressor", "classifier"},
         {"numpy", "safetensors", "sklearn", "skorch", "torch"},
     ),
     "csv_table": Rule(set(), set()),
@@ -209,6 +213,20 @@ def test_modules_import_only_what_lies_below(module):
     at_top = {found.name for found in imports_of(module) if found.at_top}
     assert not {name.partition(".")[0] for name in at_top} & ONLY_INSIDE_FUNCTIONS
     assert not {name.removeprefix("sklearn_probmix.") for name in at_top} & set(NEEDS)
+
+
+def loaded_by_name(module):
+    calls = [node for node in ast.walk(parsed(module)) if isinstance(node, ast.Call)]
+    return {
+        ast.literal_eval(call.args[0])
+        for call in calls
+        if ast.unparse(call.func).rpartition(".")[2] in {"import_module", "__import__"}
+    }
+
+
+def test_no_module_gets_around_the_rules_by_a_name():
+    found = {name: loaded_by_name(name) for name in FILES if name != "__init__"}
+    assert {name: modules for name, modules in found.items() if modules} == LOADED_BY_NAME
 
 
 def test_distributions_do_without_torch():

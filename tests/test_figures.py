@@ -2,7 +2,7 @@
 
 import json
 import re
-import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,20 +32,31 @@ def test_documentation_is_what_the_results_say():
 
 
 def test_drift_of_a_figure_and_of_a_report_is_found(tmp_path):
-    results = tmp_path / "results"
-    shutil.copytree(RESULTS, results)
-    speeds = json.loads((results / "speed.json").read_text())
-    for row in speeds["ratios"]:
-        row["ratio"] *= 2
-    (results / "speed.json").write_text(json.dumps(speeds))
-    found = figures.drift(results=results)
-    changed = {name.rsplit("/", 1)[1] for name in re.findall(r"^--- (\S+)", found, re.MULTILINE)}
-    assert changed == {"results.md"}
-    with (results / "peers-aside.jsonl").open("a") as file:
+    page, report = tmp_path / "page.md", tmp_path / "benchmarks" / "peers" / "PEERS_RESULTS.md"
+    report.parent.mkdir(parents=True)
+    report.touch()
+    page.write_text("It takes <!-- figures: speed ours -->?<!-- end --> times.\n")
+
+    def measure(ratio):
+        rows = [{"contender": "erm", "reference": "loop", "ratio": ratio}]
+        (tmp_path / "speed.json").write_text(json.dumps({"ratios": rows}))
+
+    def drifted():
+        found = figures.drift(tmp_path, tmp_path)
+        return {Path(name) for name in re.findall(r"^--- (\S+)", found, re.MULTILINE)}
+
+    measure(1.0)
+    assert drifted() == {page, report}
+    for path, _, wanted in figures.pages(tmp_path, tmp_path):
+        path.write_text(wanted)
+    assert drifted() == set()
+    measure(2.0)
+    assert drifted() == {page}
+    with (tmp_path / "peers-aside.jsonl").open("a") as file:
         scores = dict.fromkeys(["nll", "crps", "rmse", "coverage", "width", "true_nll"], 0.5)
         scores |= {"fit_seconds": 1.0, "predict_seconds": 1.0}
         file.write(json.dumps(line("aside", "diabetes", 9, "gp", **scores)) + "\n")
-    assert "PEERS_RESULTS.md" in figures.drift(results=results)
+    assert drifted() == {page, report}
 
 
 def test_marks_of_a_sentence_and_of_a_table_are_filled():
@@ -118,6 +129,14 @@ def test_settings_that_a_figure_names_are_in_the_results():
     for task, settings in summary.FORMER.items():
         results = read_results(RESULTS / f"peers-{task}.jsonl").values()
         assert settings in {digest(result["settings"]["parameters"]) for result in results}
+
+
+def test_every_mutant_that_survives_is_judged():
+    counts = json.loads((RESULTS / "mutants.json").read_text())
+    judged = figures.judged_mutants()
+    for name, found in counts.items():
+        n_judged = judged[name, "equivalent"] + judged[name, "no test"]
+        assert n_judged == found["mutants"] - found["killed"], name
 
 
 def test_costs_of_a_race_are_of_its_rules():

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import optuna
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from mapie.conformity_scores import StdConformityScore
 from mapie.regression import CrossConformalRegressor, SplitConformalRegressor
 from numpy.testing import assert_allclose, assert_array_equal
@@ -38,12 +40,14 @@ from sklearn_probmix import (
     ProbMixupClassifier,
     ProbMixupRegressor,
     cross_val_predict_proba,
+    load_model,
     neg_calibration_error_scorer,
     neg_coverage_error_scorer,
     neg_crps_scorer,
     neg_interval_score_scorer,
     neg_nll_scorer,
     neg_pinball_scorer,
+    save_model,
 )
 from sklearn_probmix.metrics import coverage, nll
 
@@ -349,6 +353,51 @@ class TestPages:
         assert len(ast.parse(mixed).body) <= 6
         low, high = names["dist"].interval(0.9)
         assert 0.6 < ((low <= prices) & (prices <= high)).mean() <= 1
+
+    @pytest.mark.slow
+    def test_a_fit_with_a_checkpoint(self, write, tmp_path):
+        (code,) = [code for code in blocks("docs/long_fits.md") if "read_csv" in code]
+        prices = write(load_diabetes(as_frame=True).frame.rename(columns={"target": "price"}))
+        names = {}
+        exec(code, names)
+        new = pd.read_csv("new.csv").drop(columns="price")
+        dist = load_model("price.safetensors").predict_proba(new)
+        assert 0.6 < coverage(prices, dist) <= 1
+        assert not list(tmp_path.glob("price-checkpoint/*"))
+
+    def test_many_rows_in_the_memory_of_some(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (code,) = [code for code in blocks("docs/large.md") if "iter_predict_proba" in code]
+        X, y = load_diabetes(return_X_y=True)
+        est = ProbMixupRegressor(method="erm", max_epochs=2, random_state=0).fit(X, y)
+        save_model(est, "model.safetensors")
+        many = np.tile(X, (20, 1))
+        np.save("X.npy", many)
+        names = {}
+        exec(code, names)
+        assert_array_equal(names["low"], est.predict_proba(many).ppf(0.05))
+
+    @pytest.mark.parametrize("library", ["catboost", "ngboost", "skorch"])
+    def test_the_same_task_in_other_libraries(self, library, tmp_path, monkeypatch):
+        pytest.importorskip(library)
+        monkeypatch.chdir(tmp_path)  # where CatBoost keeps a log
+        (code,) = [
+            code for code in blocks("docs/site/coming_from.md") if f"from {library} import" in code
+        ]
+        X_train, X_test, y_train, y_test = train_test_split(
+            *load_diabetes(return_X_y=True), random_state=0
+        )
+        names = {"X_train": X_train, "X_test": X_test, "y_train": y_train}
+        names |= {
+            "train_test_split": train_test_split,
+            "MyModule": partial(torch.nn.Linear, X_train.shape[1], 1),
+        }
+        exec(code, names)
+        if library == "skorch":
+            assert names["mean"].shape == (len(X_test), 1)
+        else:
+            inside = (names["low"] <= y_test) & (y_test <= names["high"])
+            assert 0.8 < inside.mean() < 1
 
     def test_own_network_in_25_lines(self):
         (code,) = [code for code in blocks("docs/methods.md") if "class ResNet" in code]

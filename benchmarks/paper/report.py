@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -122,13 +121,13 @@ def gather(results, jobs):
     return Cell(scores, len(scored), n_failed, tuple(scored))
 
 
-def estimated_of(statistic, score, *cells):
+def estimated_of(average, score, *cells, statistic):
     """Estimate a statistic of the runs that all cells have, with its interval.
 
     Parameters
     ----------
-    statistic : callable
-        As `estimated` takes it.
+    average, statistic : callable
+        As `estimated` takes them.
     score : str
     *cells : Cell
         Gathered from the same runs.
@@ -141,7 +140,7 @@ def estimated_of(statistic, score, *cells):
     cells = of_common_runs(*cells)
     if cells[0].n_fits < 2:
         return None
-    return estimated(statistic, *(cell.scores[score] for cell in cells))
+    return estimated(average, *(cell.scores[score] for cell in cells), statistic=statistic)
 
 
 def of_common_runs(*cells):
@@ -163,7 +162,7 @@ def of_common_runs(*cells):
 
 def ratio_of_medians(first, second, score="nll_standardised_out"):
     """Estimate the median of one cell over that of another, or return None as above."""
-    return estimated_of(lambda a, b: np.median(a, -1) / np.median(b, -1), score, first, second)
+    return estimated_of(np.median, score, first, second, statistic=np.divide)
 
 
 def render_report(results):
@@ -302,19 +301,19 @@ def _uci_table(cells, dataset):
 PLACE = "pooling", "alpha", "beta"
 
 
-def toy_cells(results):
-    """Return the scores of every cell of the toy regression."""
-    cells = {}
-    for method in NINE_METHODS:
-        for mixing in toy_mixings(method):
+def toy_cells(results, methods=NINE_METHODS, *, classification=False):
+    """Return the scores of every cell of a toy problem, of these methods."""
+    cells, which = {}, {"classification": classification}
+    for method in methods:
+        for mixing in toy_mixings(method, **which):
             place = tuple(mixing.get(name) for name in PLACE)
-            jobs = [toy_settings(run, method, mixing) for run in range(MAX_RUNS)]
+            jobs = [toy_settings(run, method, mixing, **which) for run in range(MAX_RUNS)]
             cells[(method, *place)] = gather(results, jobs)
     return cells
 
 
 def toy_cell(cells, method, alpha, beta=0.0, pooling="log-linear"):
-    """Return a cell, of a method that knows no pooling and no beta under any of them."""
+    """Return a cell, of a method that knows no pooling, beta or alpha under any of them."""
     if method == "erm":
         return cells["erm", None, None, None]
     if method not in PROBABILISTIC:
@@ -423,14 +422,16 @@ def _claimed_table(cells):
 
 def _with_intervals(cell, erm, score):
     """Return the columns of a cell: medians, means, and paired ratios where ERM was run too."""
-    median, mean = (partial(average, axis=-1) for average in (np.median, np.mean))
-    ratio = erm and ratio_of_medians(erm, cell)
-    each = erm and estimated_of(lambda erm, this: median(erm / this), score, erm, cell)
+    ratio = each = ""
+    erm, this = of_common_runs(erm, cell) if erm else (None, None)
+    if this and this.n_fits > 1:
+        ratio = f"{ratio_of_medians(erm, this):.2f}"
+        each = f"{estimated(np.median, erm.scores[score] / this.scores[score]):.2f}"
     return {
-        "median": f"{estimated(median, cell.scores[score]):.1f}",
-        "mean": f"{estimated(mean, cell.scores[score]):.0f}",
-        "ERM ÷ this: medians": f"{ratio:.2f}" if ratio else "",
-        "median of the runs' ratios": f"{each:.2f}" if each else "",
+        "median": f"{estimated(np.median, cell.scores[score]):.1f}",
+        "mean": f"{estimated(np.mean, cell.scores[score]):.0f}",
+        "ERM ÷ this: medians": ratio,
+        "median of the runs' ratios": each,
     }
 
 
@@ -524,24 +525,16 @@ def render_toy_classification(results):
             "this problem and no figures. Means over the runs:"
         ),
     ]
+    cells = toy_cells(results, classification=True)
     for score, title in [("accuracy", "Accuracy"), ("nll", "NLL"), ("calibration_error", "ECE")]:
         rows = []
         for method in NINE_METHODS:
-            places = {}
-            for mixing in toy_mixings(method, classification=True):
-                place = (mixing.get("pooling", ""), mixing.get("beta", ""))
-                places.setdefault(place, []).append(mixing)
-            for (pooling, beta), mixings in places.items():
+            mixings = toy_mixings(method, classification=True)
+            places = [(mixing.get("pooling", ""), mixing.get("beta", "")) for mixing in mixings]
+            for pooling, beta in dict.fromkeys(places):
                 row = {"method": TITLES[method], "pooling": pooling, "beta": beta}
-                by_alpha = {mixing.get("alpha"): mixing for mixing in mixings}
                 for alpha in sorted(TOY_ALPHAS):
-                    # ERM has no alpha: one figure for all.
-                    mixing = by_alpha.get(alpha, mixings[0])
-                    jobs = [
-                        toy_settings(run, method, mixing, classification=True)
-                        for run in range(MAX_RUNS)
-                    ]
-                    cell = gather(results, jobs)
+                    cell = toy_cell(cells, method, alpha, beta, pooling)
                     row[f"alpha {alpha:g}"] = Number(
                         cell, score, with_sd=False, digits=3, more_is_better=score == "accuracy"
                     )
@@ -654,7 +647,7 @@ def _verdict(holds):
 def _toy_claims(toy):
     """Yield claim, figures and verdict, by medians and by means as the paper has them."""
     for average in (np.median, np.mean):
-        for claim, *found in _toy_claims_by(toy, partial(average, axis=-1)):
+        for claim, *found in _toy_claims_by(toy, average):
             yield f"{claim} ({average.__name__}s)", *found
 
 
@@ -665,7 +658,7 @@ def _toy_claims_by(toy, average):
     def compared(statistic, *places, score=out):
         """Estimate a statistic of the averages of some cells, None if there is not enough."""
         cells = [toy_cell(toy, *place[:2], TOY_BETAS[0], *place[2:]) for place in places]
-        return estimated_of(lambda *drawn: statistic(*map(average, drawn)), score, *cells)
+        return estimated_of(average, score, *cells, statistic=statistic)
 
     for other in [("erm", None), ("mixup", 0.25)]:
         ratio = compared(np.divide, other, ours)

@@ -176,11 +176,11 @@ def fits_of(results, task, ours=None):
         settings = result["settings"]
         name = settings["peer"]
         if digest(settings["parameters"]) == wanted.get(name):
-            last[settings["dataset"], name, settings["split"]] = result
+            last.setdefault((settings["dataset"], name), {})[settings["split"]] = result
     found = {}
     for dataset in DATASETS[task]:
         for name in PEERS[task]:
-            cell = {place[2]: last[place] for place in sorted(last) if place[:2] == (dataset, name)}
+            cell = dict(sorted(last.get((dataset, name), {}).items()))
             scored = {split: fit["scores"] for split, fit in cell.items() if "scores" in fit}
             # Those that all have: later fits may have more.
             names = set.intersection(*map(set, scored.values())) if scored else ()
