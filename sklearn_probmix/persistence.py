@@ -419,10 +419,10 @@ def _restore(tensors, given, *, estimator, parameters, left_to_caller, requests,
             getattr(est, f"set_{method}_request")(**request)
     _check_counts(est, len(nets))
     _restore_fitted(est, fitted, tensors)
-    if "family" in written:
+    if "family" in own:
         # Other families may have networks of the same shapes, whose outputs mean something else.
         trained = copy.copy(est)
-        trained.family = written["family"]
+        trained.family = own["family"]
         asked, trained = est._make_family().unfitted(), trained._make_family().unfitted()
         check(asked == trained, "family", repr(asked)[:100], f"{trained!r}, as trained"[:200])
     _check_fitted(est, len(nets))
