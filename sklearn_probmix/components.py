@@ -162,6 +162,10 @@ class Components(ABC):
         """CRPS of the mixtures at y, of y's shape; weights have shape (n, k) or (n, k, 1)."""
         raise NotImplementedError
 
+    def below_0(self) -> tuple[Array, Array] | None:
+        """Means of min(X, 0) and of its square, each of `shape`, or None without a closed form."""
+        return None
+
     def merged(self, weights: Array) -> Components | None:
         """Return the mixtures as one component a row, or None if these are of another kind.
 

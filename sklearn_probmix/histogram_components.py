@@ -204,6 +204,29 @@ class HistogramComponents(Components, tag="histogram"):
         spread = var + (mean - self.mean()[..., None]) ** 2
         return np.einsum("...b,...b->...", self.params["masses"], spread)
 
+    def below_0(self) -> tuple[Array, Array]:
+        edges, ends = self.edges, np.minimum(self.edges, 0.0)
+        every, last = np.arange(len(edges)), self._last()
+        # Of X = edge - tail * E, whose E forgets what is above 0, and X = edge + tail * E up to 0.
+        chance = np.exp(-np.maximum(edges[:, 0], 0.0) / self.tails[:, 0])
+        centre, depth = ends[:, 0] - self.tails[:, 0], -ends[every, last] / self.tails[:, 1]
+        rest = depth + np.expm1(-depth)
+        outer = (
+            (chance * centre, -self.tails[:, 1] * rest),
+            (
+                chance * (centre**2 + self.tails[:, 0] ** 2),
+                self.tails[:, 1] ** 2 * (depth**2 - 2 * rest),
+            ),
+        )
+        means = []
+        for power, (lower, upper) in enumerate(outer, 1):
+            with np.errstate(invalid="ignore", over="ignore"):
+                inner = np.diff(ends ** (power + 1)) / (power + 1) / np.diff(edges)
+            mean = np.pad(np.nan_to_num(inner), ((0, 0), (1, 1)))
+            mean[:, 0], mean[every, last + 1] = lower, upper
+            means.append(np.einsum("...b,...b->...", self.params["masses"], mean[self._set()]))
+        return means[0], means[1]
+
     def merged(self, weights: Array) -> Components:
         sums = {
             key: np.einsum("nk...,nk...b->n...b", weights, self.params[key])[:, None]

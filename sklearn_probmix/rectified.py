@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
-from scipy import special, stats
 
 from sklearn_probmix.components import Array, Components, components_from_arrays, mixture_cdf
 from sklearn_probmix.crps import DOUBLE_EXPONENTIAL, mixture_crps
@@ -94,10 +93,8 @@ class RectifiedComponents(Components, tag="rectified"):
 
     def _below(self):
         """Means of min(X, 0) and of its square."""
-        if self.unrectified.name == "norm":
-            loc, scale = self.params.get("loc", 0.0), self.params.get("scale", 1.0)
-            below, density = special.ndtr(-loc / scale), scale * stats.norm.pdf(loc / scale)
-            return loc * below - density, (loc**2 + scale**2) * below - loc * density
+        if (closed := self.unrectified.below_0()) is not None:
+            return closed
         probability, moments = self.unrectified.cdf(np.zeros(1)), np.zeros((2, *self.shape))
         rows = (probability > _LEAST).any(axis=tuple(range(1, probability.ndim)))
         if rows.any():

@@ -102,6 +102,11 @@ class _Normal(ScipyComponents):
         # As scipy's, in half of its time.
         return special.ndtr((x - self.params.get("loc", 0.0)) / self.params.get("scale", 1.0))
 
+    def below_0(self) -> tuple[Array, Array]:
+        loc, scale = self.params.get("loc", 0.0), self.params.get("scale", 1.0)
+        below, density = special.ndtr(-loc / scale), scale * stats.norm.pdf(loc / scale)
+        return loc * below - density, (loc**2 + scale**2) * below - loc * density
+
     def crps(self, y: Array, weights: Array) -> Array:
         # Where numba is installed, scoringrules compiles its scores when imported.
         from scoringrules import crps_mixnorm

@@ -1,6 +1,7 @@
 """Distributions of max(y, 0), and the counts that get them unasked."""
 
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -108,6 +109,29 @@ def test_moments_are_integrals_of_the_cdf(dist):
         )[0]
         assert_allclose(own.mean(), mean, rtol=1e-6, atol=1e-8)
         assert_allclose(own.var(), square - mean**2, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "edges", [[-3.0, -1.0, -0.2, 0.5, 1.0, 4.0], [-2.0, -1.5, -1.0], [0.4, 2.0], [-0.7], [0.0]]
+)
+def test_moments_of_a_histogram_are_those_of_its_bins(edges):
+    rng = np.random.default_rng(0)
+    masses = rng.dirichlet(np.full(len(edges) + 1, 0.7), (3, 2))
+    dist = PredictiveDistribution(
+        RectifiedComponents(HistogramComponents(edges, [0.6, 1.7], masses)), weights=WEIGHTS
+    )
+    for row in range(3):
+        own = dist[row]
+        ends = [0.0, *(edge for edge in edges if edge > 0), 80.0]
+
+        def moment(power, own=own, ends=ends):
+            def integrand(x):
+                return power * x ** (power - 1) * float(own.sf([x])[0])
+
+            return sum(quad(integrand, *piece, epsabs=1e-12)[0] for piece in pairwise(ends))
+
+        assert_allclose(own.mean(), moment(1), rtol=1e-9)
+        assert_allclose(own.var(), moment(2) - moment(1) ** 2, rtol=1e-8)
 
 
 def test_one_normal_by_hand():
