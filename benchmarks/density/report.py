@@ -67,7 +67,8 @@ def beside_published(results):
         row = _place(name, n_rows, n_splits)
         for score, (title, written, distance) in SCORES.items():
             values = [means[f"grid_{score}"], *(printed[who][score] for who in printed)]
-            best = min(values, key=distance) if n_rows >= ENOUGH_ROWS else None
+            compares = printed and n_rows >= ENOUGH_ROWS
+            best = min(values, key=distance) if compares else None
             cells = [f"**{written(v)}**" if v == best else written(v) for v in values]
             row[title] = " / ".join(cells)
         rows.append(row)
