@@ -67,7 +67,7 @@ RULES = {
     "floats": Rule(set(), {"numpy"}),
     "quantiles": Rule({"components"}, {"numpy", "scipy"}),
     "crps": Rule({"components", "quantiles"}, {"numpy", "scipy"}),
-    "rectified": Rule({"components", "crps"}, {"numpy", "scipy"}),
+    "rectified": Rule({"components", "crps"}, {"numpy"}),
     "piecewise": Rule({"components"}, {"numpy"}),
     "outlines": Rule(set(), {"numpy"}),
     "skpro_distribution": Rule(set(), {"numpy", "pandas", "skpro"}),
