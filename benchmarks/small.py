@@ -53,7 +53,21 @@ def fit(data, settings):
 
 
 def jobs(rows, seeds, methods=METHODS):
-    """List the fits, breadth first."""
+    """List the fits, breadth first.
+
+    Parameters
+    ----------
+    rows : sequence of int
+        That train.
+    seeds : int
+        Draws of rows from each table.
+    methods : sequence of str
+
+    Returns
+    -------
+    list of dict
+        Settings, as `fit` takes them.
+    """
     return [
         {"dataset": name, "rows": n, "seed": seed, "method": method}
         for seed in range(seeds)

@@ -163,7 +163,14 @@ class Components(ABC):
         raise NotImplementedError
 
     def below_0(self) -> tuple[Array, Array] | None:
-        """Means of min(X, 0) and of its square, each of `shape`, or None without a closed form."""
+        """Means of min(X, 0) and of its square, or None without a closed form.
+
+        They are what a density loses whose values below 0 are put at 0.
+
+        Returns
+        -------
+        tuple of two arrays of `shape`, in the units of y and in their square, or None
+        """
         return None
 
     def merged(self, weights: Array) -> Components | None:

@@ -56,12 +56,21 @@ def positions(
 
     Parameters
     ----------
-    places : sequence of int, or mask
+    places : sequence of int, or mask of shape (n_rows,)
         Of the data as given.
-    kept : array of int
+    kept : array of int, shape (n_kept,)
         Places of the rows that were kept.
     n_rows : int
         That were given.
+
+    Returns
+    -------
+    array of int, at most as long as `places`
+
+    Raises
+    ------
+    IndexError
+        If a place is beyond the given rows.
 
     Examples
     --------

@@ -225,9 +225,10 @@ def fit_all(table: Table, **settings: Any) -> Iterator[str | Rival]:
     """
     train, test = divide(table)
     width = cell_width(table.y[train]) if table.is_regression else 1.0
-    *others, default = models(table, **settings)
-    for name, model, is_default in (*((*other, False) for other in others), (*default, True)):
+    rivals = models(table, **settings)
+    for place, (name, model) in enumerate(rivals, start=1):
         yield f"Fitting {name}"
+        is_default = place == len(rivals)
         # On busy cores the threads of trees mostly wait for each other.
         threads = nullcontext if is_default else partial(limited_threads, 1)
         start = time.perf_counter()
