@@ -256,6 +256,22 @@ class _Poisson(Positive):
 
 
 class _NegativeBinomial(ScipyComponents):
+    # Quantiles from which scipy's search takes seconds, or does not end, and cdflib's is exact to
+    # a count.
+    _LARGE = 1e8
+    # And p below which cdflib's ends too early, and the quantiles are those of a Gamma.
+    _SMALLEST = 1e-30
+
+    def ppf(self, q: Array) -> Array:
+        n, p = self.params["n"], self.params["p"]
+        with np.errstate(all="ignore"):
+            gamma = stats.gamma.ppf(q, n) * ((1 - p) / p)
+            large = np.where(p < self._SMALLEST, gamma, np.ceil(special.nbdtrik(q, n, p)))
+        is_large = (large > self._LARGE) & (large < np.inf) & (p < 1)
+        usual = self._family.ppf(q, np.where(is_large, 1.0, n), np.where(is_large, 0.5, p))
+        # scipy puts it one before the first value of counts.
+        return np.where(is_large, large, np.maximum(usual, 0.0)) + self.params.get("loc", 0.0)
+
     def log_density(self, x: Array) -> Array:
         # scipy subtracts logarithms of gamma functions, which for large n leaves few digits.
         density = self.density(x)

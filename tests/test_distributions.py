@@ -214,6 +214,36 @@ def test_expansion_of_the_quantiles_of_large_counts_meets_scipys(monkeypatch):
     assert (dist.ppf(q) == expected).mean() > 0.99
 
 
+@pytest.mark.parametrize("mean", [1e8, 1e12, 1e18, 1e100])
+@pytest.mark.parametrize("n", [1e-3, 1.00014, 1e4, 1e6])
+def test_quantiles_of_large_overdispersed_counts(n, mean):
+    # scipy's own search does not end here.
+    q = np.array([1e-6, 0.05, 0.5, 0.9, 1 - 1e-13])
+    params = {"n": [[n]], "p": [[n / (n + mean)]]}
+    dist = PredictiveDistribution("nbinom", params)
+    k = dist.ppf(q)
+    is_large = k > 1e6
+    assert is_large[-1]
+    assert (np.diff(k, axis=0) >= 0).all()
+    off = (dist.cdf(k) - q[:, None])[is_large] / np.minimum(q, 1 - q)[:, None][is_large]
+    assert_allclose(off, 0, atol=1e-3)
+    shifted = PredictiveDistribution("nbinom", {**params, "loc": [[3.0]]})
+    assert_array_equal(shifted.ppf(q), k + 3)
+    assert_array_equal(dist.ppf([0, 1]), [[0], [np.inf]])
+    gamma = PredictiveDistribution("gamma", {"a": [[n]], "scale": [[mean / n]]})
+    assert_allclose(dist.crps([mean]), gamma.crps([mean]), rtol=1e-6 + 4 * n / mean)
+
+
+def test_quantiles_of_overdispersed_counts_meet_where_the_search_changes(monkeypatch):
+    rng = np.random.default_rng(0)
+    n, mean = 10 ** rng.uniform([-1, 2], 4, (2000, 2)).T[:, :, None]
+    q = rng.uniform(1e-4, 1 - 1e-4, n.shape)
+    counts = scipy_components("nbinom", {"n": n, "p": n / (n + mean)})
+    expected = counts.ppf(q)
+    monkeypatch.setattr("sklearn_probmix.scipy_components._NegativeBinomial._LARGE", 0)
+    assert_array_equal(counts.ppf(q), expected)
+
+
 def test_degenerate_and_distant_components():
     same = PredictiveDistribution("norm", {"loc": np.full((2, 3), 4.0), "scale": np.ones((2, 3))})
     assert_allclose(same.ppf(0.9), stats.norm.ppf(0.9, 4.0), rtol=1e-12)
