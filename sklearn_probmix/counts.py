@@ -172,9 +172,10 @@ class NegativeBinomial(_Counts):
         y = y.double()
         # As by Loader's saddle point: the deviance from mu = y, and the mass at mu = y. Gamma
         # functions of large numbers would take all digits.
-        deviance = torch.xlogy(y, y.clamp(min=1) / mean) - (y + size) * torch.log1p(
-            (y - mean) / (mean + size)
-        )
+        off, ratio = (y - mean) / (mean + size), (y + size) / (mean + size)
+        # Far below mu, off rounds to -1; near it, the ratio to 1.
+        log_ratio = torch.where(ratio < 0.5, ratio.log(), torch.log1p(off.clamp(min=-0.5)))
+        deviance = torch.xlogy(y, y.clamp(min=1) / mean) - (y + size) * log_ratio
         mass = _log_stirling(y + size) - _log_stirling(size) - _log_stirling_of_factorial(y)
         return mass - 0.5 * torch.log1p(y / size) - deviance
 

@@ -56,6 +56,16 @@ def test_masses_are_scipys_to_all_digits_on_both_sides_of_the_series(size):
     assert_allclose(found, expected, rtol=1e-11)
 
 
+@pytest.mark.parametrize("y", [0.0, 1.0, 1e6])
+def test_masses_far_below_a_large_mean_are_those_of_the_geometric(y):
+    mean = 1e18
+    eta = torch.tensor([[[-np.log1p(1 / mean), 0.0]]], dtype=torch.float64, requires_grad=True)
+    found = get_family("negative-binomial").log_prob(eta, torch.tensor([[y]]))
+    assert_allclose(found.item(), -np.log(mean), rtol=1e-9)
+    found.backward()
+    assert eta.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("mean", [1.0, 1e3, 1e6])
 def test_dispersion_of_wide_counts_is_found(mean):
     X, y, mu = log_linear(mean, size=4.0)
