@@ -11,7 +11,7 @@ import narwhals
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_probmix.csv_table import date_format, number_options, separated_thousands
+from sklearn_probmix.csv_table import date_format, number_options, separated_thousands, unit_of
 from sklearn_probmix.warn import warn
 
 __all__ = [
@@ -336,7 +336,7 @@ def read_frame(
         n_others = len(refused) - _MOST_REFUSED
         others = [f"... and {n_others} other columns."] if n_others > 0 else []
         raise ValueError("\n".join(refused[:_MOST_REFUSED] + others))
-    return _coded(columns, frame.columns, name, encoder, reset)
+    return _coded(columns, frame.columns, name, encoder, reset, frame)
 
 
 def read_array(
@@ -364,7 +364,7 @@ def read_array(
     return _coded(columns, range(X.shape[1]), name, encoder, reset)
 
 
-def _coded(columns, names, name, encoder, reset):
+def _coded(columns, names, name, encoder, reset, frame=None):
     """Put numbers and codes of levels into one matrix."""
     if reset:
         encoder = ColumnEncoder([_levels_of(read) for read in columns])
@@ -374,9 +374,11 @@ def _coded(columns, names, name, encoder, reset):
         own = None if encoder is None else encoder.levels[place]
         if own is None and (found := _levels_of(read)):
             bad = next((level for level in found if not _reads_as_number(level)), found[0])
+            # In few rows decimals may look like thousands by chance.
+            beside = frame if len(X) > _FEW else None
             raise ValueError(
                 f"column {column!r} of {name} holds categories or text, such as {bad[:40]!r}; "
-                f"expected numbers, as in the fit. {as_numbers(set(found), few=0)}".rstrip()
+                f"expected numbers, as in the fit. {as_numbers(set(found), beside, few=0)}".rstrip()
             )
         X[:, place] = codes = read if own is None else encoder.code(place, read)
         if own is None or _UNSEEN not in codes:
@@ -540,7 +542,7 @@ def as_numbers(
         return f"It reads as numbers: {remedy}"
     options = number_options(levels, few)
     if not options:
-        return ""
+        return _without_unit(levels, few)
     where = ""
     # It would be numbers already, had decimal="," been given.
     if options == {"decimal": ","} and frame is not None:
@@ -551,6 +553,17 @@ def as_numbers(
                 break
     arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
     return f"It reads as numbers by pandas.read_csv(..., {arguments}){where}."
+
+
+def _without_unit(levels, few):
+    unit = unit_of(levels, few)
+    if unit is None:
+        return ""
+    signs = number_options({level.strip(unit) for level in levels}, few) or {}
+    steps = f".str.replace({signs['thousands']!r}, '')" if "thousands" in signs else ""
+    steps += ".str.replace(',', '.')" if "decimal" in signs else ""
+    remedy = f"convert it by .str.strip({unit!r}){steps}.astype(float)."
+    return f"It reads as numbers beside {unit!r}: {remedy}"
 
 
 def _as_read(series):
@@ -582,7 +595,7 @@ def _look_at(read, series, where, is_declared, frame):
                 f"{where}, holds text of {n_levels} different values in {n_given} rows; expected "
                 f"categories, or text of few values. {_remedy(set(given), frame)}"
             )
-        if not is_declared and number_options(set(given)):
+        if not is_declared and (number_options(set(given)) or unit_of(set(given))):
             remedy = as_numbers(set(given), frame)
             warn(f"{where}, is taken as a category of {n_levels} values. {remedy}")
         is_unique = n_levels == n_given >= _ENOUGH_ROWS

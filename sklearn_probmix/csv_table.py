@@ -23,6 +23,7 @@ __all__ = [
     "number_options",
     "read_csv",
     "separated_thousands",
+    "unit_of",
 ]
 
 Cells = list[str | None]
@@ -64,6 +65,9 @@ _GROUPED = {
     sign: re.compile(rf"[-+]?([1-9]\d{{0,2}}(\{sign}\d{{3}})+|\d{{1,3}})(\{decimal}\d+)?")
     for decimal, sign in _THOUSANDS.items()
 }
+# A number beside a sign or a unit; letters before a number make a code of it.
+_MEASURE = re.compile(r"([^\w.,+-]*)([-+]?\d[\d.,]*)([^\d.,]*)")
+_BESIDE = "numbers beside {!r}: take it off in the file"
 _GROUPS = re.compile(r"\d{1,3}(\.\d{1,3}){2,}")
 
 
@@ -338,6 +342,37 @@ def number_options(levels: set[str], few: int = _FEW) -> dict[str, Any] | None:
     return na_values | _number_signs(levels - words, decimal)
 
 
+def unit_of(levels: set[str], few: int = _FEW) -> str | None:
+    """Find the one sign or unit that stands beside the number in every text; None if none does.
+
+    Parameters
+    ----------
+    levels : set of str
+        The different values of a column, of which none is missing.
+    few : int, default=20
+        So many numbers may be there by chance.
+
+    Returns
+    -------
+    str or None
+        What ``str.strip`` takes off.
+
+    Examples
+    --------
+    >>> from sklearn_probmix.csv_table import unit_of
+    >>> unit_of({f"{n},50 €" for n in range(30)})
+    ' €'
+    >>> unit_of({f"H-{n}" for n in range(30)})
+    """
+    found = [_MEASURE.fullmatch(level) for level in levels]
+    units = {match and (match[1], match[3]) for match in found}
+    if len(levels) <= few or len(units) > 1 or units <= {None, ("", "")}:
+        return None
+    numbers = {match[2] for match in found if match}
+    is_number = any(all(map(number.fullmatch, numbers)) for number in _NUMBERS.values())
+    return "".join(units.pop() or ()) if is_number else None
+
+
 def separated_thousands(numbers: Iterable[str], sign: str = ".") -> tuple[str, str] | None:
     """Find a number with a sign between thousands; None where one cannot be meant so, as 0.5.
 
@@ -420,6 +455,8 @@ def _response(
     rows = [row for row, cell in enumerate(cells) if cell is not None]
     labels = _given(cells)
     numbers = _to_numbers(labels, decimal)
+    if task != "classification" and (unit := unit_of(set(labels))):
+        raise ValueError(f"Column {name!r} holds {_BESIDE.format(unit)}.")
     if task is None:
         is_class = numbers is None or len(set(labels)) <= 2
         task = "classification" if is_class else "regression"
@@ -452,11 +489,14 @@ def _treat(name: str, cells: Cells, decimal: str) -> tuple[list[Column], str]:
             for part, values in parts.items()
         ]
         return made, f"date ({notation}) -> {', '.join(parts)}{missing}"
-    if is_unique:
+    unit = unit_of(levels)
+    if is_unique and not unit:
         return [], "dropped: looks like an identifier or free text, another text in every row"
     if len(levels) > max(_FEW, _SHARE * len(given)):
-        return [], f"dropped: free text of {len(levels)} values (skrub's StringEncoder encodes it)"
-    return [Column(name, cells, True)], f"category, {len(levels)} levels{missing}"
+        text = f"free text of {len(levels)} values (skrub's StringEncoder encodes it)"
+        return [], f"dropped: {_BESIDE.format(unit) if unit else text}"
+    beside = f" ({_BESIDE.format(unit)})" if unit else ""
+    return [Column(name, cells, True)], f"category, {len(levels)} levels{missing}{beside}"
 
 
 def _are_dense(numbers: Sequence[float]) -> bool:

@@ -195,6 +195,9 @@ def _read(options: argparse.Namespace) -> CsvTable:
     print(f"  {found.target:<{width}}  to predict: {what}{left_out}")
     if not is_class and len(set(found.y)) <= 10:
         print("  (few values: --task classification would take them as classes)")
+    most = options.rows or MOST_ROWS
+    if len(found.y) > most:
+        print(f"  (of {len(found.y)} rows {most} are drawn at random: --rows takes another number)")
     print(f"In pandas: {_in_pandas(options.csv, found)}")
     print(f"  (learn from X, its columns but {found.target!r}; predict new[X.columns] of new rows)")
     return found
@@ -263,7 +266,9 @@ def _run(table: Table, folder: Path, settings: dict[str, Any]) -> None:
     print("\n" + showcase.format_scores(rivals))
     print(NOTES[table.is_regression].format(target=table.target))
     if not settings:
-        print(f'"auto": {showcase.reasons(table)}; {len(default.model.kinds_)} kinds are kept.')
+        n_kinds = len(default.model.kinds_)
+        kept = "1 kind is" if n_kinds == 1 else f"{n_kinds} kinds are"
+        print(f'"auto": {showcase.reasons(table)}; {kept} kept.')
     print(textwrap.fill(showcase.verdict(default, others), 90))
     for line in showcase.remarks(table, rivals):
         print(textwrap.fill(line, 98, subsequent_indent="  "))

@@ -144,6 +144,8 @@ def _to_table(estimator, X, frame, reset, name, checks):
             declared = [encoder.declare(*each) for each in enumerate(declared)]
     numbers = None
     if is_frame:
+        if reset and not n_features:
+            raise ValueError(f"{name} has no columns; expected some.")
         _refuse_sparse(X, name)
     if is_frame or any(declared) or frame.dtype.kind in "OUS":
         # Names and number of columns first: what is in them is read by them.

@@ -345,6 +345,8 @@ def _change(value, other):
 def remarks(table: Table, rivals: Sequence[Rival]) -> list[str]:
     """Say whose 90 % intervals hold other shares than promised, and what keeps them above 0.
 
+    Of two classes say how many of the rarer one are among the rows that are likeliest to be.
+
     Parameters
     ----------
     table : Table
@@ -352,7 +354,7 @@ def remarks(table: Table, rivals: Sequence[Rival]) -> list[str]:
         The default last.
     """
     if not table.is_regression:
-        return []
+        return _ranking(table, rivals)
     found = []
     for rival in rivals:
         # Where y takes few values an interval holds more than it must; here ends count in part.
@@ -372,6 +374,20 @@ def remarks(table: Table, rivals: Sequence[Rival]) -> list[str]:
             "family='lognormal' keeps them above"
         )
     return found
+
+
+def _ranking(table, rivals):
+    if len(np.unique(table.y)) > 2:
+        return []
+    hits = []
+    # The first knows nothing of x.
+    for rival in rivals[1:]:
+        p, happened, event = _events(table, rival)
+        n = np.count_nonzero(happened)
+        hits.append(f"{happened[np.argsort(-p, kind='stable')[:n]].sum()} by {rival.name}")
+    return [
+        f"Of the {n} rows with the highest probability of {event} so many are: {', '.join(hits)}"
+    ]
 
 
 def chosen(table: Table, default: Rival) -> list[tuple[str, float, float]]:
@@ -509,8 +525,9 @@ def _draw_chosen(axes, table, default):
     for place, (name, _, alone) in enumerate(kinds):
         words = textwrap.fill(f"{name}: {readable(alone)}", 60, break_on_hyphens=False)
         axes.text(0.02, place, words, va="center", fontsize="small", transform=across)
-    axes.set(yticks=[], xlabel="weight in the mixture", xlim=(0, None))
-    axes.invert_yaxis()
+    # The heaviest on top; one bar alone does not fill the panel.
+    lowest = max(len(kinds), 4) - 0.4
+    axes.set(yticks=[], xlabel="weight in the mixture", xlim=(0, None), ylim=(lowest, -0.6))
     together = readable(default.scores[loss])
     axes.set_title(f'What "auto" chose, and the {loss}\nof each alone; {together} together')
 

@@ -1,6 +1,7 @@
 """Columns as users have them: categories, text, missing values and outliers, in any frame."""
 
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -25,7 +26,7 @@ from sklearn_probmix import (
     load_model,
     save_model,
 )
-from sklearn_probmix.columns import ColumnEncoder
+from sklearn_probmix.columns import ColumnEncoder, as_numbers
 from sklearn_probmix.metrics import crps
 from sklearn_probmix.scaling import fit_scaler, merge_scalers, scale_columns
 
@@ -626,6 +627,38 @@ def test_text_of_thousands_is_not_told_to_be_converted():
     assert "by pandas.read_csv(..., decimal=',', thousands='.') if 1.000 is 1000;" in message
     plain = [f"{row}.{row:03}" for row in range(N)]
     assert "It reads as numbers: convert it first." in hint_of(pd.DataFrame({"x": plain}))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rows", "numbers"),
+    [("£{}.99", N, ROWS + 0.99), ("1.{:03},5 €", N, 1000.5 + ROWS), ("{} %", 30, ROWS % 30)],
+)
+def test_a_unit_beside_numbers_is_told_with_the_code_that_takes_it_off(pattern, rows, numbers):
+    frame = pd.DataFrame({"x": [pattern.format(row % rows) for row in range(N)], "z": ROWS / 3})
+    if rows == N:
+        message = hint_of(frame)
+    else:
+        with pytest.warns(UserWarning, match="It reads as numbers") as caught:
+            ProbMixupRegressor(**TINY).fit(frame, np.arange(N))
+        message = str(caught[0].message)
+    steps = re.search(r"convert it by (.*\.astype\(float\))\.", message)[1]
+    assert eval(f"x{steps}", {"x": frame["x"]}).tolist() == list(numbers)
+
+
+@pytest.mark.parametrize("pattern", ["H-{}", "{}a, {}b", "{}:30", "A{}", "{}-{}"])
+def test_codes_are_no_numbers_beside_units(pattern):
+    assert as_numbers({pattern.format(row, row) for row in range(100, 160)}) == ""
+
+
+def test_predict_tells_thousands_of_other_columns():
+    frame = pd.DataFrame({"age": ROWS + 0.5, "people": 1 + ROWS / 5})
+    est = ProbMixupRegressor(**TINY).fit(frame, ROWS)
+    new = frame.assign(age=COMMAS)
+    told = r"decimal=',', thousands='.'\), where column 'people' has 1200, not 1.200."
+    with pytest.raises(ValueError, match=told):
+        est.predict(new)
+    with pytest.raises(ValueError, match=r"decimal=','\)\.$"):
+        est.predict(new[:5])
 
 
 @pytest.mark.parametrize(

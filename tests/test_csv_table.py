@@ -57,6 +57,18 @@ def test_free_text_is_dropped(write):
     assert table.treatments["t"].startswith("dropped: free text of 60 values")
 
 
+def test_numbers_beside_a_unit_are_told(write):
+    lines = [f"£{i}.50,{i % 30} kg,{i * i / 3}" for i in range(100)]
+    path = write("fee,load,y", *lines)
+    told = "numbers beside {!r}: take it off in the file"
+    assert read_csv(path, "y").treatments == {
+        "fee": f"dropped: {told.format('£')}",
+        "load": f"category, 30 levels ({told.format(' kg')})",
+    }
+    with pytest.raises(ValueError, match="Column 'fee' holds numbers beside '£': take it off"):
+        read_csv(path, "fee")
+
+
 @pytest.mark.parametrize(
     ("cells", "number", "thousands"),
     [

@@ -105,7 +105,10 @@ def test_own_table_classification(capsys, tmp_path, houses):
 
 def test_rows_are_drawn_from_a_large_table(capsys, tmp_path, houses):
     arguments = ("--csv", houses, "--target", "price", "--rows", 50)
-    assert "3 columns of 50 rows" in run(capsys, tmp_path, *arguments)
+    printed = run(capsys, tmp_path, *arguments)
+    assert "(of 57 rows 50 are drawn at random: --rows takes another number)" in printed
+    assert "3 columns of 50 rows" in printed
+    assert "at random" not in run(capsys, tmp_path, *arguments[:-1], 57)
 
 
 def test_several_classes_are_drawn(tmp_path):
@@ -138,6 +141,25 @@ def test_rarer_class_is_the_event():
     assert p.tolist() == [0.1, 0.6]
     assert happened.tolist() == [False, True]
     assert event == "sold = yes"
+
+
+def test_the_rarer_class_among_the_likeliest_rows():
+    y = np.array(["no", "yes", "no", "no", "yes", "no"])
+    table = Table("t", "sold", np.zeros((6, 1)), y, [])
+
+    def of(name, p):
+        proba = np.column_stack([1 - np.array(p), p])
+        return rival(np.zeros(6), name, y=y, prediction=proba)
+
+    rivals = [
+        of("none", [0.3] * 6),
+        of("a", [0.1, 0.4, 0.2, 0.3, 0.25, 0]),
+        of("b", (y == "yes") * 1.0),
+    ]
+    assert showcase.remarks(table, rivals) == [
+        "Of the 2 rows with the highest probability of sold = yes so many are: 1 by a, 2 by b"
+    ]
+    assert showcase.remarks(table._replace(y=np.array([*y[:5], "?"])), rivals) == []
 
 
 def test_scores_by_hand():

@@ -157,6 +157,7 @@ CASES = {
     "`X` in which every value is missing": of_X(
         alone([None] * N), np.full((N, 2), np.nan), alone([np.nan] * N)
     ),
+    "a frame without columns": of_X(NAMED[[]], pl.DataFrame()),
     "a frame with a column of categories, or of text of few values": of_X(
         LEVELS,
         LEVELS.astype({"b": "category"}),
@@ -203,6 +204,9 @@ CASES = {
         with_column(X[:, 1].astype(str)),
         with_column([f"{row},5" for row in range(N)]),
         with_column([f"1.{row:03}" if row % 9 else "k.A." for row in range(N)]),
+    ),
+    "a frame with a column of text that is numbers beside one sign or unit": of_X(
+        with_column([f"£{row}" for row in range(N)]),
     ),
     "text that is numbers but for signs or one word, of few values": of_X(
         with_column([f"{row // 2},5" for row in range(N)]),
