@@ -24,7 +24,6 @@ from sklearn_probmix.contract import unchanged_on_error
 from sklearn_probmix.devices import chosen_device
 from sklearn_probmix.dividing import Rows, divide
 from sklearn_probmix.encoding import to_columns, to_groups, to_numbers
-from sklearn_probmix.families import get_family
 from sklearn_probmix.kinds import METHODS, RACES, Kind, as_kinds
 from sklearn_probmix.nets import Common, check_unchanged, refuse_change
 from sklearn_probmix.options import readable_options
@@ -61,7 +60,8 @@ class BaseProbMixup(WeighedKinds):
     """Fit in terms of natural parameters; subclasses know the response.
 
     A subclass lists all parameters in its `__init__`, as scikit-learn wants, and defines
-    `_validate_rows`, `_make_family`, `_fit_calibration`, `_predictive` and `_score_predictive`.
+    `_validate_rows`, `_make_family`, `_named_family` (of a kind), `_fit_calibration`, `_predictive`
+    and `_score_predictive`.
     """
 
     # Metadata that a Pipeline or a search passes to fit without being asked to.
@@ -84,7 +84,10 @@ class BaseProbMixup(WeighedKinds):
 
     _parameter_constraints = {
         "method": [StrOptions({*RACES, *METHODS}), Kind, list, tuple],
-        **{name: [*Kind._parameter_constraints[name], None] for name in _OF_KINDS},
+        **{
+            name: [*(each for each in Kind._parameter_constraints[name] if each is not None), None]
+            for name in _OF_KINDS
+        },
         "n_members": [Interval(Integral, 1, None, closed="left")],
         "weighting": [StrOptions({"stacked", "uniform"})],
         "calibration": [StrOptions({"auto", "on", "off"})],
@@ -107,6 +110,32 @@ class BaseProbMixup(WeighedKinds):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; ``method__alpha`` is the `alpha` of the :class:`Kind` in `method`.
+
+        Parameters
+        ----------
+        **params
+            Names and values.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there are no such parameters, or `method` is not one Kind that has parameters.
+        """
+        inner = [name for name in params if name.startswith("method__")]
+        method = params.get("method", self.method)
+        if inner and not isinstance(method, Kind):
+            raise ValueError(
+                f"{inner[0]!r} reaches into a Kind, and method={method!r} is none; expected "
+                "method=Kind(...)."
+            )
+        return super().set_params(**params)
 
     @neutral_settings
     def fit(
@@ -395,6 +424,8 @@ class BaseProbMixup(WeighedKinds):
             kinds = [kind for kind in kinds if kind.fits(self._family_of(kind))]
         with readable_options():
             for kind in kinds:
+                # Before its family is made by name.
+                kind.check_values()
                 kind.check(self._family_of(kind))
         return kinds
 
@@ -405,17 +436,20 @@ class BaseProbMixup(WeighedKinds):
             **dict.fromkeys(("alpha", "n_neighbors"), any(method.site for method in methods)),
             "pooling": any(method.probabilistic for method in methods),
         }
-        unused = [f"{name}={getattr(self, name)!r}" for name in heeded if not heeded[name]]
-        unused = [text for text in unused if not text.endswith("=None")]
+        default = Kind().get_params()
+        unused = []
+        for name in (name for name in heeded if not heeded[name]):
+            values = [getattr(self, name)]
+            if values == [None]:
+                values = [getattr(kind, name) for kind in kinds]
+                values = [value for value in values if value != default[name]]
+            unused += [f"{name}={value!r}" for value in values[:1]]
         if unused:
             names = " or ".join(sorted({repr(kind.method) for kind in kinds}))
             warn(f"No network of method {names} uses {' and '.join(unused)}.")
 
     def _family_of(self, kind):
         return self.family_ if kind.family is None else self._named_family(kind.family)
-
-    def _named_family(self, family):
-        return get_family(family)
 
     def _is_auto(self):
         return isinstance(self.method, str) and self.method in RACES

@@ -445,7 +445,14 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
     def _weight_of_response(self, y):
         if self.class_weight is None:
             return super()._weight_of_response(y)
-        weight = compute_sample_weight(self.class_weight, self.classes_[y])
+        try:
+            weight = compute_sample_weight(self.class_weight, self.classes_[y])
+        except ValueError as error:
+            classes = self.classes_.tolist()
+            unknown = [label for label in self.class_weight if label not in classes]
+            raise ValueError(
+                f"class_weight names {unknown!r}; expected some of the classes, {classes!r}."
+            ) from error
         if not (np.isfinite(weight) & (weight >= 0)).all():
             raise ValueError(
                 f"class_weight={self.class_weight!r}; expected finite weights, at least 0."
@@ -466,6 +473,12 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
                 "'bernoulli' for 2."
             )
         return family
+
+    def _named_family(self, family):
+        raise ValueError(
+            f"a Kind has family={family!r}, which is for the regressor; expected none, and the "
+            f"classifier's, {self.family!r}."
+        )
 
     def _predictive(self, mixtures):
         return np.exp(self._log_predictive(mixtures))

@@ -56,7 +56,8 @@ class ColumnEncoder:
       missing values in the fit, a column that is 1 where they are;
     * levels: a column for each level, 1 where it is; and one for missing values as above. Where
       there are more than 64 levels, the most frequent 64 have columns, and the others share 16, in
-      which each has signs of its own. A level that was not there in the fit is 0 in all of them;
+      which each has signs of its own. A level that was not there in the fit is 0 in all of them,
+      and counts as the only one where there was one;
     * none, if it had no values.
 
     Parameters
@@ -156,6 +157,11 @@ class ColumnEncoder:
         missing = self.shows == _MISSING
         made[:, missing] = np.isnan(made[:, missing])
         made[:, is_level] = made[:, is_level] == self.shows[is_level]
+        # A level alone is a constant, which says nothing of others.
+        n_shown = np.bincount(self.source[is_level | is_sign], minlength=len(self.levels))
+        alone = is_level & (n_shown[self.source] == 1)
+        is_marked = np.isin(self.source[alone], self.source[missing])
+        made[:, alone] = ~(is_marked & np.isnan(X[:, self.source[alone]]))
         for column in np.unique(self.source[is_sign]):
             own = self.source == column
             shown = self.shows[own & is_level]
@@ -501,8 +507,11 @@ def _text(value: Any) -> str:
     if isinstance(value, Integral):
         return str(int(value))
     if isinstance(value, _NUMBERS):
-        value = float(value)
-        return str(int(value)) if value.is_integer() else repr(value)
+        number = float(value)
+        if not number.is_integer():
+            return repr(number)
+        # A Decimal may have more digits than a float.
+        return str(int(value if isinstance(value, Decimal) else number))
     return str(value)
 
 

@@ -164,6 +164,11 @@ def _hold_out(rows, how, rng, can_stratify):
             f"The first split of validation={how!r} has {len(train)} training and "
             f"{len(valid)} validation rows; {n_rows - n_used} of {n_rows} rows are not used."
         )
+    if n_shared := len(np.intersect1d(train, valid)):
+        warn(
+            f"The first split of validation={str(how)[:200]} has {n_shared} rows in both parts: "
+            "the networks know them, and their scores and calibration are too good."
+        )
     return train, valid
 
 

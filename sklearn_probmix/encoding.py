@@ -7,6 +7,7 @@ found in it and what is expected. What is made of categories and missing values 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from numbers import Integral, Real
@@ -16,6 +17,7 @@ import narwhals
 import numpy as np
 import sklearn
 import torch
+from narwhals.exceptions import DuplicateError
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
@@ -42,6 +44,7 @@ __all__ = [
     "to_labels",
     "to_numbers",
     "to_response",
+    "whole_table",
 ]
 
 # By the kinds of numpy's dtypes.
@@ -55,6 +58,27 @@ _NO_NUMBERS = {
 _NUMBERS = (Real, Decimal, np.bool_)
 # The square of what is larger overflows.
 _LARGEST = 1e150
+
+
+def whole_table(X: Any) -> Any:
+    """Make a table of a record batch of Arrow, whose names would be lost in an array.
+
+    Parameters
+    ----------
+    X : array-like or data frame
+        What is no record batch is returned as it is.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> from sklearn_probmix.encoding import whole_table
+    >>> whole_table(pa.record_batch({"a": [1, 2]})).column_names
+    ['a']
+    """
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None and isinstance(X, arrow.RecordBatch):
+        return arrow.Table.from_batches([X])
+    return X
 
 
 def to_columns(
@@ -90,7 +114,8 @@ def to_columns(
     """
     if hasattr(X, "collect"):
         raise TypeError(f"{name} is a {type(X).__name__}; expected its rows, {name}.collect().")
-    frame: Any = narwhals.from_native(X, eager_only=True, pass_through=True)
+    X = whole_table(X)
+    frame = _frame(X, name)
     is_frame = isinstance(frame, narwhals.DataFrame)
     if not is_frame:
         X = frame = _array(X, name)
@@ -130,6 +155,14 @@ def to_columns(
     return read
 
 
+def _frame(X: Any, name: str = "X") -> Any:
+    """Give any frame the same methods; what is none is returned as it is."""
+    try:
+        return narwhals.from_native(X, eager_only=True, pass_through=True)
+    except DuplicateError as error:
+        raise ValueError(f"{name} has columns of the same name ({error}); rename them.") from error
+
+
 def _to_table(estimator, X, frame, reset, name, checks):
     """Check rows of columns, as a frame or an array, and turn them into numbers."""
     is_frame = isinstance(frame, narwhals.DataFrame)
@@ -167,7 +200,7 @@ def _to_table(estimator, X, frame, reset, name, checks):
         given = list(frame.schema.values())[place] if is_frame else frame.dtype
         raise ValueError(
             f"column {labels[place]!r} of {name}, of type {given}, does not hold finite numbers "
-            f"only ({str(error).splitlines()[0]})."
+            f"only ({str(error).splitlines()[0].rstrip('.')})."
         ) from error
     if reset:
         estimator.encoder_ = encoder
@@ -201,7 +234,7 @@ def check_columns(estimator: Any, X: Any, reset: bool) -> None:
     """
     is_early = parse_version(sklearn.__version__) < parse_version("1.9")
     if is_early and not hasattr(X, "__dataframe__"):
-        frame: Any = narwhals.from_native(X, eager_only=True, pass_through=True)
+        frame = _frame(X)
         X = _Columns(frame) if isinstance(frame, narwhals.DataFrame) else X
     validate_data(estimator, X, reset=reset, skip_check_array=True)
 
@@ -234,7 +267,7 @@ def row_chunks(X: Any, size: int) -> Iterator[Any]:
     >>> list(row_chunks([[1.0], [2.0], [3.0]], 2))
     [[[1.0], [2.0]], [[3.0]]]
     """
-    table: Any = narwhals.from_native(X, eager_only=True, pass_through=True)
+    table = _frame(X)
     is_frame = isinstance(table, narwhals.DataFrame)
     try:
         n_rows = len(table)

@@ -276,6 +276,10 @@ class Kind(BaseEstimator):
         """
         return type(self)(**(self.get_params() | parameters))
 
+    def check_values(self) -> None:
+        """Raise a ValueError that names a parameter which has no such value."""
+        validate_parameter_constraints(self._parameter_constraints, self.get_params(), "Kind")
+
     def check(self, family: Family) -> None:
         """Raise a ValueError that names a parameter which has no such value, or not for the family.
 
@@ -283,7 +287,7 @@ class Kind(BaseEstimator):
         ----------
         family : Family
         """
-        validate_parameter_constraints(self._parameter_constraints, self.get_params(), "Kind")
+        self.check_values()
         sizes = tuple(self.hidden_layer_sizes)
         proper = all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes)
         if not (proper and min(sizes, default=1) >= 1):

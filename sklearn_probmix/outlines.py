@@ -169,12 +169,17 @@ def _lines(dist, title):
     low, high = points.min(), points.max()
     half = max((bar_width(each, 0.0) / 2 for each in drawn if len(each.atoms)), default=0.0)
     numbers = zip(drawn, dist.mean(), *dist.interval(0.9), strict=True)
-    head = title, f"{low:.4g} to {high:.4g}", "mean", "90 % interval"
+    head = title, f"{_readable(low)} to {_readable(high)}", "mean", "90 % interval"
     return [f"<tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>"] + [
-        f"<tr><td>{row}</td><td>{_svg(outline, low - half, high + half)}</td><td>{mean:.4g}</td>"
-        f"<td>{left:.4g} to {right:.4g}</td></tr>"
+        f"<tr><td>{row}</td><td>{_svg(outline, low - half, high + half)}</td><td>"
+        f"{_readable(mean)}</td><td>{_readable(left)} to {_readable(right)}</td></tr>"
         for row, (outline, mean, left, right) in enumerate(numbers)
     ]
+
+
+def _readable(value):
+    # Four digits, or all before the point; a power of ten only where there would be many zeros.
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e10 else f"{value:.4g}"
 
 
 def _svg(outline: Outline, low: float, high: float) -> str:

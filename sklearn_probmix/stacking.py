@@ -53,7 +53,14 @@ from sklearn_probmix.classifier import ProbabilityClassifierMixin
 from sklearn_probmix.contract import unchanged_on_error
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.dividing import positions
-from sklearn_probmix.encoding import check_columns, to_groups, to_labels, to_numbers, to_response
+from sklearn_probmix.encoding import (
+    check_columns,
+    to_groups,
+    to_labels,
+    to_numbers,
+    to_response,
+    whole_table,
+)
 from sklearn_probmix.forecasts import ADAPTERS, Cells, complete, concatenate, forecast, log_scores
 from sklearn_probmix.regressor import DistributionRegressorMixin
 from sklearn_probmix.settings import neutral_settings
@@ -640,6 +647,7 @@ def _as_array(y):
 
 def _as_rows(X):
     """Return X as it is, if rows can be taken of it: its columns are the members' affair."""
+    X = whole_table(X)
     if not (hasattr(X, "shape") or isinstance(X, list)):
         X = np.asarray(X)
     if isinstance(X, np.ndarray):

@@ -300,6 +300,8 @@ class TestSupport:
 
     def test_bernoulli_of_three_classes(self, table):
         X, _ = table
+        with pytest.raises(ValueError, match="a Kind has family='poisson', which is for the regr"):
+            classifier(method=["erm", Kind(family="poisson")]).fit(X, np.arange(60) % 2)
         with pytest.raises(ValueError, match="family='bernoulli' with 3 classes; expected 2"):
             classifier(family="bernoulli").fit(X, np.arange(60) % 3)
 
@@ -352,6 +354,13 @@ class TestWeights:
         X, y = table
         with pytest.raises(ValueError, match=message):
             small(make).fit(X, y, sample_weight=weight)
+
+    def test_class_weight_of_no_class(self, table):
+        X, y = table
+        labels = np.where(y > 0, "hi", "lo")
+        message = r"class_weight names \['Lo'\]; expected some of the classes, \['hi', 'lo'\]"
+        with pytest.raises(ValueError, match=message):
+            classifier(class_weight={"hi": 2.0, "Lo": 1.0}).fit(X, labels)
 
     @pytest.mark.parametrize("share", [-1.0, np.nan, np.inf])
     def test_class_weight(self, table, share):

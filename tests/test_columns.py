@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -83,6 +84,11 @@ def of_arrow(values):
     return table.set_column(3, "category", table["category"].dictionary_encode())
 
 
+def of_arrow_batch(values):
+    (batch,) = of_arrow(values).to_batches()
+    return batch
+
+
 def of_pandas_with_arrow(values):
     arrow = pytest.importorskip("pyarrow", reason="needs Arrow")
     return arrow.table(values).to_pandas(types_mapper=pd.ArrowDtype)
@@ -98,6 +104,7 @@ OTHERS = (
     of_polars,
     of_polars_enum,
     of_arrow,
+    of_arrow_batch,
     of_pandas_with_arrow,
 )
 TABLE = of_pandas(WITH_MISSING)
@@ -123,6 +130,15 @@ class TestFrames:
         expected = classifier().fit(TABLE[[column]], LABELS).predict_proba(TABLE[[column]])
         assert_array_equal(classifier().fit(frame, LABELS).predict_proba(frame), expected)
         assert np.ptp(expected) > 0
+
+    def test_columns_of_a_batch_have_names(self):
+        batch = of_arrow_batch(VALUES)
+        est = regressor().fit(batch, Y)
+        assert est.feature_names_in_.tolist() == list(VALUES)
+        with pytest.raises(ValueError, match="must be in the same order"):
+            est.predict(batch.select(list(VALUES)[::-1]))
+        chunks = est.iter_predict_proba(batch, chunk_size=30)
+        assert_array_equal(np.concatenate([dist.mean() for dist in chunks]), est.predict(batch))
 
     def test_columns_are_learnt_from(self):
         # The category is worth 2 and the number has a standard deviation of 1.
@@ -300,6 +316,29 @@ class TestEncoding:
         assert est.scaler_.n_features_in_ == 3 + 3 + 2
         kept = np.arange(N) != 3
         assert_array_equal(regressor().fit(frame[kept], Y[kept]).predict(frame), est.predict(frame))
+
+    def test_a_level_alone_says_nothing_of_others(self):
+        encoder = ColumnEncoder([["May"], ["a", "b"], ["b"]])
+        encoder.fit(np.array([[0.0, 0.0, 0.0], [0.0, 1.0, np.nan]]))
+        made = encoder.encode(np.array([[0.0, 0.0, 0.0], [-1.0, -1.0, -1.0], [np.nan] * 3]))
+        assert_array_equal(made, [[1, 1, 0, 1, 0], [1, 0, 0, 1, 0], [1, 0, 0, 0, 1]])
+
+    @pytest.mark.parametrize("later", ["June", None])
+    def test_a_constant_category_says_nothing_later(self, later, tmp_path):
+        frame = of_pandas(VALUES)
+        est = regressor().fit(frame.assign(month="May"), Y)
+        expected = est.predict(frame.assign(month="May"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            assert_array_equal(est.predict(frame.assign(month=later)), expected)
+            save_model(est, tmp_path / "model")
+            loaded = load_model(tmp_path / "model")
+            assert_array_equal(loaded.predict(frame.assign(month=later)), expected)
+
+    def test_decimals_keep_their_digits(self):
+        codes = np.array([Decimal(2**53), Decimal(2**53 + 1)] * 40)
+        est = regressor(categorical_features=["c"]).fit(pd.DataFrame({"c": codes, "d": Y}), Y)
+        assert est.encoder_.levels[0] == ["9007199254740992", "9007199254740993"]
 
     def test_numbers_and_their_text_are_one_level(self):
         frame = pd.DataFrame({"c": pd.Series([1, "1", 1.0, "b"] * 20, dtype=object)})

@@ -718,6 +718,20 @@ class TestHtml:
             )
             assert (x.min(), y.min(), y.max()) >= (0, 0, 28)
 
+    @pytest.mark.parametrize(
+        ("mean", "sd", "texts"),
+        [
+            (73_650, 1000, ("73,650", "72,005 to 75,295")),
+            (9999.7, 1, ("10,000", "9,998 to 10,001")),
+            (0.25, 0.1, ("0.25", "0.08551 to 0.4145")),
+            (-3e12, 1e11, ("-3e+12", "-3.164e+12 to -2.836e+12")),
+        ],
+    )
+    def test_numbers_can_be_read(self, mean, sd, texts):
+        dist = PredictiveDistribution("norm", {"loc": [[mean]], "scale": [[sd]]})
+        _, row = self.parsed(dist).findall("tr")
+        assert tuple(cell.text for cell in row.findall("td")[2:]) == texts
+
     def test_bars_of_masses(self):
         (row,) = self.parsed(PredictiveDistribution("bernoulli", {"p": [[0.25]]})).findall("tr")[1:]
         bars = [float(bar.get("height")) for bar in row.findall("td/svg/rect")]

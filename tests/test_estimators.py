@@ -724,6 +724,10 @@ class TestValidation:
         rest = regressor(validation=[(pair[0] - 10, pair[1] - 10)]).fit(X[10:], y[10:])
         assert_allclose(est.predict(X), rest.predict(X), rtol=1e-6, atol=1e-7)
 
+    def test_rows_in_both_parts_are_counted_in_a_warning(self, table):
+        with pytest.warns(UserWarning, match="has 10 rows in both parts: the networks know them"):
+            regressor(validation=[(np.arange(50), np.arange(40, 80))]).fit(*table)
+
     def test_rows_that_a_splitter_leaves_out_are_counted_in_a_warning(self, table):
         message = "20 training and 20 validation rows; 40 of 80 rows are not used"
         with pytest.warns(UserWarning, match=message) as caught:

@@ -610,7 +610,11 @@ EDITS = {
     "device without memory": ("text", parameters(device="meta"), "cannot be loaded"),
     "callbacks": ("text", parameters(callbacks=["x"]), "callbacks holds 'x'; expected callbacks"),
     "net": ("text", parameters(net=[1]), "'net' parameter"),
-    "weights of no class": ("text", parameters(class_weight={"x": 1}), "not in class_weight"),
+    "weights of no class": (
+        "text",
+        parameters(class_weight={"x": 1}),
+        r"class_weight names \['x'\]",
+    ),
     "a large floor": (
         "knots",
         parameters(family={"$family": {"family": "normal", "variance_floor": 1e308}}),

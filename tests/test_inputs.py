@@ -249,6 +249,10 @@ CASES = {
         *at_prediction(np.tile(DATES.to_numpy()[:, None], 3)),
     ],
     "`X` with masked values": of_X(np.ma.masked_array(X, mask=X[3, 1] == X)),
+    "a frame of which columns have the same name": [
+        *of_X(NAMED.set_axis(["a", "b", "a"], axis=1)),
+        lambda: regressor().fit(NAMED, Y).predict(NAMED.set_axis(["a", "b", "a"], axis=1)),
+    ],
     "`X` that is sparse": of_X(
         sparse.csr_array(X), pd.DataFrame(X).astype(pd.SparseDtype("float64", 0))
     ),

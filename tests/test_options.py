@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.model_files import X, Y
         (lambda: ProbMixupRegressor(method=["erm", "probmx"]), "'probmix'"),
         (lambda: ProbMixupRegressor(calibration="of"), "'off'"),
         (lambda: ProbMixupRegressor(method=Kind("erm", activation="relo")), "'relu'"),
+        (lambda: ProbMixupRegressor(method=Kind("erm", family="gama")), "'gamma'"),
     ],
 )
 def test_typos_are_recognised(make, guess):
@@ -31,6 +33,20 @@ def test_options_come_in_order():
         ProbMixupRegressor(activation="x").fit(X, Y)
 
 
+def test_none_is_named_once():
+    with pytest.raises(InvalidParameterError, match=r"range \[1, inf\) or None\. Got 0"):
+        ProbMixupRegressor(n_neighbors=0).fit(X, Y)
+
+
+@pytest.mark.parametrize("method", ["auto", ["erm", "probmix"], [Kind("probmix")]])
+def test_parameters_of_a_kind_need_one(method):
+    message = f"'method__alpha' reaches into a Kind, and method={method!r} is none"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        GridSearchCV(ProbMixupRegressor(method=method), {"method__alpha": [0.1]}).fit(X, Y)
+    est = ProbMixupRegressor(method=method).set_params(method=Kind("probmix"), method__alpha=0.1)
+    assert est.method.alpha == 0.1
+
+
 def test_what_no_method_uses_is_said():
     small = {"n_members": 2, "max_epochs": 1, "random_state": 0}
     labels = np.where(Y > 0, "a", "b")
@@ -38,10 +54,13 @@ def test_what_no_method_uses_is_said():
         ProbMixupClassifier(method="erm", alpha=0.3, **small).fit(X, labels)
     with pytest.warns(UserWarning, match=r"of method 'erm' or 'mixup' uses pooling='linear'\."):
         ProbMixupRegressor(method=["erm", "mixup"], pooling="linear", **small).fit(X, Y)
+    with pytest.warns(UserWarning, match=r"No network of method 'erm' uses alpha=0.4\."):
+        ProbMixupRegressor(method=Kind("erm", alpha=0.4), **small).fit(X, Y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ProbMixupRegressor(method=["erm", "probmix"], alpha=0.3, **small).fit(X, Y)
         ProbMixupRegressor(method="erm", **small).fit(X, Y)
+        ProbMixupRegressor(method=[Kind("erm", alpha=0.4), "probmix"], **small).fit(X, Y)
 
 
 def test_a_search_says_which_fits_are_the_same():
