@@ -6,6 +6,7 @@ this file does not import, since its HTML is made here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Outline", "bar_width", "outlines", "to_html"]
+__all__ = ["Outline", "bar_width", "outlines", "readable", "to_html"]
 
 Array = NDArray[np.float64]
 
@@ -169,17 +170,30 @@ def _lines(dist, title):
     low, high = points.min(), points.max()
     half = max((bar_width(each, 0.0) / 2 for each in drawn if len(each.atoms)), default=0.0)
     numbers = zip(drawn, dist.mean(), *dist.interval(0.9), strict=True)
-    head = title, f"{_readable(low)} to {_readable(high)}", "mean", "90 % interval"
+    head = title, f"{readable(low)} to {readable(high)}", "mean", "90 % interval"
     return [f"<tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>"] + [
         f"<tr><td>{row}</td><td>{_svg(outline, low - half, high + half)}</td><td>"
-        f"{_readable(mean)}</td><td>{_readable(left)} to {_readable(right)}</td></tr>"
+        f"{readable(mean)}</td><td>{readable(left)} to {readable(right)}</td></tr>"
         for row, (outline, mean, left, right) in enumerate(numbers)
     ]
 
 
-def _readable(value):
-    # Four digits, or all before the point; a power of ten only where there would be many zeros.
-    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e10 else f"{value:.4g}"
+def readable(value: float) -> str:
+    """Write a number with four digits; with a power of ten only where there would be many zeros.
+
+    Parameters
+    ----------
+    value : float
+
+    Examples
+    --------
+    >>> from sklearn_probmix.outlines import readable
+    >>> [readable(value) for value in (73650.0, 12.3456, 0.00012346, 0.0, 3e30)]
+    ['73,650', '12.35', '0.0001235', '0', '3e+30']
+    """
+    if not 1e-10 <= abs(value) < 1e10:
+        return f"{value:.4g}"
+    return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
 
 
 def _svg(outline: Outline, low: float, high: float) -> str:

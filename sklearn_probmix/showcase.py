@@ -29,6 +29,7 @@ from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.forecasts import normals
 from sklearn_probmix.kinds import Kind
 from sklearn_probmix.metrics import coverage, coverage_curve, interval_width
+from sklearn_probmix.outlines import readable
 from sklearn_probmix.plotting import COLORS
 from sklearn_probmix.regressor import ProbMixupRegressor
 from sklearn_probmix.settings import limited_threads
@@ -41,7 +42,6 @@ __all__ = [
     "draw",
     "fit_all",
     "format_scores",
-    "readable",
     "reasons",
     "remarks",
     "verdict",
@@ -267,23 +267,6 @@ def _score(y, prediction, width):
         "Brier": squares.mean() / (2 if len(labels) == 2 else 1),
         "accuracy": accuracy_score(y, labels[prediction.argmax(axis=1)]),
     }
-
-
-def readable(value: float) -> str:
-    """Write a number with four digits, and without a power of ten.
-
-    Parameters
-    ----------
-    value : float
-
-    Examples
-    --------
-    >>> [readable(value) for value in (73650.0, 12.3456, 0.00012346, 0.0)]
-    ['73,650', '12.35', '0.0001235', '0']
-    """
-    if value == 0 or not math.isfinite(value):
-        return f"{value:.0f}"
-    return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
 
 
 def format_scores(rivals: Sequence[Rival]) -> str:

@@ -706,7 +706,9 @@ class TestHtml:
         assert table.find("caption").text == f"{dist!r}; 3 more rows"
         _, *rows = table.findall("tr")
         texts = [[cell.text for cell in row.findall("td")] for row in rows]
-        assert [(row, mean) for row, _, mean, _ in texts] == [(str(r), str(r)) for r in range(5)]
+        assert [(row, mean) for row, _, mean, _ in texts] == [
+            (str(r), f"{r:.3f}" if r else "0") for r in range(5)
+        ]
         assert texts[0][3] == "-1.645 to 1.645"
         # The highest point of a row's curve lies at its mean, on the axis of all rows.
         low, high = stats.norm.ppf(0.001), 4 + stats.norm.ppf(0.999)
