@@ -1,7 +1,7 @@
 # Quick start: `make demo`. All targets: `make help`.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types doctest notebooks site compatibility benchmark-quick clean
+.PHONY: help demo test oldest lint types doctest notebooks site compatibility benchmark-quick clean
 
 BIN := .venv/bin
 AT_LEAST_3_11 := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -24,6 +24,7 @@ help:
 	@echo "make demo       set up .venv, train on real tables, print scores, draw pictures"
 	@echo "                (CSV=FILE TARGET=COLUMN for a table of your own; DEMO_ARGS=--help: more)"
 	@echo "make test       set up .venv, run the tests (PYTEST_ARGS='-k name' for some)"
+	@echo "make oldest     run some tests with the oldest numpy, scipy, scikit-learn and skorch"
 	@echo "make lint       check the code style and the layout"
 	@echo "make types      check the annotations"
 	@echo "make doctest    run the examples of the docstrings, of README.md and of docs/"
@@ -40,6 +41,15 @@ demo: $(SET_UP_DEMO)
 test: $(SET_UP_TEST)
 	@echo "Running the tests in two processes"
 	@$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_ARGS)
+
+oldest: .venv/oldest
+	@echo "Running some tests with the oldest numpy, scipy, scikit-learn and skorch"
+	@$(ONE_THREAD) PYTHONPATH='$(CURDIR)/$<' $(BIN)/python -m pytest -q -m "not slow" \
+		-k "not test_check_estimator and not two_processes" tests/test_sklearn_conformance.py \
+		tests/test_columns.py::TestFrames tests/test_persistence.py tests/test_pipelines.py \
+		tests/test_stacking.py::TestNGBoost \
+		'tests/test_recipes.py::TestPages::test_the_same_task_in_other_libraries[ngboost]' \
+		tests/test_recipes.py::TestPages::test_shares_of_the_columns_in_the_spread_of_a_row
 
 lint: $(SET_UP_TEST)
 	@echo "Checking the code style and the layout with ruff"
@@ -82,6 +92,17 @@ clean:
 	@echo "Installing sklearn-probmix[$*] into .venv. The first time pip downloads torch (some 200 MB"
 	@echo "in its CPU build, several GB with CUDA), scipy, scikit-learn, matplotlib and what they need."
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	@touch $@
+
+# A folder that hides what .venv has of the same names: torch and the rest need not be set up twice.
+# NGBoost and what it needs are here since it asks for an old scikit-learn, and SHAP since with its
+# numba scoringrules compiles its scores in every process.
+.venv/oldest: constraints-oldest.txt $(SET_UP_TEST)
+	@rm -rf $@
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-compile --target $@ \
+		-r constraints-oldest.txt \
+		ngboost lifelines autograd autograd-gamma formulaic interface_meta wrapt \
+		shap slicer numba llvmlite
 	@touch $@
 
 $(BIN)/python:

@@ -1,8 +1,10 @@
 """How Sphinx builds the site: `make site`."""
 
 import inspect
+import json
 import re
 import shutil
+from base64 import b64decode
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -145,6 +147,16 @@ def copy_pages(app, config):
             shutil.copy2(page, copy)
 
 
+def write_pictures(app, config):
+    """Write the pictures of each notebook beside its copy, numbered: the gallery shows some."""
+    for notebook in HERE.glob("notebooks/*.ipynb"):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+        pictures = [data["image/png"] for data in shown if "image/png" in data]
+        for k, picture in enumerate(pictures, start=1):
+            notebook.with_name(f"{notebook.stem}_{k}.png").write_bytes(b64decode(picture))
+
+
 def adapt(app, docname, source):
     """Have links lead to the copies, and examples end without the empty line of a doctest."""
     linked = re.sub(r"\]\((?:\.\./)+(?:docs/)?", "](/", source[0])
@@ -172,7 +184,7 @@ def write_formula(translator, node):
 
 def setup(app):
     """Connect what happens before Sphinx looks for pages."""
-    for prepare in (write_api, copy_pages):
+    for prepare in (write_api, copy_pages, write_pictures):
         app.connect("config-inited", prepare)
     app.connect("source-read", adapt)
     app.connect("autodoc-skip-member", is_left_out)

@@ -22,8 +22,9 @@ _LOADERS = {
     *("DictNode", "DefaultDictNode", "ListNode", "TupleNode", "SetNode", "SliceNode"),
     *("JsonNode", "TypeNode", "FunctionNode"),
 }
-# Beside what skops trusts: the estimators of scikit-learn, and functions of numpy and scipy.
-_TRUSTED = ["numpy.dtype"]
+# Beside what skops trusts: the estimators of scikit-learn, and functions of numpy and scipy. The
+# second is a list of columns, of scikit-learn 1.6.
+_TRUSTED = ["numpy.dtype", "sklearn.compose._column_transformer._RemainderColsList"]
 _MOST_NODES, _MOST_VALUES = 20_000, 300_000
 _HOW = "Save the last step by save_model(model[-1], path), and keep the transformers elsewhere."
 

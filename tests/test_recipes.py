@@ -399,6 +399,27 @@ class TestPages:
             inside = (names["low"] <= y_test) & (y_test <= names["high"])
             assert 0.8 < inside.mean() < 1
 
+    def test_shares_of_the_columns_in_the_spread_of_a_row(self):
+        pytest.importorskip("shap")
+        first, code = blocks("docs/importance.md")
+        lines = re.findall(r"^(?:>>>|\.\.\.) (.*)", first, re.MULTILINE)
+        names = {}
+        exec("\n".join(lines), names)
+        exec(code, names)
+        assert names["values"].shape == (10, 3)
+        # The second column makes the spread.
+        mean_column, spread_column, noise_column = abs(names["values"]).mean(axis=0)
+        assert spread_column > 3 * max(mean_column, noise_column)
+
+    def test_every_notebook_is_in_the_gallery(self):
+        root = Path(__file__).parents[1]
+        page = root.joinpath("docs", "site", "notebooks.md").read_text(encoding="utf-8")
+        shown = re.findall(
+            r"notebooks/(\w+)_\d\.png\)\n  \[\]\(../../notebooks/(\w+).ipynb\)", page
+        )
+        names = [path.stem for path in sorted(root.glob("notebooks/*.ipynb"))]
+        assert shown == [(name, name) for name in names]
+
     def test_own_network_in_25_lines(self):
         (code,) = [code for code in blocks("docs/methods.md") if "class ResNet" in code]
         assert len([line for line in code.splitlines() if line]) <= 25
