@@ -73,6 +73,16 @@ class Common(NamedTuple):
     """Called after every step of our own networks."""
 
 
+class AdamW(torch.optim.AdamW):
+    """The optimiser, step by step only: what lets torch compile it takes seconds to import."""
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+
+
 class TabularNet(NeuralNet):
     """A net of our own modules, without what costs time in every small batch and is of no use here.
 
@@ -320,7 +330,7 @@ def _tabular_net(kind, common, sizes):
     return TabularNet(
         MLP if kind.network == "mlp" else KernelNetwork,
         NegativeLogLikelihood,
-        optimizer=torch.optim.AdamW,
+        optimizer=AdamW,
         optimizer__weight_decay=weight_decay_of(kind, common),
         optimizer__fused=True,
         lr=kind.lr,
