@@ -72,7 +72,8 @@ class Ensemble(nn.Module):
             parameters, buffers = stack_module_state(members)
         else:
             # Of shapes alone, as a model file is read, torch would import seconds of code to stack.
-            parameters, buffers = _with_axis(first.named_parameters), _with_axis(first.named_buffers)
+            parameters = _with_axis(first.named_parameters())
+            buffers = _with_axis(first.named_buffers())
         persistent = first.state_dict().keys()
         # A subclass may have a forward pass of its own, for which this does not hold.
         self.stacks: bool = vars(type(first)).get("stacks", False)
@@ -198,7 +199,7 @@ class Ensemble(nn.Module):
 def _with_axis(named):
     return {
         name: value.detach().unsqueeze(0).requires_grad_(value.requires_grad)
-        for name, value in named()
+        for name, value in named
     }
 
 

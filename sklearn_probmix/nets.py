@@ -30,6 +30,7 @@ from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.table import Division, Table
 
 __all__ = [
+    "AdamW",
     "Common",
     "TabularNet",
     "as_mixture",
@@ -74,7 +75,7 @@ class Common(NamedTuple):
 
 
 class AdamW(torch.optim.AdamW):
-    """The optimiser, step by step only: what lets torch compile it takes seconds to import."""
+    """AdamW without its wrappers, the first of which to be called imports torch's compiler."""
 
     add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
     load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)

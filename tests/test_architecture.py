@@ -329,3 +329,19 @@ def test_import_loads_nothing_optional():
     optional = ONLY_INSIDE_FUNCTIONS | set(NEEDS.values())
     code = f"import sys, sklearn_probmix.names; print(*{optional} & set(sys.modules))"
     assert fresh(code) == []
+
+
+def test_fits_and_files_do_without_the_compiler_of_torch(tmp_path):
+    loaded = fresh(f"""
+import sys
+import numpy as np
+from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor, load_model, save_model
+
+X = np.random.default_rng(0).normal(size=(30, 2))
+for make, y in [(ProbMixupRegressor, X[:, 0]), (ProbMixupClassifier, X[:, 0] > 0)]:
+    save_model(make(max_epochs=1).fit(X, y), "{tmp_path}/model")
+    load_model("{tmp_path}/model").predict_proba(X)
+print(*sys.modules)
+""")
+    assert "torch.optim.adamw" in loaded
+    assert not {"torch._dynamo", "sympy"} & set(loaded)
