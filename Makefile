@@ -82,9 +82,11 @@ clean:
 .venv/.installed-%: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing sklearn-probmix[$*] into .venv. The first time pip downloads torch (some 200 MB"
 	@echo "in its CPU build, several GB with CUDA), scipy, scikit-learn, matplotlib and what they need."
-# Most of the time would go into compiling modules that nothing imports.
+# pip would compile one module after the other, and the tests of libraries. What does not compile is
+# for another Python.
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt \
 		-e ".[$*]"
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' .venv/lib || true
 	@touch $@
 
 $(BIN)/python:
