@@ -17,8 +17,9 @@ DEMO_ARGS ?= $(if $(CSV),--csv '$(CSV)') $(if $(TARGET),--target '$(TARGET)')
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 SET_UP_TEST := .venv/.installed-test
-# The test environment holds all that the demo needs.
+# The test environment holds all that the demo and the documentation need.
 SET_UP_DEMO := $(or $(wildcard $(SET_UP_TEST)),.venv/.installed-plot)
+SET_UP_SITE := $(or $(wildcard $(SET_UP_TEST)),.venv/.installed-docs)
 
 help:
 	@echo "make demo       set up .venv, train on real tables, print scores, draw pictures"
@@ -69,7 +70,7 @@ notebooks: $(SET_UP_TEST)
 	@echo "Running the notebooks"
 	@$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 --nbmake notebooks
 
-site: .venv/.installed-docs
+site: $(SET_UP_SITE)
 	@echo "Building the documentation in docs/_build/html"
 	@$(BIN)/python -m sphinx -q -E -W --keep-going docs docs/_build/html
 	@echo "Built $$(find docs/_build/html -name '*.html' | wc -l) pages without a warning"
@@ -91,7 +92,11 @@ clean:
 .venv/.installed-%: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing sklearn-probmix[$*] into .venv. The first time pip downloads torch (some 200 MB"
 	@echo "in its CPU build, several GB with CUDA), scipy, scikit-learn, matplotlib and what they need."
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$*]"
+# pip would compile one module after the other, and the tests of libraries. What does not compile is
+# for another Python.
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt \
+		-e ".[$*]"
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' .venv/lib || true
 	@touch $@
 
 # A folder that hides what .venv has of the same names: torch and the rest need not be set up twice.

@@ -68,7 +68,12 @@ class Ensemble(nn.Module):
         self.n_members = n_members
         members = [module(**kwargs) for _ in range(n_members)]
         first = members[0]
-        parameters, buffers = stack_module_state(members)
+        if n_members > 1:
+            parameters, buffers = stack_module_state(members)
+        else:
+            # Of shapes alone, as a model file is read, torch would import seconds of code to stack.
+            parameters = _with_axis(first.named_parameters())
+            buffers = _with_axis(first.named_buffers())
         persistent = first.state_dict().keys()
         # A subclass may have a forward pass of its own, for which this does not hold.
         self.stacks: bool = vars(type(first)).get("stacks", False)
@@ -189,6 +194,13 @@ class Ensemble(nn.Module):
             eta, log_weights = outputs
             return Mixture(eta.flatten(1, 2), log_weights.flatten(1, 2) - math.log(self.n_members))
         return outputs.flatten(1, 2) if outputs.ndim == 5 else outputs
+
+
+def _with_axis(named):
+    return {
+        name: value.detach().unsqueeze(0).requires_grad_(value.requires_grad)
+        for name, value in named
+    }
 
 
 def template_of(module: nn.Module) -> nn.Module:

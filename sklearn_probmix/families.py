@@ -706,11 +706,9 @@ class Categorical(_Classes):
         return raw
 
     def log_prob(self, eta: Tensor, y: Tensor) -> Tensor:
-        code = y.long().unsqueeze(-1)
         log_p = log_softmax(eta, dim=-1)
-        shape = torch.broadcast_shapes(code.shape[:-1], eta.shape[:-1])
-        log_p = log_p.expand(*shape, self.n_classes)
-        return log_p.gather(-1, code.expand(*shape, 1)).squeeze(-1)
+        code, _ = torch.broadcast_tensors(y.long().unsqueeze(-1), log_p[..., :1])
+        return log_p.expand(*code.shape[:-1], -1).gather(-1, code).squeeze(-1)
 
 
 class Bernoulli(_Classes):

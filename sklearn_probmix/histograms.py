@@ -358,11 +358,11 @@ def _pick(log_p, code):
     """Entries (..., n_outputs) of log_p (..., n_outputs, n_params) at codes (..., n_outputs)."""
     if log_p.ndim > 2 and log_p.shape[-3] == 1:
         # All points of a row are looked up in one set of masses, which would be copied for each.
-        lead = torch.broadcast_shapes(log_p.shape[:-3], code.shape[:-2])
+        lead = np.broadcast_shapes(log_p.shape[:-3], code.shape[:-2])
         log_p, code = log_p.squeeze(-3), code.transpose(-1, -2)
         log_p, code = (each.expand(*lead, *each.shape[-2:]) for each in (log_p, code))
         return log_p.gather(-1, code).transpose(-1, -2)
-    shape = torch.broadcast_shapes(log_p.shape[:-1], code.shape)
+    shape = np.broadcast_shapes(log_p.shape[:-1], code.shape)
     log_p, code = log_p.expand(*shape, -1), code.expand(shape)
     return log_p.gather(-1, code.unsqueeze(-1)).squeeze(-1)
 

@@ -255,10 +255,13 @@ def _shuffled(rows, rng):
     """Put the rows of every member into an order of its own."""
     if rows.ndim == 1:
         return rows[torch.from_numpy(rng.permutation(len(rows)))]
-    shuffled = torch.full_like(rows, -1)
-    for member, column in enumerate(_members(rows)):
-        shuffled[: len(column), member] = column[torch.from_numpy(rng.permutation(len(column)))]
-    return shuffled
+    # Of few rows numpy is done before torch has begun.
+    rows = rows.numpy()
+    shuffled = np.full_like(rows, -1)
+    for member, column in enumerate(rows.T):
+        own = column[column >= 0]
+        shuffled[: len(own), member] = own[rng.permutation(len(own))]
+    return torch.from_numpy(shuffled)
 
 
 def nearest_neighbors(X: torch.Tensor | np.ndarray, n_neighbors: int) -> np.ndarray:

@@ -30,6 +30,7 @@ from sklearn_probmix.pooling import Mixture
 from sklearn_probmix.table import Division, Table
 
 __all__ = [
+    "AdamW",
     "Common",
     "TabularNet",
     "as_mixture",
@@ -71,6 +72,16 @@ class Common(NamedTuple):
     verbose: int = 0
     watch: Callable[[], None] | None = None
     """Called after every step of our own networks."""
+
+
+class AdamW(torch.optim.AdamW):
+    """AdamW without its wrappers, the first of which to be called imports torch's compiler."""
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
 
 
 class TabularNet(NeuralNet):
@@ -320,7 +331,7 @@ def _tabular_net(kind, common, sizes):
     return TabularNet(
         MLP if kind.network == "mlp" else KernelNetwork,
         NegativeLogLikelihood,
-        optimizer=torch.optim.AdamW,
+        optimizer=AdamW,
         optimizer__weight_decay=weight_decay_of(kind, common),
         optimizer__fused=True,
         lr=kind.lr,

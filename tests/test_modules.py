@@ -19,6 +19,7 @@ from sklearn_probmix.modules import (
     knots_of_a_column,
     quantile_knots,
 )
+from sklearn_probmix.nets import AdamW
 
 
 @pytest.fixture(autouse=True)
@@ -285,3 +286,26 @@ def test_an_ensemble_with_knots_is_its_members():
         alone = MLP(**arguments)
         alone.load_state_dict(ensemble.state_of(member))
         torch.testing.assert_close(together[:, member], alone(X), rtol=1e-5, atol=1e-6)
+
+
+def test_the_optimiser_steps_as_torchs_own_does():
+    start, gradients = torch.randn(4, 3), torch.randn(6, 4, 3)
+    ends = []
+    for kind in (torch.optim.AdamW, AdamW):
+        weight = nn.Parameter(start.clone())
+        steps = []
+        optimizer = kind([weight], lr=0.1, weight_decay=0.2, fused=True)
+        optimizer.register_step_post_hook(lambda *args, to=steps: to.append(1))
+        for place, gradient in enumerate(gradients):
+            if place == 3:
+                state = optimizer.state_dict()
+                optimizer = kind([weight], lr=0.5, fused=True)
+                optimizer.load_state_dict(state)
+            optimizer.zero_grad()
+            assert weight.grad is None
+            weight.grad = gradient.clone()
+            optimizer.step()
+        assert len(steps) == 3
+        ends.append(weight.detach())
+    assert not torch.equal(ends[0], start)
+    assert torch.equal(*ends)
