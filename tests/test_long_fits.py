@@ -55,6 +55,22 @@ def table():
     return rows()
 
 
+@pytest.fixture(scope="module")
+def whole(table):
+    """Fit in one thread and without a checkpoint, once for all tests that compare with it."""
+    fits = {}
+
+    def whole(make=ProbMixupRegressor, **parameters):
+        case = make, repr(parameters)
+        if case not in fits:
+            X, y = table
+            est = racer(make, n_jobs=1, **parameters)
+            fits[case] = est.fit(X, y if make is ProbMixupRegressor else y > 0)
+        return fits[case]
+
+    return whole
+
+
 @pytest.fixture
 def two_threads(monkeypatch):
     """Let torch have two, as it comes: the tests run with one."""
@@ -68,10 +84,12 @@ class TestSideBySide:
         "parameters", [{}, {"validation": 0.3}, {"method": [*RACERS], "max_epochs": 4}]
     )
     @pytest.mark.parametrize("make", [ProbMixupRegressor, ProbMixupClassifier])
-    def test_the_bits_are_those_of_one_after_the_other(self, table, make, parameters, n_jobs):
+    def test_the_bits_are_those_of_one_after_the_other(
+        self, table, whole, make, parameters, n_jobs
+    ):
         X, y = table
         y = y if make is ProbMixupRegressor else y > 0
-        one = racer(make, n_jobs=1, **parameters).fit(X, y)
+        one = whole(make, **parameters)
         several = racer(make, n_jobs=n_jobs, **parameters).fit(X, y)
         assert several.kinds_ == one.kinds_
         assert_array_equal(several.weights_, one.weights_)
@@ -207,10 +225,9 @@ def heeds_ctrl_c():
 @pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("interrupt", [Interrupt, PressCtrlC])
 class TestCtrlC:
-    def test_in_the_first_rung_keeps_the_kinds_so_far(self, table, interrupt):
+    def test_in_the_first_rung_keeps_the_kinds_so_far(self, table, whole, interrupt):
         with pytest.warns(UserWarning, match="Training was interrupted. Kept ") as caught:
             est = racer(callbacks=[interrupt(2, 3)]).fit(*table)
-        whole = racer().fit(*table)
         sized = [kind.sized(len(table[0]) // 2) for kind in RACERS]
         (message,) = [str(warning.message) for warning in caught]
         assert message.endswith(f"; missing: {sized[3]!r}.")
@@ -219,7 +236,7 @@ class TestCtrlC:
         assert est.weights_.sum() == pytest.approx(1)
         assert np.isfinite(bits(est, table[0])).all()
         # What had its whole rung is what an uninterrupted race has after it.
-        assert est.history_[0]["valid_loss"] == whole.history_[0]["valid_loss"]
+        assert est.history_[0]["valid_loss"] == whole().history_[0]["valid_loss"]
 
     def test_in_a_later_rung_keeps_all_kinds(self, table, interrupt):
         first_rung = 5
@@ -260,10 +277,10 @@ class TestCtrlC:
 
 
 class TestCheckpoint:
-    def test_a_fit_that_ends_leaves_no_files(self, table, tmp_path):
+    def test_a_fit_that_ends_leaves_no_files(self, table, whole, tmp_path):
         X, _ = table
         est = racer(checkpoint=tmp_path / "a" / "b").fit(*table)
-        assert_array_equal(bits(est, X), bits(racer().fit(*table), X))
+        assert_array_equal(bits(est, X), bits(whole(), X))
         assert not (tmp_path / "a" / "b").exists()
         (tmp_path / "note").touch()
         racer(checkpoint=str(tmp_path)).fit(*table)
@@ -285,10 +302,10 @@ class TestCheckpoint:
         ],
     )
     @pytest.mark.parametrize("make", [ProbMixupRegressor, ProbMixupClassifier])
-    def test_an_interrupted_fit_goes_on(self, table, tmp_path, make, parameters, n_jobs):
+    def test_an_interrupted_fit_goes_on(self, table, whole, tmp_path, make, parameters, n_jobs):
         X, y = table
         y = y if make is ProbMixupRegressor else y > 0
-        whole = racer(make, **parameters).fit(X, y)
+        whole = whole(make, **parameters)
         est = racer(make, checkpoint=tmp_path, n_jobs=n_jobs, **parameters)
         for epoch in (8, 11):
             with pytest.warns(UserWarning, match="Training was interrupted"):
@@ -318,10 +335,12 @@ class TestCheckpoint:
                 clone(est).fit(*table)
         assert_array_equal(bits(est.fit(*table), table[0]), bits(whole, table[0]))
 
-    def test_a_folder_that_cannot_be_deleted_costs_no_fit(self, table, tmp_path, monkeypatch):
+    def test_a_folder_that_cannot_be_deleted_costs_no_fit(
+        self, table, whole, tmp_path, monkeypatch
+    ):
         monkeypatch.chdir(tmp_path)
         est = racer(checkpoint=".").fit(*table)
-        assert_array_equal(bits(est, table[0]), bits(racer().fit(*table), table[0]))
+        assert_array_equal(bits(est, table[0]), bits(whole(), table[0]))
         assert not [*tmp_path.iterdir()]
 
     def test_a_path_that_is_no_folder_is_refused(self, table, tmp_path):
@@ -330,7 +349,7 @@ class TestCheckpoint:
             racer(checkpoint=tmp_path / "note").fit(*table)
 
     @pytest.mark.slow
-    def test_killed_and_started_again_it_ends_with_the_same_bits(self, table, tmp_path):
+    def test_killed_and_started_again_it_ends_with_the_same_bits(self, table, whole, tmp_path):
         X, y = table
         folder = tmp_path / "folder"
         command = [sys.executable, "-m", "tests.long_fit", str(folder)]
@@ -348,7 +367,7 @@ class TestCheckpoint:
             assert kept
         assert len(kept) == len(RACERS)
         found = bits(racer(checkpoint=folder).fit(X, y), X)
-        assert_array_equal(found, bits(racer().fit(X, y), X))
+        assert_array_equal(found, bits(whole(), X))
         assert not folder.exists()
 
     @pytest.mark.parametrize(
@@ -398,9 +417,9 @@ class TestCheckpoint:
     @pytest.mark.parametrize(
         "parameters", [{"random_state": None}, {"warm_start": True}, {"net": "one"}]
     )
-    def test_what_cannot_go_on_is_refused(self, table, tmp_path, parameters):
+    def test_what_cannot_go_on_is_refused(self, table, whole, tmp_path, parameters):
         if "net" in parameters:
-            parameters = {"net": racer().fit(*table).nets_[0]}
+            parameters = {"net": whole().nets_[0]}
         with pytest.raises(ValueError, match="checkpoint=.* with (net|random_state|warm_start)"):
             racer(checkpoint=tmp_path, **parameters).fit(*table)
         with pytest.raises(ValueError, match="checkpoint="):
