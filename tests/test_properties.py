@@ -28,7 +28,7 @@ LEVELS = np.array([1e-6, 0.05, 0.25, 0.5, 0.75, 0.95, 1 - 1e-6])
 CENTRE = 3
 DOCUMENTED_WARNINGS = re.compile(
     r"\d+ rows are too few to hold some out|The held-out rows are not stratified"
-    r"|A column-vector y was passed"
+    r"|A column-vector y was passed|No network of method '.*' uses "
 )
 NORMAL = ("normal", "homoscedastic-normal", "transformed")
 FAMILIES = (
