@@ -13,7 +13,13 @@ from benchmarks.flat import arguments
 from benchmarks.paper.sequence_modules import make_net
 from benchmarks.paper.settings import N_TOY_TEST, ONE_NETWORK
 from benchmarks.scores import regression_scores
-from sklearn_probmix import ProbMixupClassifier, ProbMixupRegressor, fit_together, modules
+from sklearn_probmix import (
+    ProbMixupClassifier,
+    ProbMixupRegressor,
+    fit_together,
+    modules,
+    regressor,
+)
 from sklearn_probmix.datasets import make_cubic, make_rings
 from sklearn_probmix.metrics import expected_calibration_error
 
@@ -100,7 +106,10 @@ def fit_toy_regression(settings):
     spread = settings[0].get("initial_spread", modules._INITIAL_SPREAD)
     with patch.object(modules, "_INITIAL_SPREAD", spread):
         fitted = fit_alike(ProbMixupRegressor, settings, tables)
-    return [toy_regression_scores(est, run) for est, run in zip(fitted, runs, strict=True)]
+    n_kept, n_groups = regressor._COMPONENTS
+    delivered = settings[0].get("n_delivered", n_kept), n_groups
+    with patch.object(regressor, "_COMPONENTS", delivered):
+        return [toy_regression_scores(est, run) for est, run in zip(fitted, runs, strict=True)]
 
 
 def toy_regression_scores(est, run):

@@ -229,6 +229,10 @@ def toy_variations(method):
         "80 rows, last epoch": {"n_rows": 80, "estimator": last},
         "64 draws of z in prediction": {"estimator": {"n_draws": 64}},
         "256 draws of z in prediction": {"estimator": {"n_draws": 256}},
+        "256 draws of z in prediction, all delivered": {
+            "estimator": {"n_draws": 256},
+            "n_delivered": 256,
+        },
         "variance floor 0.0001": {"estimator": {"variance_floor": 1e-4}},
         "tanh": {"estimator": {"activation": "tanh"}},
         "another seed": {"seed_shift": 1000},
