@@ -460,7 +460,8 @@ def _render_toy_causes(cells, results):
         erm, ours, *before = of_common_runs(*changed, *unchanged)
         if erm.n_fits > 1:
             ratio = ratio_of_medians(erm, ours)
-            deciding += [f"*{change}*"] if ratio.is_above(1) else []
+            is_whole = erm.n_fits == unchanged[0].n_fits
+            deciding += [f"*{change}*"] if is_whole and ratio.is_above(1) else []
             rows.append(
                 {
                     "change": change or "none",
@@ -474,7 +475,7 @@ def _render_toy_causes(cells, results):
     if not rows:
         return [NOT_RUN]
     named = ", ".join(deciding) or "nothing that was changed"
-    return [f"M-ProbMix is better than ERM beyond chance with: {named}.", table(rows)]
+    return [f"In all runs M-ProbMix is better than ERM beyond chance with: {named}.", table(rows)]
 
 
 def _same_rows(results):
