@@ -436,14 +436,13 @@ class BaseProbMixup(WeighedKinds):
             **dict.fromkeys(("alpha", "n_neighbors"), any(method.site for method in methods)),
             "pooling": any(method.probabilistic for method in methods),
         }
-        default = Kind().get_params()
-        unused = []
+        default, unused = Kind().get_params(), []
         for name in (name for name in heeded if not heeded[name]):
-            values = [getattr(self, name)]
-            if values == [None]:
-                values = [getattr(kind, name) for kind in kinds]
-                values = [value for value in values if value != default[name]]
-            unused += [f"{name}={value!r}" for value in values[:1]]
+            of_kinds = (getattr(kind, name) for kind in kinds)
+            given = [value for value in of_kinds if value != default[name]]
+            if getattr(self, name) is not None:
+                given = [getattr(self, name)]
+            unused += [f"{name}={value!r}" for value in given[:1]]
         if unused:
             names = " or ".join(sorted({repr(kind.method) for kind in kinds}))
             warn(f"No network of method {names} uses {' and '.join(unused)}.")

@@ -364,13 +364,15 @@ def unit_of(levels: set[str], few: int = _FEW) -> str | None:
     ' €'
     >>> unit_of({f"H-{n}" for n in range(30)})
     """
-    found = [_MEASURE.fullmatch(level) for level in levels]
-    units = {match and (match[1], match[3]) for match in found}
-    if len(levels) <= few or len(units) > 1 or units <= {None, ("", "")}:
+    if len(levels) <= few:
         return None
-    numbers = {match[2] for match in found if match}
+    found = [match for level in levels if (match := _MEASURE.fullmatch(level))]
+    units = {(match[1], match[3]) for match in found}
+    if len(found) < len(levels) or len(units) != 1:
+        return None
+    numbers = [match[2] for match in found]
     is_number = any(all(map(number.fullmatch, numbers)) for number in _NUMBERS.values())
-    return "".join(units.pop() or ()) if is_number else None
+    return ("".join(*units) or None) if is_number else None
 
 
 def separated_thousands(numbers: Iterable[str], sign: str = ".") -> tuple[str, str] | None:

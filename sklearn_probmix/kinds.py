@@ -129,7 +129,7 @@ class Kind(BaseEstimator):
         a network of its own (M-ProbMix*).
     n_draws, n_train_draws : int, default=16 and 1
         Draws of a random embedding per row, in prediction and in training. A prediction costs in
-        proportion, and more than 16 change little.
+        proportion, and for rows like those of the training more than 16 change little.
     variance_weighting : float, default=0.0
         In training the loss of a row is weighted by its predicted variance to this power, in
         [0, 1]: the larger, the better the mean is learnt where the noise is small. Normal only.

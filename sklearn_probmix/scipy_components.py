@@ -265,12 +265,15 @@ class _NegativeBinomial(ScipyComponents):
     def ppf(self, q: Array) -> Array:
         n, p = self.params["n"], self.params["p"]
         with np.errstate(all="ignore"):
-            gamma = stats.gamma.ppf(q, n) * ((1 - p) / p)
-            large = np.where(p < self._SMALLEST, gamma, np.ceil(special.nbdtrik(q, n, p)))
+            large, is_small = np.ceil(special.nbdtrik(q, n, p)), p < self._SMALLEST
+            if is_small.any():
+                large = np.where(is_small, special.gammaincinv(n, q) * ((1 - p) / p), large)
         is_large = (large > self._LARGE) & (large < np.inf) & (p < 1)
-        usual = self._family.ppf(q, np.where(is_large, 1.0, n), np.where(is_large, 0.5, p))
-        # scipy puts it one before the first value of counts.
-        return np.where(is_large, large, np.maximum(usual, 0.0)) + self.params.get("loc", 0.0)
+        if not is_large.any():
+            return super().ppf(q)
+        mild = {"n": np.where(is_large, 1.0, n), "p": np.where(is_large, 0.5, p)}
+        usual = super(_NegativeBinomial, self._replace(self.params | mild)).ppf(q)
+        return np.where(is_large, large + self.params.get("loc", 0.0), usual)
 
     def log_density(self, x: Array) -> Array:
         # scipy subtracts logarithms of gamma functions, which for large n leaves few digits.

@@ -104,7 +104,7 @@ def test_check_estimator(estimator, check):
     check(estimator)
 
 
-# By a name of its own, for where all of them would take too long.
+# By a name of its own, for where all of them would take too long. A check raises where it fails.
 @parametrize_with_checks(
     [
         make(**(_SMALL | {"method": _KINDS["erm"]}))
