@@ -475,7 +475,30 @@ def _render_toy_causes(cells, results):
     if not rows:
         return [NOT_RUN]
     named = ", ".join(deciding) or "nothing that was changed"
-    return [f"In all runs M-ProbMix is better than ERM beyond chance with: {named}.", table(rows)]
+    return [
+        f"Over all runs M-ProbMix is better than ERM beyond chance with: {named}.",
+        table(rows),
+        _delivered(results),
+    ]
+
+
+def _delivered(results):
+    """Compare a prediction of many draws as it is delivered with all of them."""
+    as_delivered, whole = (
+        gather(
+            results,
+            [varied_toy_settings(run, *TOY_SUSPECTS[1], change) for run in range(MAX_RUNS)],
+        )
+        for change in toy_variations("m-probmix")
+        if change.startswith("256 draws")
+    )
+    if not (as_delivered and whole):
+        return f"256 draws as delivered and all of them: {NOT_RUN}."
+    as_delivered, whole = of_common_runs(as_delivered, whole)
+    return (
+        f"On the same {whole.runs()} runs M-ProbMix of 256 draws has {_median_and_mean(whole)} "
+        f"with all of them, and {_median_and_mean(as_delivered)} as it is delivered."
+    )
 
 
 def _same_rows(results):
