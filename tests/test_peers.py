@@ -12,10 +12,13 @@ from benchmarks.peers import __main__ as commands
 from benchmarks.peers import contenders, fits, forecasts, tables
 from benchmarks.peers.report import compare, fits_of, render_report
 from benchmarks.runs import RESULTS, key, read_results, run_missing
+from sklearn_probmix import PredictiveDistribution
+from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.metrics import crps
 
 SCORES = [
     *["nll", "crps", "nll_new", "crps_new", "rmse", "coverage", "width", "interval_score"],
+    "coverage_shared",
     *["fit_seconds", "predict_seconds", "stacking_gain"],
     *(f"weight_{position}" for position in range(17)),
 ]
@@ -100,6 +103,14 @@ def test_intervals_alone_have_no_other_scores():
         {"coverage": 0.5, "width": 1.5, "interval_score": (1 + 2 + 5) / 2}
     )
     assert forecast[y > 1].scores(y[y > 1])["coverage"] == 0
+
+
+def test_a_mass_is_covered_as_far_as_the_interval_needs_it():
+    # Nine tenths of three even masses: the middle one and .85 of each other.
+    thirds = PredictiveDistribution(LatticeComponents([0.0, 1.0, 2.0], [[[1 / 3] * 3]] * 3))
+    scores = fits.forecast_scores(np.array([0.0, 1.0, 2.0]), thirds)
+    assert scores["coverage"] == 1
+    assert scores["coverage_shared"] == pytest.approx(0.9, abs=1e-12)
 
 
 def test_conformal_quantiles_cover_what_they_say():

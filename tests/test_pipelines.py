@@ -33,7 +33,7 @@ def own_function(X):
 @pytest.fixture(scope="module")
 def frame():
     rng = np.random.default_rng(0)
-    table = pd.DataFrame(X, columns=["a", "b", "c"])
+    table = pd.DataFrame(X.copy(), columns=["a", "b", "c"])
     table["town"] = rng.choice(["x", "y", "z"], len(X))
     table.loc[::7, "a"] = np.nan
     return table

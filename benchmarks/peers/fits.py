@@ -15,7 +15,12 @@ from benchmarks.peers.contenders import CLASSIFICATION, PEERS, REGRESSION
 from benchmarks.peers.tables import ASIDE, FILES, TABLES
 from benchmarks.scores import LEVEL, regression_scores
 from sklearn_probmix import PredictiveDistribution
-from sklearn_probmix.metrics import expected_calibration_error, interval_score, interval_width
+from sklearn_probmix.metrics import (
+    coverage_curve,
+    expected_calibration_error,
+    interval_score,
+    interval_width,
+)
 
 __all__ = [
     "N_ASIDE_SPLITS",
@@ -168,11 +173,13 @@ def forecast_scores(y, forecast):
     -------
     dict of str to float
         "nll", "crps", "rmse" of the mean; "coverage", mean "width" and "interval_score" of 90 %
-        intervals, which are all that an IntervalForecast has.
+        intervals, which are all that an IntervalForecast has; of a distribution "coverage_shared",
+        where a mass that an end of the interval falls into is covered in part (`coverage_curve`).
     """
     if not isinstance(forecast, PredictiveDistribution):
         return forecast.scores(y)
     return regression_scores(y, forecast) | {
+        "coverage_shared": float(coverage_curve(y, forecast, levels=[LEVEL])[1][0]),
         "width": interval_width(forecast, level=LEVEL),
         "interval_score": interval_score(y, forecast, level=LEVEL),
     }
