@@ -88,6 +88,13 @@ def newest(session, torch):
 
 
 @nox.session
+def cluster(session):
+    """Run the code of docs/cluster.md: on Dask and Ray and, where there is Java, on Spark."""
+    session.install("-c", "constraints.txt", "-e", ".[test,ray,spark]")
+    session.run("python", "-m", "pytest", "-q", "-rs", "tests/test_cluster.py", env=ONE_THREAD)
+
+
+@nox.session
 def mutants(session):
     """Count how many of a sample of small errors the tests find; see benchmarks/MUTANTS.md."""
     session.install("-c", "constraints.txt", "-e", ".[test]", "cosmic-ray == 8.7.0")
