@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +58,8 @@ _THOUSANDS = {".": ",", ",": "."}
 # By the sign of the decimals: the numbers that may be meant, with or without separated thousands.
 _NUMBERS = {
     sign: re.compile(
-        rf"[-+]?(\d+|[1-9]\d{{0,2}}(\{other}\d{{3}})+)?(\{sign}\d*)?(e[-+]?\d+)?", re.IGNORECASE
+        rf"[-+]?(?=\{sign}?\d)(\d+|[1-9]\d{{0,2}}(\{other}\d{{3}})+)?(\{sign}\d*)?(e[-+]?\d+)?",
+        re.IGNORECASE,
     )
     for sign, other in _THOUSANDS.items()
 }
@@ -237,7 +240,7 @@ def _decode(path: Path) -> tuple[str, str]:
 
 def _find_delimiter(text: str) -> str:
     """Find what cuts the first lines into equally many cells, and into the most of them."""
-    lines = text.splitlines()[:_SAMPLE]
+    lines = list(islice(_lines(text), _SAMPLE))
 
     def quality(delimiter: str) -> tuple[float, int]:
         counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter) if row)
@@ -247,20 +250,30 @@ def _find_delimiter(text: str) -> str:
     return max(_DELIMITERS, key=quality)
 
 
+def _lines(text: str) -> io.StringIO:
+    """Lines as csv and pandas see them; those of `str.splitlines` end at other signs too."""
+    return io.StringIO(text, newline="")
+
+
 def _split(path: Path, text: str, delimiter: str) -> tuple[list[str], dict[str, list[str]]]:
     """Return the names of the columns, and the cells of each."""
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
-    header = [name.strip() for name in next(reader)]
+    reader = csv.reader(_lines(text), delimiter=delimiter)
+    try:
+        lines = [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {reader.line_num}: {error}; expected a quote at its end for each at the "
+            "beginning of a cell."
+        ) from error
+    header = [name.strip() for name in lines[0][1]]
     repeated = sorted(name for name, n in Counter(header).items() if n > 1)
     if repeated:
         raise ValueError(f"{path} has several columns of the names {repeated}.")
     rows = []
-    for cells in reader:
-        if not cells:
-            continue
+    for line, cells in lines[1:]:
         if len(cells) != len(header):
             raise ValueError(
-                f"{path}, line {reader.line_num}, has {len(cells)} cells; expected {len(header)}, "
+                f"{path}, line {line}, has {len(cells)} cells; expected {len(header)}, "
                 f"one for each column, between {delimiter!r} (--delimiter names another)."
             )
         rows.append([cell.strip() for cell in cells])
@@ -439,10 +452,7 @@ def _to_numbers(cells: Sequence[str | None], decimal: str) -> list[float] | None
     """Return floats, NaN where a cell is missing, or None if some are no numbers."""
     if not all(_NUMBERS[decimal].fullmatch(cell) for cell in _given(cells)):
         return None
-    try:
-        return [math.nan if cell is None else float(_plain(cell, decimal)) for cell in cells]
-    except ValueError:  # a sign or a point alone
-        return None
+    return [math.nan if cell is None else float(_plain(cell, decimal)) for cell in cells]
 
 
 def _plain(number: str, decimal: str) -> str:
@@ -456,6 +466,8 @@ def _response(
     """Return the known responses, and their rows."""
     rows = [row for row, cell in enumerate(cells) if cell is not None]
     labels = _given(cells)
+    if not labels:
+        raise ValueError(f"Column {name!r}, to be predicted, is empty; expected known values.")
     numbers = _to_numbers(labels, decimal)
     if task != "classification" and (unit := unit_of(set(labels))):
         raise ValueError(f"Column {name!r} holds {_BESIDE.format(unit)}.")

@@ -5,7 +5,7 @@ import sys
 import pandas as pd
 import pytest
 
-from sklearn_probmix.csv_table import read_csv
+from sklearn_probmix.csv_table import number_options, read_csv
 
 
 @pytest.fixture
@@ -239,6 +239,29 @@ def test_quotes_and_byte_order_mark(write):
     assert column(table, "x, in m").values == [1.0, 3.0]
 
 
+@pytest.mark.parametrize("sign", ["\x85", "\x0b", "\u2028"])
+def test_signs_that_end_lines_elsewhere_are_text(write, sign):
+    encoding = "utf-8" if sign == "\u2028" else "latin-1"
+    lines = [f"{i},{'AB'[i % 2]}{sign}\xe9,{i}.5" for i in range(0, 60, 3)]
+    path = write("x,kind,y", *lines, encoding=encoding)
+    table = read_csv(path, "y")
+    assert column(table, "kind").values[:2] == [f"A{sign}\xe9", f"B{sign}\xe9"]
+    assert pd.read_csv(path, **table.options)["kind"].tolist() == column(table, "kind").values
+
+
+def test_lines_without_cells_and_in_cells(write):
+    path = write("", "x,kind,y", "", '1,"a', 'b",2', "3,c,4")
+    table = read_csv(path, "y", task="regression")
+    assert column(table, "kind").values == ["a\nb", "c"]
+    assert (column(table, "x").values, table.y) == ([1.0, 3.0], [2.0, 4.0])
+
+
+def test_codes_that_begin_with_e_are_no_numbers(write):
+    assert number_options({f"E{n}" for n in range(30)} | {"unknown"}) is None
+    lines = [f"{'E' + str(i % 22) if i % 9 else 'other'},{i}.5" for i in range(60)]
+    assert "other" in column(read_csv(write("zone,y", *lines), "y"), "zone").values
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -248,6 +271,8 @@ def test_quotes_and_byte_order_mark(write):
         (["x,y", "1,2", "1"], "line 3, has 1 cells; expected 2"),
         (["y", "1.5", "2.5"], "no column besides"),
         (["x,y", "1,2.5", "1,3.5"], "no column is left"),
+        (["x,y", "1,", "2,"], "'y', to be predicted, is empty"),
+        (["x,y", '"1,2', *["1,2"] * 40_000], "larger than field limit .*; expected a quote"),
         (["x,z", "1,2"], "no column 'y'; expected one of"),
         (["x,yy", "1,2"], "Did you mean 'yy'"),
         (["1,2", "3,4"], "The first line holds numbers"),
