@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
 
 from sklearn_probmix.components import Array
 from sklearn_probmix.distributions import PredictiveDistribution
@@ -125,6 +127,13 @@ def forecast(estimator: Any, X: Any) -> Forecast:
     (50,)
     """
     found = _adapter(estimator)(estimator, X)
+    if np.ndim(found.values if isinstance(found, Quantiles) else found) == 0:
+        raise ValueError("its predictions are a single one; expected one for each row.")
+    if len(found) != _num_samples(X):
+        raise ValueError(
+            f"its predictions are {len(found)}; expected one for each of the "
+            f"{_num_samples(X)} rows."
+        )
     if isinstance(found, PredictiveDistribution):
         if found.ndim != 1:
             raise ValueError(f"its distributions have the shape {found.shape}; expected (n,).")
@@ -180,13 +189,15 @@ def _of_return_std(estimator, X):
 
 
 def _of_quantiles(estimator, X):
-    values = np.asarray(estimator.predict(X, quantiles=list(_LEVELS)), dtype=float)
-    # Most have quantiles in columns; where there are as many rows, those increase.
-    n_levels = len(_LEVELS)
-    is_columns = values.shape[-1] == n_levels and (
-        values.shape[0] != n_levels or (np.diff(values, axis=1) >= 0).all()
-    )
-    return Quantiles(_LEVELS, values.reshape(-1, n_levels) if is_columns else values.T)
+    def ask(rows):
+        found = estimator.predict(rows, quantiles=list(_LEVELS))
+        return np.atleast_2d(np.asarray(found, dtype=float))
+
+    # Most have quantiles in columns; where there are as many rows a single one tells.
+    values = ask(X)
+    is_square = values.shape == (len(_LEVELS), len(_LEVELS))
+    shape = ask(_safe_indexing(X, [0])).shape if is_square else values.shape
+    return Quantiles(_LEVELS, values if shape[1] == len(_LEVELS) else values.T)
 
 
 def _of_pipeline(pipeline, X):

@@ -368,10 +368,16 @@ class TestForecasts:
             forecast(Wrong().fit(X, y), X)
 
     @pytest.mark.parametrize(
-        ("value", "message"), [(np.nan, "not all finite"), (np.zeros((5, 2)), r"shape \(5, 2\)")]
+        ("value", "message"),
+        [
+            (np.full(5, np.nan), "not all finite"),
+            (np.zeros((5, 2)), r"shape \(5, 2\)"),
+            (np.zeros(3), "are 3; expected one for each of the 5 rows"),
+            (0.0, "a single one; expected one for each row"),
+        ],
     )
     def test_predictions_that_are_none(self, value, message):
-        est = SimpleNamespace(predict=lambda X: np.broadcast_to(value, np.shape(value) or (5,)))
+        est = SimpleNamespace(predict=lambda X: value)
         with pytest.raises(ValueError, match=message):
             forecast(est, np.zeros((5, 1)))
 
@@ -389,6 +395,22 @@ class TestForecasts:
             for est in (InColumns(), InRows()):
                 found = forecast(est, X)
                 assert_allclose(found.values, stats.norm(X, 1.0).ppf(found.levels))
+
+    def test_quantiles_that_cross_in_as_many_rows(self):
+        class Crossing:
+            def predict(self, X, quantiles=None):
+                values = stats.norm(X, 1.0).ppf(quantiles)
+                values[:, :2] = values[:, 1::-1]
+                return values
+
+        X = np.linspace(0, 5, 100)[:, None]
+        found = forecast(Crossing(), X)
+        assert_allclose(np.sort(found.values), stats.norm(X, 1.0).ppf(found.levels))
+
+    def test_quantiles_of_a_single_row_without_its_axis(self):
+        est = SimpleNamespace(predict=lambda X, quantiles: np.array(quantiles))
+        found = forecast(est, np.zeros((1, 1)))
+        assert_allclose(found.values, [found.levels])
 
 
 class TestCompletion:
