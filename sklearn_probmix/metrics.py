@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from sklearn.utils import check_array, check_consistent_length
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight, column_or_1d
 
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.floats import usual_floats
@@ -598,7 +598,7 @@ def check_probabilities(
             "y_proba must be class probabilities, got a PredictiveDistribution. This score is for "
             "classifiers; for a regressor use nll or crps."
         )
-    y = check_array(y_true, ensure_2d=False, dtype=None, input_name="y_true")
+    y = column_or_1d(check_array(y_true, ensure_2d=False, dtype=None, input_name="y_true"))
     proba = check_array(y_proba, dtype=np.float64, input_name="y_proba")
     check_consistent_length(y, proba)
     labels = np.unique(y) if labels is None else np.asarray(labels)
@@ -616,6 +616,9 @@ def check_probabilities(
 
 
 def _average(losses, weight, multioutput="uniform_average"):
+    # An infinite loss of a row of weight 0 would be NaN.
+    counts = weight.reshape(-1, *[1] * (losses.ndim - 1)) > 0
+    losses = np.where(counts, losses, 0.0)
     return _over_outputs(np.average(losses, axis=0, weights=weight), multioutput)
 
 

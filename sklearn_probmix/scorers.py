@@ -19,6 +19,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.fixes import parse_version
 
 from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.forecasts import concatenate
 from sklearn_probmix.metrics import (
     calibration_error,
     coverage_error,
@@ -65,6 +66,8 @@ def cross_val_predict_proba(
     Returns
     -------
     PredictiveDistribution of y's shape, in the order of the rows of X
+        Where folds have other families or numbers of components, each row has those of all, most
+        of them of weight 0.
 
     Examples
     --------
@@ -104,7 +107,7 @@ def cross_val_predict_proba(
             f"predict_proba returned {type(parts[0]).__name__}, not a PredictiveDistribution; for "
             "a classifier use cross_val_predict(method='predict_proba') of scikit-learn."
         )
-    return PredictiveDistribution.concatenate(parts)[np.argsort(order)]
+    return concatenate(parts)[np.argsort(order)]
 
 
 def _no_score(estimator, X, y):

@@ -206,6 +206,15 @@ def test_crps_of_large_counts_is_that_of_normals(mu):
     assert_allclose(metrics.crps(y, counts), near.item(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("a", [1e6, 1e10, 1e12])
+@pytest.mark.parametrize("ratio", [1.0, 0.3])
+def test_crps_of_narrow_betas_is_that_of_normals(a, ratio):
+    dist = PredictiveDistribution("beta", {"a": [[a]], "b": [[ratio * a]]})
+    y = dist.mean() + dist.std() / 2
+    near = sr.crps_normal(y, dist.mean(), dist.std())
+    assert_allclose(dist.crps(y) / dist.std(), near / dist.std(), rtol=1e-3)
+
+
 @pytest.mark.parametrize("factor", [1e30, 1e-30])
 def test_crps_has_the_scale_of_y(factor):
     for name in ("norm", "lognorm", "gamma"):
@@ -380,6 +389,15 @@ def test_bad_weights_are_named(score):
             score(np.zeros(3), dist, sample_weight=weight)
 
 
+def test_an_infinite_loss_of_no_weight_counts_nothing():
+    y, positive = np.array([-1.0, 1.0, 2.0]), stats.lognorm(1.0)
+    alone = metrics.nll(y[1:], positive, sample_weight=[1, 3])
+    assert metrics.nll(y, positive, sample_weight=[0, 1, 3]) == alone
+    assert metrics.nll(y, positive) == np.inf
+    cauchy = PredictiveDistribution("t", {"df": [[2.0], [5.0]]})
+    assert metrics.sharpness(cauchy, sample_weight=[0, 1]) == cauchy[1:].std()
+
+
 def test_bad_levels_are_named():
     dist, y = make("norm", (3, 1)), np.zeros(3)
     for level in (0, 1, 90, np.nan):
@@ -546,6 +564,28 @@ def test_out_of_fold_distributions(diabetes):
         alone = LinearNormal().fit(X[train], y[train]).predict_proba(X[test])
         assert_allclose(dist[test].mean(), alone.mean())
         assert_allclose(dist[test].std(), alone.std())
+
+
+class OneOrTwo(LinearNormal):
+    """As many components as a fold asks for, of a family of its own."""
+
+    def predict_proba(self, X):
+        one = super().predict_proba(X)
+        if self.mean_.coef_[0] > 0:
+            return one
+        mean = np.repeat(one.mean()[:, None], 2, axis=1)
+        return PredictiveDistribution("laplace", {"loc": mean})
+
+
+def test_out_of_fold_distributions_of_other_components():
+    X = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 2.0])[:, None]
+    y = np.array([0.0, 1.0, 2.5, 2.0, 1.0, -0.5])
+    dist = scorers.cross_val_predict_proba(OneOrTwo(), X, y, cv=2)
+    for rows in (slice(3), slice(3, 6)):
+        others = np.delete(np.arange(6), rows)
+        alone = OneOrTwo().fit(X[others], y[others]).predict_proba(X[rows])
+        assert_allclose(dist[rows].ppf([0.1, 0.6]), alone.ppf([0.1, 0.6]))
+        assert_allclose(dist[rows].crps(y[rows]), alone.crps(y[rows]), rtol=1e-6)
 
 
 def test_out_of_fold_arguments_reach_fit_and_split(diabetes):
