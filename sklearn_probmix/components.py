@@ -196,13 +196,17 @@ class Components(ABC):
         is_lost = probability <= _FEWEST_DIGITS * far
         if not is_lost.any():
             return exact
-        middle, half = (low + high) / 2, (high - low) / 2
         if self.is_discrete:
-            return np.where(is_lost, self.log_mass(middle), exact)
+            return np.where(is_lost, self._log_sum(low, high), exact)
+        middle, half = (low + high) / 2, (high - low) / 2
         nodes = [self.log_density(middle + half * node) for node in _CELL_NODES]
         weights = _CELL_WEIGHTS.reshape(-1, *[1] * nodes[0].ndim)
         smooth = special.logsumexp(np.stack(nodes), axis=0, b=weights) + np.log(half)
         return np.where(is_lost, np.logaddexp(smooth, self.log_mass(low)), exact)
+
+    def _log_sum(self, low: Array, high: Array) -> Array:
+        """Logarithm of the sum of the masses from low to high; here that of the middle alone."""
+        return self.log_mass((low + high) / 2)
 
     def take(self, rows: Any) -> Self:
         """Select rows by any 1-D index of numpy's."""

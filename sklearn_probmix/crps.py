@@ -97,7 +97,9 @@ def _are_wide(components):
 def n_pieces(components: Components) -> int:
     """Return how many values `mixture_crps` holds for each component of a row."""
     if components.has_crps:
-        return 4 * components.shape[1]
+        if components.unrectified is not None:
+            return n_pieces(components.unrectified)
+        return max(4 * components.shape[1], components.n_numbers)
     limits, n_breaks = (_MOST_ATOMS[components.is_discrete], _TAIL), 0
     if not components.is_discrete:
         n_breaks = _BREAKS.size * components.shape[1]

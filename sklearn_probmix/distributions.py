@@ -228,12 +228,14 @@ class PredictiveDistribution(Exports):
         return tuple(self._of(self._components.pick(c), certain) for c in range(self.n_components))
 
     def marginal(self, output: int) -> Self:
-        """Distribution of one output of a 2-D y, of shape (n,).
+        """Distribution of one output of a 2-D y, of shape (n,); an IndexError for 1-D y.
 
         Parameters
         ----------
         output : int
         """
+        if self.ndim == 1:
+            raise IndexError(f"y has shape {self.shape}; expected 2-D y, of which to take outputs.")
         return self._of(self._components.marginal(output), self.weights)
 
     def __len__(self) -> int:

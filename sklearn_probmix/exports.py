@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ __all__ = ["Exports"]
 
 # The name of torch's distribution and its arguments, by the name and the arguments of scipy's.
 _TORCH: dict[str, tuple[str, Any]] = {
-    "norm": ("Normal", lambda loc=0.0, scale=1.0: {"loc": loc, "scale": scale}),
+    "norm": ("Normal", lambda loc, scale: {"loc": loc, "scale": scale}),
     "lognorm": ("LogNormal", lambda s, scale: {"loc": scale.log(), "scale": s}),
     "gamma": ("Gamma", lambda a, scale: {"concentration": a, "rate": 1 / scale}),
     "beta": ("Beta", lambda a, b: {"concentration1": a, "concentration0": b}),
@@ -95,12 +96,16 @@ class Exports:
         from torch import distributions
 
         name, arguments = _TORCH.get(self.name, ("", None))
-        given = self.params if arguments else {}
-        given = {
-            key: torch.tensor(values)
-            for key, values in given.items()
-            if key != "loc" or self.name == "norm" or values.any()
-        }
+        given = {}
+        if arguments:
+            wanted, ones = signature(arguments).parameters, np.ones(self._components.shape)
+            # As scipy has them where they are left out.
+            usual = {"loc": 0 * ones, "scale": ones}
+            given = {
+                key: torch.tensor(values)
+                for key, values in (usual | self.params).items()
+                if key in wanted or (key in self.params and (key != "loc" or values.any()))
+            }
         try:
             arguments = arguments(**given)
         except TypeError as error:

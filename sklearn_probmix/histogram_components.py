@@ -74,6 +74,9 @@ class HistogramComponents(Components, tag="histogram"):
                 f"sets has shape {sets.shape}; expected {masses.shape[:-1]}, numbers from 0 to "
                 f"{len(self.edges) - 1} that are the same for all components of a row."
             )
+        is_there = np.arange(masses.shape[-1]) < self._last()[sets.astype(int), None] + 2
+        if masses[~is_there].any():
+            raise ValueError("masses must be 0 for bins that are not there, beyond a last edge.")
         total = masses.sum(axis=-1, keepdims=True)
         self.params = with_sums(masses / total) | {"sets": sets}
         self._freeze()

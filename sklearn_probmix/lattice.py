@@ -86,6 +86,15 @@ class LatticeComponents(Components, tag="lattice"):
 
     log_density = log_mass
 
+    def _log_sum(self, low: Array, high: Array) -> Array:
+        total = np.zeros(np.broadcast_shapes(low.shape, self.shape))
+        for value, masses in zip(
+            self.values, np.moveaxis(self.params["masses"], -1, 0), strict=True
+        ):
+            total += np.where((low <= value) & (value <= high), masses, 0.0)
+        with np.errstate(divide="ignore"):
+            return np.log(total)
+
     def cdf(self, x: Array) -> Array:
         return self._at("below", np.searchsorted(self.values, x, side="right"))
 

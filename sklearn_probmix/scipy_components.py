@@ -23,6 +23,9 @@ _DOMAINS = {
     "bernoulli": "0 <= p <= 1",
 }
 
+# Atoms of a cell whose masses are added up.
+_FEW_ATOMS = 16
+
 
 class ScipyComponents(Components, tag="scipy"):
     """Components of one univariate family of scipy.stats; made by `scipy_components`.
@@ -79,6 +82,18 @@ class ScipyComponents(Components, tag="scipy"):
         offsets = np.unique(self.params["loc"] % 1)
         return np.concatenate([_count(np.ceil(low - o) + o, high, most) for o in offsets])
 
+    def _log_sum(self, low: Array, high: Array) -> Array:
+        loc = self.params.get("loc", 0.0)
+        first = np.ceil(low - loc) + loc
+        steps = np.floor(high - first)
+        total = np.full(np.broadcast_shapes(low.shape, self.shape), -np.inf)
+        # Of more atoms some that are evenly spread, ends included, stand for all.
+        for place in range(_FEW_ATOMS):
+            at = np.floor(place * np.maximum(steps / (_FEW_ATOMS - 1), 1))
+            log_mass = np.where(at <= steps, self.log_mass(first + at), -np.inf)
+            total = np.logaddexp(total, log_mass)
+        return total + np.log(np.maximum((steps + 1) / _FEW_ATOMS, 1))
+
     def rvs(self, rows: NDArray[np.intp], chosen: NDArray[np.intp], rng: Any) -> Array:
         params = {key: value[rows, chosen] for key, value in self.params.items()}
         return self._draw(params, (*rows.shape, *self.shape[2:]), rng)
@@ -100,7 +115,8 @@ class _Normal(ScipyComponents):
 
     def cdf(self, x: Array) -> Array:
         # As scipy's, in half of its time.
-        return special.ndtr((x - self.params.get("loc", 0.0)) / self.params.get("scale", 1.0))
+        with np.errstate(over="ignore"):
+            return special.ndtr((x - self.params.get("loc", 0.0)) / self.params.get("scale", 1.0))
 
     def below_0(self) -> tuple[Array, Array]:
         loc, scale = self.params.get("loc", 0.0), self.params.get("scale", 1.0)
@@ -189,6 +205,9 @@ class _Gamma(_UnderflowingQuantiles):
 class _Beta(_UnderflowingQuantiles):
     # Parameters from which scipy's density overflows.
     _LARGEST = 1e15
+    # Smaller and larger parameter from which Stirling's series has the digits that differences of
+    # the logarithms of beta functions lose.
+    _LARGE = 1e2, 1e6
 
     # Only a component with itself has a closed form.
     has_crps = property(lambda self: super().has_crps and self.shape[1] == 1)
@@ -201,7 +220,11 @@ class _Beta(_UnderflowingQuantiles):
         return np.where(is_large, np.exp(self.log_density(x)), super(_Beta, usual).density(x))
 
     def _size_biased(self, y, a, b, scale=1.0):
-        gini = 2 / a * np.exp(special.betaln(2 * a, 2 * b) - 2 * special.betaln(a, b))
+        log_ratio = special.betaln(2 * a, 2 * b) - 2 * special.betaln(a, b)
+        inverse = [1 / a + 1 / b - 1 / (a + b), 1 / a**3 + 1 / b**3 - 1 / (a + b) ** 3]
+        series = -np.log(4 * np.pi * (1 / a + 1 / b)) / 2 - inverse[0] / 8 + inverse[1] / 192
+        is_large = (np.minimum(a, b) > self._LARGE[0]) & (np.maximum(a, b) > self._LARGE[1])
+        gini = 2 / a * np.exp(np.where(is_large, series, log_ratio))
         below = special.betainc(a + 1, b, y / scale)
         return scale * a / (a + b), below, ((1 - gini) / 2)[:, None]
 

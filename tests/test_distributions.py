@@ -1,5 +1,7 @@
 import copy
 import pickle
+import tracemalloc
+import warnings
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -9,11 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, stats
+from scipy.special import logsumexp
 
 from sklearn_probmix import distributions
 from sklearn_probmix.components import Components
+from sklearn_probmix.crps import mixture_crps
 from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.lattice import LatticeComponents
 from sklearn_probmix.metrics import crps
+from sklearn_probmix.piecewise import piecewise_from_quantiles
 from sklearn_probmix.scipy_components import scipy_components
 
 FAMILIES = ["norm", "lognorm", "gamma", "beta", "poisson", "bernoulli"]
@@ -771,3 +777,66 @@ class TestHtml:
         html = Odd("norm", {"loc": [[0.0]], "scale": [[1.0]]})._repr_html_()
         assert "<script" not in html
         assert "&lt;script&gt;" in html
+
+
+@pytest.mark.parametrize("loc", [0.0, 0.25])
+def test_cells_of_counts_far_away_hold_what_lies_in_them(loc):
+    dist = PredictiveDistribution("poisson", {"mu": [[10.0]], "loc": [[loc]]})
+    for y, atoms in [(999.3, [999]), (1000.0, [999, 1000, 1001]), (999.5, [])]:
+        width = {0: 0.2, 1: 1.0, 3: 2.0}[len(atoms)]
+        logs = stats.poisson(10.0).logpmf(atoms)
+        expected = logsumexp(logs) if atoms else -np.inf
+        assert_allclose(dist.log_probability([y + loc], width), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("width", [1.0, 10.0, 1000.0])
+def test_cells_of_large_counts_are_those_of_the_normal(width):
+    mu = 1e14
+    counts = PredictiveDistribution("poisson", {"mu": [[mu]]})
+    log_density = stats.norm(mu, 1e7).logpdf(mu)
+    n_atoms = 2 * (width // 2) + 1
+    assert_allclose(counts.log_probability([mu], width), log_density + np.log(n_atoms), rtol=1e-3)
+
+
+def test_cells_of_small_masses_between_large_ones():
+    masses = [[[0.6, 1e-9, 3e-9, 0.4 - 4e-9]]]
+    dist = PredictiveDistribution(LatticeComponents([0.0, 1.0, 1.5, 3.0], masses))
+    assert_allclose(dist.log_probability([0.9], 1.0), np.log(1e-9), rtol=1e-6)
+    assert_allclose(dist.log_probability([1.4], 1.5), np.log(4e-9), rtol=1e-6)
+    assert dist.log_probability([2.4], 1.0) == -np.inf
+
+
+def test_one_axis_has_no_marginals():
+    for components in (
+        scipy_components("norm", {"loc": [[0.0]]}),
+        LatticeComponents([0.0, 1.0], [[[0.5, 0.5]]]),
+    ):
+        with pytest.raises(IndexError, match=r"y has shape \(1,\); expected 2-D y"):
+            PredictiveDistribution(components).marginal(0)
+
+
+def test_a_narrow_normal_far_away_warns_of_nothing():
+    dist = PredictiveDistribution("norm", {"loc": [[0.0]], "scale": [[1e-300]]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert dist.cdf(1e10) == 1.0
+
+
+def test_scores_of_masses_and_knots_hold_few_numbers():
+    n, levels = 40_000, (np.arange(100) + 0.5) / 100
+    spread = np.random.default_rng(0).uniform(1, 2, (n, 1))
+    masses = np.full((n, 1, 100), 0.01)
+    for components in (
+        LatticeComponents(np.arange(100.0), masses),
+        piecewise_from_quantiles(levels, spread * levels),
+    ):
+        dist = PredictiveDistribution(components)
+        y = np.full(n, 0.5)
+        tracemalloc.start()
+        try:
+            whole = dist.crps(y)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 160e6
+        assert_array_equal(whole, mixture_crps(dist._components, dist._weights(), y))

@@ -88,6 +88,14 @@ class TestTorch:
         assert_allclose(made.log_prob(torch.tensor(x)), log_density, rtol=1e-10)
         assert_allclose(made.mean, frozen.mean())
 
+    @pytest.mark.parametrize("name", ["norm", "lognorm", "gamma"])
+    @pytest.mark.parametrize("n_components", [1, 3])
+    def test_what_is_left_out_is_that_of_scipy(self, name, n_components):
+        key = {"norm": "scale", "lognorm": "s", "gamma": "a"}[name]
+        dist = PredictiveDistribution(name, {key: SCALE[:, :n_components, 0]})
+        y = np.array([0.3, 1.0, 2.0, 5.0])
+        assert_allclose(dist.to_torch().log_prob(torch.tensor(y)), dist.logpdf(y), rtol=1e-10)
+
     def test_of_a_mixture_over_outputs_it_is_the_joint_density(self):
         y = RNG.normal(size=(4, 2))
         each = stats.norm(LOC, SCALE).logpdf(y[:, None]).sum(-1)

@@ -189,6 +189,7 @@ def test_histograms_on_the_same_edges_are_one_block():
         ({"sets": [[1.0]]}, "sets has shape"),
         ({"sets": [[np.nan]]}, "sets has shape"),
         ({"sets": [0.0]}, "sets has shape"),
+        ({"edges": [0.0, np.inf]}, "0 for bins that are not there"),
     ],
 )
 def test_components_that_are_none(changes, message):
