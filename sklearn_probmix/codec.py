@@ -153,7 +153,7 @@ def _is_text(value):
 
 def _plain_text(array):
     codes = np.ascontiguousarray(array).view(np.int32)
-    return torch.from_numpy(codes.reshape(*array.shape, -1).copy())
+    return torch.from_numpy(codes.reshape(*array.shape, array.itemsize // 4).copy())
 
 
 def _make_text(tensor):

@@ -710,7 +710,9 @@ def _share_inside(y, dist, levels):
     """Return metrics.coverage of all levels, without a search for quantiles."""
     upper = dist.cdf(y)
     lower = upper - dist.pmf(y)
-    return np.array([np.mean((1 - q <= 2 * upper) & (2 * lower <= 1 + q)) for q in levels])
+    # The quantile of what has been reached already lies before y, if there is an atom before it.
+    is_before = np.less if dist.is_discrete else np.less_equal
+    return np.array([np.mean((1 - q <= 2 * upper) & is_before(2 * lower, 1 + q)) for q in levels])
 
 
 def chance_band(n: int | NDArray[np.integer], p: float | Array) -> Array:

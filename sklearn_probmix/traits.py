@@ -77,8 +77,10 @@ def grid_of_values(y: np.ndarray) -> np.ndarray | None:
         return values
     beyond = min(round(span / step), _LONGEST_GRID)
     steps = np.arange(-beyond, round(span / step) + beyond + 1)
-    # Summed as they are read, so that values of y are found again.
-    grid = np.union1d(np.round(values[0] + step * steps, _MOST_DECIMALS), values)
+    grid = np.round(values[0] + step * steps, _MOST_DECIMALS)
+    # Values of y as they are, even where arithmetic has left .1 + .2 in the place of .3.
+    nearest = values[np.abs(grid[:, None] - values).argmin(axis=1)]
+    grid = np.union1d(grid[np.abs(grid - nearest) > step / 2], values)
     return grid[grid >= 0] if values[0] >= 0 else grid
 
 

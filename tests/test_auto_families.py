@@ -108,6 +108,11 @@ def test_a_grid_has_unseen_values_too():
     assert_allclose(grid_of_values(y), np.arange(0, 4.6, 0.5)[: len(grid_of_values(y))])
     assert {0.5, 1.0, 1.5, 2.0, 2.5} <= {*grid_of_values(y)}
     assert grid_of_values(y - 3).min() < (y - 3).min()
+    inexact = np.arange(0, 1, 0.1)
+    assert 0.3 not in inexact
+    grid = grid_of_values(np.repeat(inexact, 20))
+    assert_allclose(grid, np.arange(19) / 10, atol=1e-15)
+    assert {*inexact} <= {*grid}
     assert_array_equal(grid_of_values(np.repeat([0.1, 1 / 3, 0.9], 20)), [0.1, 1 / 3, 0.9])
     assert grid_of_values(RNG.normal(size=100)) is None
 

@@ -277,6 +277,16 @@ def test_share_inside_is_the_coverage(dist):
     assert_allclose(display.inside, [coverage(y, rows, level=level) for level in levels])
 
 
+def test_share_inside_where_levels_are_reached_at_values():
+    masses = np.tile([0.25, 0.5, 0.25], (3, 1, 1))
+    dist, y = PredictiveDistribution(LatticeComponents([0.0, 1.0, 2.0], masses)), [0.0, 1.0, 2.0]
+    display = PredictiveIntervalDisplay.from_predictions(y, dist, levels=[0.5])
+    assert display.inside == coverage(y, dist, level=0.5)
+    even = stats.uniform(0, 1)
+    display = PredictiveIntervalDisplay.from_predictions([0.25, 0.75, 0.875], even, levels=[0.5])
+    assert display.inside == coverage([0.25, 0.75, 0.875], even, level=0.5)
+
+
 def test_wrong_options_of_intervals():
     y, dist = normal_rows(5)
     with pytest.raises(ValueError, match="kind must be 'band' or 'bars', got 'line'"):

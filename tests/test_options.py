@@ -7,6 +7,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils._param_validation import InvalidParameterError
 
 from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor
+from sklearn_probmix.warn import warn
 from tests.model_files import X, Y
 
 
@@ -78,3 +79,8 @@ def test_a_search_says_which_fits_are_the_same():
     of = {(params[1][1], params[0][1]): score for params, score in scores.items()}
     assert of["erm", 0.1] == of["erm", 0.4]
     assert of["probmix", 0.1] != of["probmix", 0.4]
+
+
+def test_a_warning_needs_no_name_of_the_module_that_calls():
+    with pytest.warns(UserWarning, match="few rows"):
+        exec("warn('few rows')", {"warn": warn})

@@ -423,6 +423,7 @@ VALUES = {
     "arrays": [np.arange(6.0).reshape(2, 3).T, np.array(3), np.zeros((0, 2), np.float16)],
     "dtypes": [np.array([0, 1], dtype=name) for name in "?bhilBHIL"],
     "labels": [np.array(["a", "bcd"]), np.array(["a", 1, 2.5, True], dtype=object), np.array([""])],
+    "no labels": [np.empty(0, "U3"), np.empty((2, 0), "U1")],
     "tensors": [torch.tensor([[1.5, torch.nan]]).T, torch.tensor(2)],
     "families": [get_family("categorical", n_classes=4), get_family("gamma")],
     "kinds": [Kind(), kind("probmix", alpha=np.float32(0.1), n_knots=9), {"a": (Kind("mixup"),)}],
