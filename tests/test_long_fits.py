@@ -16,6 +16,7 @@ import pytest
 import torch
 from joblib import Parallel, delayed, parallel_config
 from numpy.testing import assert_array_equal
+from sklearn import config_context
 from sklearn.base import clone
 from skorch.callbacks import Callback
 
@@ -403,8 +404,11 @@ class TestCheckpoint:
         with pytest.raises(ValueError, match="checkpoint=.* of a fit of other data"):
             racer(checkpoint=left_behind).fit(X, y, sample_weight=weight)
 
-    def test_what_changes_no_training_may_change(self, left_behind, table):
-        est = racer(checkpoint=left_behind, calibration="off", n_jobs=2, verbose=1).fit(*table)
+    @pytest.mark.parametrize("only_changed", [True, False])
+    def test_what_changes_no_training_may_change(self, left_behind, table, only_changed):
+        est = racer(checkpoint=left_behind, calibration="off", n_jobs=2, verbose=1)
+        with config_context(print_changed_only=only_changed):
+            est.fit(*table)
         expected = racer(calibration="off").fit(*table)
         assert_array_equal(bits(est, table[0]), bits(expected, table[0]))
 
