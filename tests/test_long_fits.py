@@ -29,6 +29,7 @@ from sklearn_probmix import (
     progress,
     save_model,
 )
+from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.checkpoint import Checkpoint
 from sklearn_probmix.workers import Workers
 from tests.long_fit import FIRST_RUNG, RACERS, rows
@@ -70,6 +71,24 @@ def whole(table):
         return fits[case]
 
     return whole
+
+
+def test_a_race_knows_nothing_of_an_earlier_fit(table, monkeypatch):
+    judged = []
+
+    def weights(scores, row_weight):
+        judged.append(scores)
+        return stacking_weights(scores, row_weight)
+
+    monkeypatch.setattr("sklearn_probmix.race.stacking_weights", weights)
+    est, (X, y) = racer(calibration="on", n_jobs=1), table
+    est.fit(X, y)
+    assert est.calibration_ is not None
+    n_judged = len(judged)
+    est.fit(X, y)
+    assert len(judged) == 2 * n_judged
+    for first, second in zip(judged, judged[n_judged:], strict=False):
+        assert_array_equal(first, second)
 
 
 @pytest.fixture

@@ -433,6 +433,20 @@ def test_what_cannot_be_fitted_together(estimators, tables, message):
     assert not any(hasattr(est, "nets_") for est in estimators)
 
 
+def test_nothing_is_left_of_an_earlier_fit():
+    X, y = table(0)
+    settings = SMALL | {"method": "fast", "n_members": 2, "hidden_layer_sizes": None}
+    fitted, new, alike = (ProbMixupRegressor(**settings, random_state=0) for _ in range(3))
+    fitted.set_params(max_epochs=None, lr=None).fit(X, np.arange(60.0) % 3)
+    assert fitted.values_ is not None
+    assert fitted.is_count_
+    fit_together([fitted.set_params(**settings), alike], [(X, y), (X, y)])
+    fit_together([new, alike], [(X, y), (X, y)])
+    assert fitted.values_ is None
+    assert not fitted.is_count_
+    np.testing.assert_array_equal(fitted.predict(X), new.predict(X))
+
+
 @pytest.mark.parametrize("params", [{"family": "histogram"}, {"family": "lattice"}, "of kinds"])
 def test_what_a_family_takes_from_a_table_is_not_shared(params):
     rng = np.random.default_rng(0)
