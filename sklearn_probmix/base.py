@@ -372,7 +372,8 @@ class BaseProbMixup(WeighedKinds):
         self.n_outputs_ = y.shape[1]
         self.family_, shift, scale, _ = Response.of(self._make_family(), y, weight)
         self.y_shift_, self.y_scale_ = shift.numpy(), scale.numpy()
-        self.responses_ = {}
+        # Of an earlier fit: a race would judge by it.
+        self.responses_, self.calibration_ = {}, None
 
     def _move_scaling(self, X, y, weight):
         """Standardise by these rows and those before them, of a stream."""

@@ -262,7 +262,6 @@ def calibrate(
     calibration: type[Spread] | type[Temperature],
     data: tuple[NDArray[Any], ...],
     mode: str = "auto",
-    random_state: int = 0,
 ) -> Spread | Temperature | None:
     """Fit a calibration, if it is wanted and worth it.
 
@@ -276,8 +275,6 @@ def calibrate(
     mode : {"auto", "on"}, default="auto"
         "auto" keeps a calibration only where it lowers the loss of rows that it was not fitted
         on: where the mean gain over nested folds exceeds its standard error.
-    random_state : int, default=0
-        Of the folds.
 
     Returns
     -------
@@ -289,7 +286,7 @@ def calibrate(
         if n_rows < 2 * _N_FOLDS:
             return None
         gain = np.empty(n_rows)
-        splitter = KFold(_N_FOLDS, shuffle=True, random_state=random_state)
+        splitter = KFold(_N_FOLDS, shuffle=True, random_state=0)
         for train, test in splitter.split(data[0]):
             fitted = calibration.fit(*(values[train] for values in data))
             held_out = [values[test] for values in data]

@@ -133,7 +133,9 @@ def digests(
         "random_state or validation": [*division, *(entrant.seed for entrant in entrants)],
         "parameters": [
             is_race,
-            *((each.kind, each.common.family, each.common.n_members) for each in entrants),
+            # Not as a Kind shows itself, which is a setting of scikit-learn.
+            *(each.kind.to_dict() for each in entrants),
+            *((each.common.family, each.common.n_members) for each in entrants),
             entrants[0].common.device,
         ],
         "versions of libraries": [torch.__version__, np.__version__, version("sklearn-probmix")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -445,19 +446,22 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
     def _weight_of_response(self, y):
         if self.class_weight is None:
             return super()._weight_of_response(y)
-        try:
-            weight = compute_sample_weight(self.class_weight, self.classes_[y])
-        except ValueError as error:
-            classes = self.classes_.tolist()
-            unknown = [label for label in self.class_weight if label not in classes]
+        if not isinstance(self.class_weight, dict):
+            return compute_sample_weight(self.class_weight, self.classes_[y])
+        # Of all classes, since part of a stream may lack some.
+        classes = self.classes_.tolist()
+        unknown = [label for label in self.class_weight if label not in classes]
+        if unknown and any(label not in self.class_weight for label in classes):
             raise ValueError(
                 f"class_weight names {unknown!r}; expected some of the classes, {classes!r}."
-            ) from error
-        if not (np.isfinite(weight) & (weight >= 0)).all():
+            )
+        weights = [self.class_weight.get(label, 1.0) for label in classes]
+        proper = (isinstance(weight, Real) and 0 <= weight < np.inf for weight in weights)
+        if not all(proper):
             raise ValueError(
                 f"class_weight={self.class_weight!r}; expected finite weights, at least 0."
             )
-        return weight
+        return np.array(weights, dtype=np.float64)[y]
 
     def _make_family(self):
         n_classes = len(self.classes_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -235,6 +236,8 @@ class Hurdle(Family):
     def standardise(self, y: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         is_positive = y > 0
         scaled = self.positive.standardise(torch.where(is_positive, y, 1.0), shift, scale)
+        # What is rounded to 0 is none of the zeros.
+        scaled = torch.where(scaled > 0, scaled, math.nan)
         return torch.where(is_positive, scaled, 0.0)
 
 

@@ -130,7 +130,8 @@ class NegativeBinomial(_Counts):
     mean : sequence of float or None, default=None
         Mean of y, of each output, positive; None takes 1, until `fit` settles it.
     size : sequence of float or None, default=None
-        Where r begins, of each output, positive; likewise.
+        Where r begins, of each output, positive; None takes 1, until `fit` settles it beside the
+        mean.
     """
 
     scipy_name = "nbinom"
@@ -153,7 +154,8 @@ class NegativeBinomial(_Counts):
         unit = torch.where(mean > 0, mean, 1.0)
         # What is left of the squared relative spread is 1 / r.
         excess = share @ ((y - mean) / unit).square() - 1 / unit
-        return type(self)(unit.tolist(), (1 / excess.clamp(_LEAST_EXCESS, 1.0)).tolist())
+        size = 1 / excess.clamp(_LEAST_EXCESS, 1.0)
+        return type(self)(unit.tolist(), self.size or size.tolist())
 
     def natural(self, raw: Tensor) -> Tensor:
         log_mean, shared = raw.unbind(-1)

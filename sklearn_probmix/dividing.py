@@ -120,7 +120,8 @@ def divide(
         how = "cv" if n_members > 1 else "holdout"
         if how == "cv" and n_rows >= LARGE_TABLE + _MOST_HELD_OUT:
             how = _MOST_HELD_OUT / n_rows
-    if isinstance(how, str | float) and n_rows < _LEAST_ROWS_TO_DIVIDE:
+    is_share = isinstance(how, Real) and not isinstance(how, Integral)
+    if (isinstance(how, str) or is_share) and n_rows < _LEAST_ROWS_TO_DIVIDE:
         warn(f"{n_rows} rows are too few to hold some out; the last epoch is kept.")
         how = None
     if how is None:
@@ -182,7 +183,7 @@ def _folds(rows, validation, n_members, rng, can_stratify):
             f"out one of {n_folds} folds of {n_rows} rows; expected at least 2 folds, at most "
             "as many as rows, and members for all of them alike."
         )
-    _check_groups(rows.groups, n_folds, f"each of n_members={n_folds}")
+    _check_groups(rows.groups, n_folds, f"each of {n_folds} folds")
     splitter = _choose((KFold, StratifiedKFold, GroupKFold), rows, n_rows, n_folds, can_stratify)
     splitter = splitter(n_folds, shuffle=True, random_state=rng.randint(2**31))
     held_out = [fold for _, fold in splitter.split(rows.y, rows.y, rows.groups)]

@@ -299,7 +299,8 @@ class Family(ABC):
         return type(self) is type(other) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
-        return hash((type(self), tuple(vars(self).items())))
+        # By names alone, since values of a family of one's own may be lists or arrays.
+        return hash((type(self), frozenset(vars(self))))
 
 
 def constant(family: Family, name: str, device: torch.device) -> Tensor:

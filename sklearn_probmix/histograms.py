@@ -304,7 +304,7 @@ class Lattice(_Bins):
             )
 
     values_ = property(lambda self: self._settled(self.values))
-    edges_ = property(lambda self: _midpoints(self.values_))
+    edges_ = property(lambda self: _edges_between(self.values_))
     unit_ = property(lambda self: self._settled(self.unit and (self.unit,))[0])
 
     def __repr__(self) -> str:
@@ -393,6 +393,13 @@ def _padded(rows):
 def _midpoints(values):
     """Half way between neighbours on the last axis, without overflow."""
     return values[..., :-1] / 2 + values[..., 1:] / 2
+
+
+def _edges_between(values):
+    """Half way between neighbours, and below the upper one: an edge belongs to the bin below it."""
+    lower, upper, middle = values[..., :-1], values[..., 1:], _midpoints(values)
+    # Of neighbouring floats half way may be rounded to the upper one.
+    return np.where(np.isfinite(upper) & (middle >= upper), lower, middle)
 
 
 def _apart(edges):

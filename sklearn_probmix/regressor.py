@@ -485,6 +485,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
             )
         if reset:
             self._y_ndim = y.ndim
+            self.values_, self.is_count_ = None, False
         return X, y
 
     def _make_family(self):
@@ -529,7 +530,6 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         return super()._kinds_to_train(table, division, nets)
 
     def _kinds_for(self, table, division):
-        self.values_ = None
         kinds = self._kinds()
         if not (self._is_auto() and self.family == "auto"):
             return kinds

@@ -45,8 +45,10 @@ def fit_together(
     draws: lam and the positions of partners in a batch are common to all. Tables that make
     different numbers of steps in an epoch, of whose y the family takes different things (the mean
     of counts, the bins of a histogram), or whose columns have other numbers of levels are fitted in
-    passes of their own. There is no race: all kinds of method="auto" or "fast" are trained to
-    their end.
+    passes of their own, and so is every table where a `Kind` of `method` has its own family. A
+    table that is alone in its pass is fitted as by `fit`. In a pass of several there is no race:
+    the kinds of method="auto" or "fast" are trained to their end, those of other families left
+    out.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ def fit_together(
     estimators, tables = list(estimators), list(tables)
     _check_alike(estimators, tables)
     with ExitStack() as all_or_none:
-        passes: dict[str, list[_Prepared]] = {}
+        passes: list[tuple[Any, list[_Prepared]]] = []
         first = None
         for position, (est, table) in enumerate(zip(estimators, tables, strict=True)):
             all_or_none.enter_context(unchanged_on_error(est))
@@ -100,17 +102,24 @@ def fit_together(
                     f"{est.validation!r}; expected held-out rows of every table."
                 )
             n_rows = len(division.train)
-            # Families that are chosen by y would differ from table to table.
-            kinds = [kind.sized(n_rows) for kind in est._kinds() if kind.family is None]
+            kinds = [kind.sized(n_rows) for kind in est._kinds()]
+            if est._is_auto():
+                # Families that are chosen by y would differ from table to table.
+                kinds = [kind for kind in kinds if kind.family is None]
             n_steps = [math.ceil(n_rows / kind.rows_of_a_batch(n_rows)) for kind in kinds]
             new = _Prepared(est, rows, division, kinds, rng)
             # Networks in one pass have one family, with what it took from the responses, and as
-            # many columns, of which there is one for each level.
-            alike = n_steps, kinds, est.family_, rows.table.X.shape[1:]
-            passes.setdefault(repr(alike), []).append(new)
-        for members in passes.values():
+            # many columns, of which there is one for each level. Kinds that have a family of their
+            # own take what it takes from one table.
+            alone = position if any(kind.family is not None for kind in kinds) else None
+            alike = n_steps, kinds, est.family_, rows.table.X.shape[1:], alone
+            members = next((members for key, members in passes if key == alike), None)
+            if members is None:
+                passes.append((alike, members := []))
+            members.append(new)
+        for _, members in passes:
             _fit(members)
-        for prepared in (each for members in passes.values() for each in members):
+        for prepared in (each for _, members in passes for each in members):
             prepared.est._judge(prepared.rows.table, prepared.division, prepared.rows.y)
     return estimators
 

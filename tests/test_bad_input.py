@@ -362,7 +362,7 @@ class TestWeights:
         with pytest.raises(ValueError, match=message):
             classifier(class_weight={"hi": 2.0, "Lo": 1.0}).fit(X, labels)
 
-    @pytest.mark.parametrize("share", [-1.0, np.nan, np.inf])
+    @pytest.mark.parametrize("share", [-1.0, np.nan, np.inf, "2", None])
     def test_class_weight(self, table, share):
         X, y = table
         with pytest.raises(ValueError, match="class_weight=.*at least 0"):

@@ -282,6 +282,16 @@ def test_a_hurdle_of_a_file_is_checked(tmp_path):
         load_model(tmp_path / "changed")
 
 
+@pytest.mark.parametrize("name", POSITIVE)
+def test_what_is_rounded_to_zero_is_none_of_the_zeros(name):
+    family = get_family("hurdle", positive=name)
+    shift, scale = (torch.tensor([value], dtype=torch.float64) for value in (0.0, 1e-3))
+    scale = scale if name == "lognormal" else 1e3 + 0 * scale
+    y = torch.tensor([[0.0], [1.0], [5e-324]], dtype=torch.float64)
+    in_support = family.in_support(family.standardise(y, shift, scale))
+    assert in_support.ravel().tolist() == [True, True, False]
+
+
 def test_a_response_below_zero_is_refused():
     X, y, _ = rain(40)
     y[7] = -1.0

@@ -103,6 +103,12 @@ def test_a_mean_that_is_given_stays(name):
     assert family.fitted(torch.ones(3, 1).double(), torch.ones(3).double()) is family
 
 
+def test_a_size_that_is_given_stays():
+    y = torch.tensor([[0.0], [1.0], [8.0]]).double()
+    family = get_family("negative-binomial", size=[3.0]).fitted(y, torch.ones(3).double())
+    assert (family.mean, family.size) == ((3.0,), (3.0,))
+
+
 def test_size_begins_at_the_marginal_spread():
     rng = np.random.default_rng(0)
     y = torch.from_numpy(rng.negative_binomial(4, 4 / 104, (20_000, 1)).astype(float))

@@ -458,6 +458,15 @@ class TestClassifier:
         by_row = classifier().fit(X, y, sample_weight=np.array([3.0, 1.0, 0.5])[y])
         assert_allclose(by_class.predict_proba(X), by_row.predict_proba(X), rtol=1e-6)
 
+    def test_class_weight_names_a_class_that_part_of_a_stream_lacks(self, classes):
+        X, y = classes
+        part = y != 1
+        settings = {"classes": [0, 1, 2]}
+        est = classifier(class_weight={0: 3.0, 1: 2.0}).partial_fit(X[part], y[part], **settings)
+        weight = np.array([3.0, 2.0, 1.0])[y[part]]
+        by_row = classifier().partial_fit(X[part], y[part], sample_weight=weight, **settings)
+        assert_array_equal(est.predict_proba(X), by_row.predict_proba(X))
+
     def test_balanced_classes_share_the_probability(self):
         rng = np.random.default_rng(0)
         X, y = rng.normal(size=(300, 2)), rng.random(300) < 0.1
@@ -892,6 +901,12 @@ class TestFolds:
             _, counts = np.unique(groups[own[own >= 0]], return_counts=True)
             assert (counts == 8).all()
 
+    def test_fewer_groups_than_folds(self, table):
+        X, y = table
+        message = "2 different groups; expected at least 4, since each of 4 folds"
+        with pytest.raises(ValueError, match=message):
+            regressor(n_members=8, validation=4).fit(X, y, groups=np.arange(len(y)) % 2)
+
     def test_a_single_table_of_few_rows_may_be_divided_by_request(self):
         X, y = np.arange(12.0).reshape(6, 2), np.arange(6.0)
         _, held_out = _fitted_in_folds(regressor, X, y, n_members=6, validation=6)
@@ -908,6 +923,12 @@ class TestFewRows:
             est = make().fit(X, y)
         assert caught[0].filename == __file__
         assert est.best_epoch_ == est.n_iter_
+
+    @pytest.mark.parametrize("share", [0.2, np.float32(0.2)])
+    def test_a_share_of_few_rows(self, share):
+        X, y = np.arange(18.0).reshape(-1, 2), np.arange(9.0)
+        with pytest.warns(UserWarning, match="9 rows are too few to hold some out"):
+            regressor(validation=share).fit(X, y)
 
     @pytest.mark.parametrize("make", [regressor, classifier])
     def test_just_enough(self, make):

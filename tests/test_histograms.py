@@ -483,6 +483,15 @@ def test_a_lattice_has_the_values_of_each_output():
     assert inside.tolist() == [[True, False], [False, False]]
 
 
+def test_every_value_is_its_own_bin():
+    below = torch.arange(1, 200, dtype=torch.float64) / 10
+    for low in below:
+        # Half way between neighbouring floats is one of them, as of 0.3 and 0.1 + 0.2.
+        y = torch.stack([low, torch.nextafter(low, low + 1), low + 1]).unsqueeze(1)
+        family = Lattice().fitted(y, torch.ones(3, dtype=torch.float64))
+        assert family.in_support(y).all()
+
+
 def test_too_many_values():
     with pytest.raises(
         ValueError, match="501 different values.*at most 500, or family='histogram'"

@@ -16,6 +16,7 @@ import pytest
 import torch
 from joblib import Parallel, delayed, parallel_config
 from numpy.testing import assert_array_equal
+from sklearn import config_context
 from sklearn.base import clone
 from skorch.callbacks import Callback
 
@@ -28,6 +29,7 @@ from sklearn_probmix import (
     progress,
     save_model,
 )
+from sklearn_probmix.calibration import stacking_weights
 from sklearn_probmix.checkpoint import Checkpoint
 from sklearn_probmix.workers import Workers
 from tests.long_fit import FIRST_RUNG, RACERS, rows
@@ -69,6 +71,24 @@ def whole(table):
         return fits[case]
 
     return whole
+
+
+def test_a_race_knows_nothing_of_an_earlier_fit(table, monkeypatch):
+    judged = []
+
+    def weights(scores, row_weight):
+        judged.append(scores)
+        return stacking_weights(scores, row_weight)
+
+    monkeypatch.setattr("sklearn_probmix.race.stacking_weights", weights)
+    est, (X, y) = racer(calibration="on", n_jobs=1), table
+    est.fit(X, y)
+    assert est.calibration_ is not None
+    n_judged = len(judged)
+    est.fit(X, y)
+    assert len(judged) == 2 * n_judged
+    for first, second in zip(judged, judged[n_judged:], strict=False):
+        assert_array_equal(first, second)
 
 
 @pytest.fixture
@@ -403,8 +423,11 @@ class TestCheckpoint:
         with pytest.raises(ValueError, match="checkpoint=.* of a fit of other data"):
             racer(checkpoint=left_behind).fit(X, y, sample_weight=weight)
 
-    def test_what_changes_no_training_may_change(self, left_behind, table):
-        est = racer(checkpoint=left_behind, calibration="off", n_jobs=2, verbose=1).fit(*table)
+    @pytest.mark.parametrize("only_changed", [True, False])
+    def test_what_changes_no_training_may_change(self, left_behind, table, only_changed):
+        est = racer(checkpoint=left_behind, calibration="off", n_jobs=2, verbose=1)
+        with config_context(print_changed_only=only_changed):
+            est.fit(*table)
         expected = racer(calibration="off").fit(*table)
         assert_array_equal(bits(est, table[0]), bits(expected, table[0]))
 

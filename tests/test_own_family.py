@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, stats
 
-from sklearn_probmix import Family, ProbMixupRegressor, load_model, save_model
+from sklearn_probmix import Family, Kind, ProbMixupRegressor, load_model, save_model
 from sklearn_probmix.distributions import PredictiveDistribution
 from sklearn_probmix.metrics import crps
 
@@ -106,6 +106,16 @@ def test_it_mixes_with_what_scipy_has(table, est):
     y = np.array([-1.0, 0.2, 2.0])
     assert_allclose(both.pdf(y), 0.25 * dist.pdf(y) + 0.75 * normal.pdf(y), rtol=1e-12)
     assert_allclose(both.cdf(both.ppf([0.2, 0.9])), [[0.2] * 3, [0.9] * 3], atol=1e-10)
+
+
+def test_a_kind_may_have_one_that_holds_lists_and_arrays(table):
+    class Listing(TwoPieceNormal):
+        def __init__(self):
+            self.powers, self.grid = [1, 2], np.arange(3.0)
+
+    method = Kind(family=Listing(), hidden_layer_sizes=(4,))
+    est = ProbMixupRegressor(method=[method, "erm"], n_members=2, max_epochs=1, random_state=0)
+    assert est.fit(*table).weights_.shape == (2,)
 
 
 def test_saved_and_loaded(table, est, tmp_path):

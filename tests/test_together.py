@@ -433,13 +433,27 @@ def test_what_cannot_be_fitted_together(estimators, tables, message):
     assert not any(hasattr(est, "nets_") for est in estimators)
 
 
-def test_bins_of_ones_own_are_fitted_apart():
+def test_nothing_is_left_of_an_earlier_fit():
+    X, y = table(0)
+    settings = SMALL | {"method": "fast", "n_members": 2, "hidden_layer_sizes": None}
+    fitted, new, alike = (ProbMixupRegressor(**settings, random_state=0) for _ in range(3))
+    fitted.set_params(max_epochs=None, lr=None).fit(X, np.arange(60.0) % 3)
+    assert fitted.values_ is not None
+    assert fitted.is_count_
+    fit_together([fitted.set_params(**settings), alike], [(X, y), (X, y)])
+    fit_together([new, alike], [(X, y), (X, y)])
+    assert fitted.values_ is None
+    assert not fitted.is_count_
+    np.testing.assert_array_equal(fitted.predict(X), new.predict(X))
+
+
+@pytest.mark.parametrize("params", [{"family": "histogram"}, {"family": "lattice"}, "of kinds"])
+def test_what_a_family_takes_from_a_table_is_not_shared(params):
     rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(60, 2)), rng.normal(size=60)
-    settings = {"family": "histogram", "n_members": 2, "max_epochs": 1, "random_state": 0}
-    estimators = [ProbMixupRegressor(**settings) for _ in range(2)]
-    fitted = fit_together(estimators, [(X, y), (X, y**2)])
-    for est, response in zip(fitted, (y, y**2), strict=True):
-        alone = ProbMixupRegressor(**settings).fit(X, response)
-        assert est.family_ == alone.family_
-        assert est.predict_proba(X).name == "histogram"
+    X, y = rng.normal(size=(60, 2)), rng.integers(5, size=60)
+    if params == "of kinds":
+        params = {"method": [kind("erm", family="gamma"), kind("erm")]}
+    together = fit_together(regressors(2, **params), [(X, y + 1.0), (X, (y + 1.0) ** 2)])
+    alone = regressors(2, **params)
+    for est, one, power in zip(together, alone, (1, 2), strict=True):
+        assert_same_bits(est, one.fit(X, (y + 1.0) ** power), X)
