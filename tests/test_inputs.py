@@ -435,10 +435,15 @@ def test_warnings(given, case):
         assert np.isfinite(case()).all()
 
 
+@pytest.fixture(scope="module")
+def plain():
+    return {"labels": of_labels(LABELS)[0](), "y": of_y(Y)[0]()}
+
+
 @pytest.mark.parametrize(("given", "case"), answers_to("the same numbers"))
-def test_the_same_numbers(given, case):
-    plain = of_labels(LABELS) if given.startswith("labels") else of_y(Y)
-    np.testing.assert_array_equal(case(), plain[0]())
+def test_the_same_numbers(plain, given, case):
+    expected = plain["labels" if given.startswith("labels") else "y"]
+    np.testing.assert_array_equal(case(), expected)
 
 
 @pytest.mark.filterwarnings("error", "ignore:The held-out rows are not stratified")

@@ -1,7 +1,6 @@
 """Mixtures of several families, and of densities with masses: each against sums and integrals."""
 
 import copy
-import itertools
 import pickle
 import tracemalloc
 
@@ -9,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from quadrature import integral_between
 from safetensors.torch import load_file, save_file
 from scipy import integrate, stats
 
@@ -274,8 +274,8 @@ def many(name, n=6, outputs=()):
     return dist, y
 
 
-def crps_by_quad(dist, y):
-    """Integrate the squared cdf of one row by scipy, between all places where it is not smooth."""
+def crps_by_integration(dist, y):
+    """Integrate the squared cdf of one row between all places where it is not smooth."""
     q = np.r_[1e-9, 1e-5, 1e-3, 0.02, 0.2, 0.5]
     breaks = [
         [y],
@@ -287,20 +287,19 @@ def crps_by_quad(dist, y):
         breaks += [np.ravel(block.edges)] if hasattr(block, "edges") else []
         breaks += [np.ravel(block.params["knots"])] if "knots" in block.params else []
     breaks = np.unique(np.concatenate(breaks))
-    total = 0.0
-    for low, high in itertools.pairwise(breaks):
+
+    def integrand(x, low):
         # Of both ends the limits from inside count: at an atom the cdf jumps.
-        total += integrate.fixed_quad(
-            lambda x, low=low: (dist.cdf(x[:, None])[:, 0] - (low >= y)) ** 2, low, high, n=8
-        )[0]
-    return total
+        return (dist.cdf(x.reshape(-1, 1)).reshape(x.shape) - (low >= y)) ** 2
+
+    return integral_between(integrand, breaks, n=8)
 
 
 @pytest.mark.parametrize("name", MANY)
 def test_crps_of_many_components_is_its_integral(name):
     dist, y = many(name)
     found = dist.crps(y)
-    expected = [crps_by_quad(dist[row], y[row]) for row in range(len(y))]
+    expected = [crps_by_integration(dist[row], y[row]) for row in range(len(y))]
     assert_allclose(found, expected, rtol=1e-4)
 
 
