@@ -389,7 +389,7 @@ CASES = {
         put(DATES[GROUPS].to_numpy(), np.datetime64("NaT"), dtype="datetime64[ns]"),
     ),
     "`groups` of numbers and text": of_groups(put(GROUPS, "a")),
-    "fewer groups than members": of_groups(np.arange(N) // 20, n_members=5),
+    "fewer groups than folds": of_groups(np.arange(N) // 20, n_members=5),
     "one group for a hold-out": of_groups(np.zeros(N)),
 }
 
