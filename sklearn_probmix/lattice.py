@@ -87,11 +87,12 @@ class LatticeComponents(Components, tag="lattice"):
     log_density = log_mass
 
     def _log_sum(self, low: Array, high: Array) -> Array:
+        first, end = np.searchsorted(self.values, low), np.searchsorted(self.values, high, "right")
         total = np.zeros(np.broadcast_shapes(low.shape, self.shape))
-        for value, masses in zip(
-            self.values, np.moveaxis(self.params["masses"], -1, 0), strict=True
-        ):
-            total += np.where((low <= value) & (value <= high), masses, 0.0)
+        for place in range((end - first).max(initial=0)):
+            at = first + place
+            masses = self._at("masses", at.clip(max=len(self.values) - 1))
+            total += np.where(at < end, masses, 0.0)
         with np.errstate(divide="ignore"):
             return np.log(total)
 

@@ -88,7 +88,7 @@ class ScipyComponents(Components, tag="scipy"):
         steps = np.floor(high - first)
         total = np.full(np.broadcast_shapes(low.shape, self.shape), -np.inf)
         # Of more atoms some that are evenly spread, ends included, stand for all.
-        for place in range(_FEW_ATOMS):
+        for place in range(int(np.clip(steps.max(initial=-1) + 1, 0, _FEW_ATOMS))):
             at = np.floor(place * np.maximum(steps / (_FEW_ATOMS - 1), 1))
             log_mass = np.where(at <= steps, self.log_mass(first + at), -np.inf)
             total = np.logaddexp(total, log_mass)
