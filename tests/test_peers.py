@@ -170,7 +170,7 @@ def test_finished_fits_of_ours_are_found_by_their_settings(task):
         # Files are run as time allows.
         if peer == contenders.OURS and dataset not in tables.FILES
     ]
-    assert min(n_splits) == {"regression": 3, "aside": 1, "classification": 3}[task]
+    assert min(n_splits) >= {"regression": 5, "aside": 1, "classification": 3}[task]
 
 
 def test_ours_is_run_anew_when_its_defaults_change(monkeypatch):
