@@ -412,7 +412,10 @@ class Kind(BaseEstimator):
 
     def to_dict(self) -> dict[str, Any]:
         """All parameters, by name."""
-        return self.get_params() | {"hidden_layer_sizes": tuple(self.hidden_layer_sizes)}
+        sizes = self.hidden_layer_sizes
+        return self.get_params() | {
+            "hidden_layer_sizes": tuple(sizes) if np.iterable(sizes) else sizes
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:

@@ -105,6 +105,11 @@ def test_widths_are_equal_in_any_container(sizes):
     assert Kind(hidden_layer_sizes=sizes) != Kind(hidden_layer_sizes=(4, 5))
 
 
+def test_a_kind_that_will_be_refused_can_be_compared():
+    assert Kind(hidden_layer_sizes=5) != Kind()
+    assert Kind(hidden_layer_sizes=5) == Kind(hidden_layer_sizes=5)
+
+
 def test_a_kind_is_no_dict_and_no_key():
     assert Kind() != Kind().to_dict()
     with pytest.raises(TypeError, match="unhashable"):
