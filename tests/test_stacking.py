@@ -990,7 +990,7 @@ class TestCatBoost:
 
     def test_categories_are_named_in_a_tuple(self, table):
         catboost = pytest.importorskip("catboost")
-        X, y = table
+        _, y = table
         above = y > np.median(y)
         frame = pd.DataFrame({"side": np.where(above, "right", "left")})
         est = catboost.CatBoostRegressor(
