@@ -131,8 +131,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
 
         "fast" is a race of four of these kinds, and takes a third of the time, of ten thousand rows
         two thirds: choose it for a first look, and in searches. It tries no family beside
-        `family`, of which "auto" is then "normal": name another where y is skewed, a count, or
-        often 0.
+        `family`, of which "auto" is then "normal": name another where y is skewed, else its mean
+        comes out too low, a count, or often 0.
 
         "parametric" is "auto" without the kinds that keep training rows: choose it where a model
         must not hold data of persons, or to predict faster.
