@@ -131,8 +131,8 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
     calibration : {"auto", "on", "off"}, default="auto"
         Make probabilities bolder or more careful, by what was found in rows that the networks left
         out: they are raised to the power 1 / T and normalised. "auto" does so where it helps in
-        rows that did not choose T; "off" shows what training alone achieves; "on" does it in any
-        case. Costs little.
+        rows that did not choose T; "off" shows what training alone achieves; "on" does it
+        wherever rows were left out. Costs little.
     hidden_layer_sizes : sequence of int or None, default=None
         Units of the hidden layers. The kinds behind "auto" have two or three layers of 64 to 256; a
         kind by name has (128, 64). Fewer, such as (32,), for less than 100 rows; () is a linear

@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any
 
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_probmix.encoding import row_chunks
 
@@ -36,8 +37,8 @@ class PredictsInChunks:
 
         Raises
         ------
-        ValueError
-            If chunk_size is no positive integer.
+        ValueError, NotFittedError
+            At once, if chunk_size is no positive integer or there was no fit.
 
         Examples
         --------
@@ -50,6 +51,7 @@ class PredictsInChunks:
         """
         if not isinstance(chunk_size, Integral) or chunk_size < 1:
             raise ValueError(f"chunk_size={chunk_size!r}; expected an integer, at least 1.")
+        check_is_fitted(self)
         return map(self.predict_proba, row_chunks(X, int(chunk_size)))
 
 

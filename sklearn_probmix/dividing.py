@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -148,27 +149,29 @@ def _hold_out(rows, how, rng, can_stratify):
         splitter = _choose(splitters, rows, min(n_valid, n_rows - n_valid), 2, can_stratify)
         splitter = splitter(1, test_size=how, random_state=rng.randint(2**31))
         return next(splitter.split(rows.y, rows.y, rows.groups))
+    is_list = isinstance(how, list | tuple)
+    what = "The first pair of validation" if is_list else f"The first split of validation={how!r}"
     # It may know the rows by their places, so it sees those of no weight too.
     splits = iter(check_cv(how).split(*rows.given))
     try:
         train, valid = map(rows.position, next(splits, ((), ())))
     except (IndexError, TypeError, ValueError) as error:
-        if not isinstance(how, list | tuple):
+        if not is_list:
             raise
         raise ValueError(
-            f"validation={str(how)[:200]} ({error}); expected a list of pairs of training and "
+            f"validation={reprlib.repr(how)} ({error}); expected a list of pairs of training and "
             f"validation rows, by their places from 0 to {len(rows.given[1]) - 1}."
         ) from error
     n_used = len(np.union1d(train, valid))
     if n_used < n_rows and len(train) and len(valid):
         warn(
-            f"The first split of validation={how!r} has {len(train)} training and "
-            f"{len(valid)} validation rows; {n_rows - n_used} of {n_rows} rows are not used."
+            f"{what} has {len(train)} training and {len(valid)} validation rows; "
+            f"{n_rows - n_used} of {n_rows} rows are not used."
         )
     if n_shared := len(np.intersect1d(train, valid)):
         warn(
-            f"The first split of validation={str(how)[:200]} has {n_shared} rows in both parts: "
-            "the networks know them, and their scores and calibration are too good."
+            f"{what} has {n_shared} rows in both parts: the networks know them, and their scores "
+            "and calibration are too good."
         )
     return train, valid
 

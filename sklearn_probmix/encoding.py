@@ -114,6 +114,11 @@ def to_columns(
     """
     if hasattr(X, "collect"):
         raise TypeError(f"{name} is a {type(X).__name__}; expected its rows, {name}.collect().")
+    if narwhals.dependencies.is_into_series(X):
+        raise ValueError(
+            f"{name} is a {type(X).__name__}, one row or one column; expected a data frame. Take "
+            f"rows of one by a list of places, as .iloc[[0]]; .to_frame() makes one of a column."
+        )
     X = whole_table(X)
     frame = _frame(X, name)
     is_frame = isinstance(frame, narwhals.DataFrame)

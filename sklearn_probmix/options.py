@@ -65,6 +65,8 @@ def _mend(message):
         options.extend(own)
         return f"{{{str(own)[1:-1]}}}"
 
-    message = re.sub(r"\{('[^{}]*')\}", in_order, message)
-    found = re.search(r"Got '([^']*)' instead", message)
+    # What was given may have braces too.
+    expected, got, given = message.partition(". Got ")
+    message = re.sub(r"\{('[^{}]*')\}", in_order, expected) + got + given
+    found = re.fullmatch(r"'([^']*)' instead\.", given)
     return message + (did_you_mean(found[1], options) if found else "")

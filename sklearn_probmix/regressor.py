@@ -131,8 +131,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
 
         "fast" is a race of four of these kinds, and takes a third of the time, of ten thousand rows
         two thirds: choose it for a first look, and in searches. It tries no family beside
-        `family`, of which "auto" is then "normal": name another where y is skewed, a count, or
-        often 0.
+        `family`, of which "auto" is then "normal": name another where y is skewed, else its mean
+        comes out too low, a count, or often 0.
 
         "parametric" is "auto" without the kinds that keep training rows: choose it where a model
         must not hold data of persons, or to predict faster.
@@ -187,8 +187,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     calibration : {"auto", "on", "off"}, default="auto"
         Widen or narrow all densities by what was found in rows that the networks left out: a
         variance v becomes ``a v + b``. "auto" does so where it helps in rows that did not choose a
-        and b; "off" shows what training alone achieves; "on" does it in any case, and is an error
-        for families other than the Normal, log-normal and transformed. Costs little.
+        and b; "off" shows what training alone achieves; "on" does it wherever rows were left out,
+        and is an error for families other than the Normal, log-normal and transformed. Costs
+        little.
     hidden_layer_sizes : sequence of int or None, default=None
         Units of the hidden layers. The kinds behind "auto" have two or three layers of 64 to 256; a
         kind by name has (128, 64). Fewer, such as (32,), for less than 100 rows; () is a linear
@@ -309,8 +310,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         With family="auto" and a y of few values, the values that predictions put their mass on:
         those of y, and of a rounded y those between and a few beyond. None for densities.
     is_count_ : bool
-        With family="auto" and no `method` by name, whether y are whole numbers from 0 or 1 on. What
-        densities have below 0 is then the probability of 0 itself, in all predictions.
+        With family="auto" and no `method` by name, whether y are whole numbers, the least of
+        them 0 or 1. What densities have below 0 is then the probability of 0 itself, in all
+        predictions.
     family_ : Family
     encoder_ : ColumnEncoder or None
         Of categories and missing values; None where all columns of the fit were plain numbers.

@@ -364,9 +364,9 @@ def _check_params(name, family, params):
     required = set(family.shapes.split(", ") if family.shapes else ())
     allowed = required | ({"loc"} if isinstance(family, stats.rv_discrete) else {"loc", "scale"})
     if not (params and required <= set(params) <= allowed):
+        among = f", {sorted(required)} among them" if required else ""
         raise ValueError(
-            f"params of {name!r} must be {sorted(required)}, of the names {sorted(allowed)}; "
-            f"got {sorted(params)}."
+            f"params of {name!r} must be some of {sorted(allowed)}{among}; got {sorted(params)}."
         )
     params = {key: np.array(value, dtype=float) for key, value in params.items()}
     first, *_ = params

@@ -6,6 +6,7 @@ import copy
 import math
 import textwrap
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -391,7 +392,11 @@ def chosen(table: Table, default: Rival) -> list[tuple[str, float, float]]:
     for net, kind, weight in zip(model.nets_, model.kinds_, model.weights_, strict=True):
         alone = copy.copy(model)
         alone.nets_, alone.kinds_, alone.weights_ = [net], [kind], np.ones(1)
-        losses, _ = _score(default.y, alone.predict_proba(table.X[default.test]), 1.0)
+        with warnings.catch_warnings():
+            # Of these rows the mixture has warned.
+            warnings.simplefilter("ignore")
+            prediction = alone.predict_proba(table.X[default.test])
+        losses, _ = _score(default.y, prediction, 1.0)
         found.append((describe(kind), float(weight), float(losses.mean())))
     return sorted(found, key=lambda each: -each[1])
 

@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +278,17 @@ def test_what_auto_chose_is_the_kinds_alone():
     default.model.weights_ /= default.model.weights_.sum()
     mixture = default.model.predict_proba(X[default.test])
     assert mixture.crps(default.y).mean() == pytest.approx(alone, rel=1e-6)
+
+
+def test_levels_that_the_fit_did_not_see_are_told_once():
+    X = np.c_[np.arange(80.0).astype(object), np.repeat(["a", "b"], [60, 20])]
+    table = Table("t", "y", X, np.arange(80.0) % 7, [1], in_order_of="day")
+    steps = showcase.fit_all(table, method=["erm", "probmix"], n_members=2, max_epochs=3)
+    with pytest.warns(UserWarning, match="did not see"):
+        *_, default = steps
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(showcase.chosen(table, default)) == 2
 
 
 def test_constant_and_boosting_hold_what_they_promise():

@@ -260,6 +260,10 @@ CASES = {
         (row for row in X), {1.0, 2.0}, {"a": Y, "b": Y}, map(list, X), "known.csv", None
     ),
     "`X` as a list of dicts or of text": of_X([{"a": 1.0}] * N, ["a"] * N),
+    "`X` as a column or a row of a frame": [
+        *of_X(NAMED["a"], NAMED.iloc[0], pl.Series(Y)),
+        *at_prediction(NAMED.astype({"b": str}).iloc[0]),
+    ],
     "`X` as a lazy frame": of_X(pl.DataFrame(X).lazy()),
     "`X` with a number beyond 1e150, in `fit`": of_X(put(X, -1e160, (3, 1), float)),
     "`X` with one wild value (1e38)": of_X(put(X, 1e38, (3, 1), float)),

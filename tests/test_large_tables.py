@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from one_network import TINY
+from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_probmix import (
@@ -262,6 +263,10 @@ class TestChunks:
     def test_chunk_size_is_checked(self, chunk_size):
         with pytest.raises(ValueError, match=f"chunk_size={chunk_size}; expected an integer"):
             regressor().fit(X, Y).iter_predict_proba(X, chunk_size)
+
+    def test_a_fit_is_asked_for_at_once(self):
+        with pytest.raises(NotFittedError):
+            regressor().iter_predict_proba(X)
 
     def test_what_has_no_rows_is_refused_as_by_predict(self):
         est = regressor().fit(X, Y)

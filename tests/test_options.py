@@ -34,6 +34,11 @@ def test_options_come_in_order():
         ProbMixupRegressor(activation="x").fit(X, Y)
 
 
+def test_what_was_given_stays_as_it_is():
+    with pytest.raises(InvalidParameterError, match=r"Got \{'method': 'erm'\} instead"):
+        ProbMixupRegressor(method={"method": "erm"}).fit(X, Y)
+
+
 def test_none_is_named_once():
     with pytest.raises(InvalidParameterError, match=r"range \[1, inf\) or None\. Got 0"):
         ProbMixupRegressor(n_neighbors=0).fit(X, Y)

@@ -988,6 +988,17 @@ class TestCatBoost:
         )
         assert np.isfinite(both.fit(X, y).oof_scores_["nll"])
 
+    def test_categories_are_named_in_a_tuple(self, table):
+        catboost = pytest.importorskip("catboost")
+        _, y = table
+        above = y > np.median(y)
+        frame = pd.DataFrame({"side": np.where(above, "right", "left")})
+        est = catboost.CatBoostRegressor(
+            iterations=20, verbose=False, allow_writing_files=False, cat_features=("side",)
+        )
+        means = DistributionStackingRegressor([("trees", est)], cv=3).fit(frame, y).predict(frame)
+        assert means[above].mean() > y.mean() > means[~above].mean()
+
 
 class TestSkpro:
     def test_normals_by_their_parameters(self, table):
