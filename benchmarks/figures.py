@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import costs, gpu, outliers, parallel, small, tradeoff
+from benchmarks import costs, gpu, outliers, parallel, parametric, small, tradeoff
 from benchmarks.censored import study as censored
 from benchmarks.columns import study as columns
 from benchmarks.defaults import study as defaults
@@ -132,6 +132,7 @@ FIGURES = {
     "killed": lambda read: parallel.killed(read("parallel")),
     "parallel": lambda read: parallel.report(read("parallel")),
     "outliers": lambda read: outliers.report(read("outliers")),
+    "parametric": lambda read: parametric.report(read("parametric"), read("peers-regression")),
     "small": lambda read: small.report(read("small")),
     "scale": lambda read: scale_report(read("scale")),
     "stacker": lambda read: stacker_report(read("stacker")),
