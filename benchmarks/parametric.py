@@ -93,14 +93,16 @@ def report(results, peers):
     stored, _ = settings_of_ours(peers, "regression")
     others = fits_of(peers, "regression", stored)
     n_splits = 1 + max((each["settings"]["split"] for each in results.values()), default=-1)
+    # Failed fits have no scores.
+    done = [job for job in jobs(n_splits) if "scores" in results.get(key(job), ())]
     rows = []
     for name in DATASETS:
         cells = {
             "the default": others[name, OURS],
             "quantile forest": others[name, "quantile-forest"],
         }
-        fits = [results.get(key(job)) for job in jobs(n_splits, [name])]
-        own = {split: each["scores"] for split, each in enumerate(fits) if each}
+        mine = [job for job in done if job["dataset"] == name]
+        own = {job["split"]: results[key(job)]["scores"] for job in mine}
         splits = [split for split in own if all(split in cell.splits for cell in cells.values())]
         if not splits:
             continue

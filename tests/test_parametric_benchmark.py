@@ -16,9 +16,11 @@ def peer(name, split, number):
 
 
 def test_means_are_of_the_splits_that_all_have():
-    own = parametric.jobs(2, ["bike"])
-    results = dict([line(own[0], 1.0), line(own[1], 9.0)])
-    peers = [peer(OURS, 0, 2.0), peer(OURS, 1, 2.0), peer("quantile-forest", 0, 3.0)]
+    own = parametric.jobs(3, ["bike"])
+    failed = {key(own[2]): {"settings": own[2], "error": "killed"}}
+    results = dict([line(own[0], 1.0), line(own[1], 9.0)]) | failed
+    peers = [peer(OURS, split, 2.0) for split in range(3)]
+    peers += [peer("quantile-forest", split, 3.0) for split in (0, 2)]
     *_, row = parametric.report(results, dict(peers)).splitlines()
     texts = [f"{n:.2f} / {n:.4f} / {n:.3f}: {n:.0f}" for n in (1.0, 2.0, 3.0)]
     assert row == f"| bike | 1 | {' | '.join(texts)} |"
