@@ -92,6 +92,7 @@ def defaults(est: BaseEstimator) -> dict[str, Any]:
         "share_to_go_on": 0.1,
         "still_to_come": 1.5,
         "far_behind": 0.7,
+        "leaders_of_many_rows": True,
         "share_of_context": 0.5,
         "prior": 1.0,
         "cells": True,

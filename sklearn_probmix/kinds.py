@@ -27,6 +27,7 @@ __all__ = [
     "FAST_CLASSIFICATION",
     "FAST_REGRESSION",
     "LARGE_TABLE",
+    "MANY_ROWS",
     "METHODS",
     "RACES",
     "REGRESSION",
@@ -53,7 +54,8 @@ METHODS = {
 
 # How "auto" sizes batches and epochs: small tables need many epochs to see enough steps, on large
 # ones a wide batch costs little.
-_MANY_ROWS = 4000
+#: Training rows from where batches are wide, and a race's first rung is few passes.
+MANY_ROWS = 4000
 _BATCH_SIZE, _BATCH_SIZE_OF_MANY_ROWS = 64, 256
 _DROPOUT = 0.1
 _LEAST_AND_MOST_EPOCHS = 100, 600
@@ -382,11 +384,11 @@ class Kind(BaseEstimator):
         """
         batch_size, max_epochs, dropout = self.batch_size, self.max_epochs, self.dropout
         if dropout == "auto":
-            dropout = 0.0 if n_rows >= _MANY_ROWS else _DROPOUT
+            dropout = 0.0 if n_rows >= MANY_ROWS else _DROPOUT
         # An average of the weights needs no end that is planned.
         is_large = n_rows >= LARGE_TABLE and self.lr_schedule == "averaged"
         if batch_size == "auto":
-            batch_size = _BATCH_SIZE_OF_MANY_ROWS if n_rows >= _MANY_ROWS else _BATCH_SIZE
+            batch_size = _BATCH_SIZE_OF_MANY_ROWS if n_rows >= MANY_ROWS else _BATCH_SIZE
             batch_size = _BATCH_SIZE_OF_LARGE_TABLE if is_large else batch_size
         if max_epochs == "auto":
             n_steps = 1 if isinstance(batch_size, str) else math.ceil(n_rows / batch_size)
@@ -394,7 +396,7 @@ class Kind(BaseEstimator):
             wanted: float = self.n_steps
             if self.network == "kernel":
                 # Each of its steps is dear on a large table, and sees much of it.
-                least, wanted = 1, wanted / (2 if n_rows >= _MANY_ROWS else 1)
+                least, wanted = 1, wanted / (2 if n_rows >= MANY_ROWS else 1)
             elif is_large:
                 least, wanted = 1, wanted * (n_rows / LARGE_TABLE) ** _GROWTH
             max_epochs = int(np.clip(wanted / n_steps, least, most))

@@ -13,7 +13,7 @@ from skorch import NeuralNet
 
 from sklearn_probmix.calibration import LEAST_SHARE, stacking_weights
 from sklearn_probmix.checkpoint import Checkpoint
-from sklearn_probmix.kinds import LARGE_TABLE, Kind
+from sklearn_probmix.kinds import LARGE_TABLE, MANY_ROWS, Kind
 from sklearn_probmix.nets import Common
 from sklearn_probmix.progress import RaceBar
 from sklearn_probmix.table import Division, Table
@@ -33,7 +33,8 @@ _SHARE_TO_GO_ON = 0.1
 # A kind of less weight goes on where it will overtake the best, if what is still to come is so many
 # times the gain of its last rung: each gains about .6 of the last.
 _STILL_TO_COME = 1.5
-# Nats behind the best kind after the first rung, without such a weight, from where none catches up.
+# Nats behind the best kind after the first rung, without such a weight, from where none catches up;
+# and behind it, by what is still to come, from where the best of its network adds nothing.
 _FAR_BEHIND = 0.7
 # Of a large table: kinds that go on after the second rung.
 _MOST_RUNNERS = 3
@@ -138,7 +139,7 @@ class _Runner:
         """Return the net, and nothing of a kind that is missing."""
         return NOT_BEGUN if self.training is None or self.is_missing else self.training.end()
 
-    def deserves_more(self, weight: float, best: float) -> bool:
+    def deserves_more(self, weight: float, best: float, leads: bool) -> bool:
         """Whether another rung may help a mixture in which this kind has a weight.
 
         Parameters
@@ -146,17 +147,20 @@ class _Runner:
         weight : float
         best : float
             Mean score of the best kind.
+        leads : bool
+            Whether it is the best of its network where the first rung tells little.
         """
         if self.is_over:
             return False
         if len(self.scores) == 1:
             # Some that learn slowly end in front, but none from so far behind.
-            return weight >= _SHARE_TO_GO_ON or self.scores[0].mean() >= best - _FAR_BEHIND
+            is_near = self.scores[0].mean() >= best - _FAR_BEHIND
+            return weight >= _SHARE_TO_GO_ON or is_near or leads
         gain = self.scores[-1] - self.scores[-2]
         if gain.mean() <= gain.std() / math.sqrt(len(gain)):
             return False
         expected = self.scores[-1].mean() + _STILL_TO_COME * gain.mean()
-        return weight >= _SHARE_TO_GO_ON or expected >= best
+        return weight >= _SHARE_TO_GO_ON or expected >= best - leads * _FAR_BEHIND
 
 
 def race(
@@ -173,9 +177,11 @@ def race(
     At the end of a rung every kind is judged by the log scores of rows that its members did not
     train on, with their best epochs so far. It goes on if it has gained more than the standard
     error of the gain, and either has a weight in the mixture or may yet overtake the best. Of a
-    large table no more than three go on after the second rung, those of the largest weights, and an
-    epoch is a rung's steps, not a pass; of a small one it is a few passes. The outcome depends on
-    the seeds alone. Ctrl-C ends the race where it is, and stops the workers.
+    table of many rows the best of each network, kernel or not, need only come near the best of all:
+    kernel networks learn early, and others add to them late. Of a large table no more than three go
+    on after the second rung, those of the largest weights, and an epoch is a rung's steps, not a
+    pass; of a small one it is a few passes. The outcome depends on the seeds alone. Ctrl-C ends the
+    race where it is, and stops the workers.
 
     Parameters
     ----------
@@ -273,11 +279,31 @@ def _going_on(running, runners, row_weight, is_first):
     """Of the kinds that ran this rung, those that run the next."""
     _, weights = _mixture(runners, row_weight)
     best = max((runner.scores[-1].mean() for runner in runners if runner.scores), default=0)
-    hopeful = [runner for runner in running if runner.deserves_more(weights[runner.place], best)]
-    if is_first or len(runners[0].division.train) < LARGE_TABLE:
+    n_rows = len(runners[0].division.train)
+    leaders = _leaders(running) if n_rows >= MANY_ROWS else []
+    hopeful = [
+        runner
+        for runner in running
+        if runner.deserves_more(weights[runner.place], best, runner in leaders)
+    ]
+    if is_first or n_rows < LARGE_TABLE:
         return hopeful
-    heaviest = sorted(hopeful, key=lambda runner: (-weights[runner.place], runner.place))
+    heaviest = sorted(
+        hopeful,
+        key=lambda runner: (-weights[runner.place], runner not in leaders, runner.place),
+    )
     return [runner for runner in hopeful if runner in heaviest[:_MOST_RUNNERS]]
+
+
+def _leaders(running):
+    """Of each network the kind of the highest score among those that may go on."""
+    leaders: dict[str, _Runner] = {}
+    for runner in running:
+        if runner.scores and not runner.is_over:
+            best = leaders.setdefault(runner.entrant.kind.network, runner)
+            if runner.scores[-1].mean() > best.scores[-1].mean():
+                leaders[runner.entrant.kind.network] = runner
+    return list(leaders.values())
 
 
 def _delivered(runners, row_weight):
