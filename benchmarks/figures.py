@@ -111,13 +111,19 @@ def mutants(read):
     )
 
 
+def _of_regression(report, read, which):
+    """Write a report of ours in the settings of a name, which may be several words."""
+    return report(read("peers-regression"), " ".join(which))
+
+
 # By name: functions of `read`, which reads a file of results by its name, and of words.
 FIGURES = {
-    "beside peers": lambda read, which: summary.beside_peers(read("peers-regression"), which),
+    "beside peers": lambda read, *which: _of_regression(summary.beside_peers, read, which),
     "beside recent": lambda read: summary.beside_recent(read("peers-regression")),
     "beside former": lambda read: summary.beside_former(read("peers-regression")),
     "changes": lambda read, task: summary.changes(read(f"peers-{task}"), task),
     "against": lambda read, task, *words: summary.against(read(f"peers-{task}"), task, *words),
+    "paired": lambda read, *which: _of_regression(summary.paired, read, which),
     "costs": lambda read: costs.report(read("costs")),
     "costs against": lambda read, table: costs.against(read("costs"), table),
     "kinds": lambda read: defaults.report(read("defaults"), read("defaults-stacks")),

@@ -106,6 +106,29 @@ def test_peers_are_shown_on_the_splits_of_ours():
     assert summary.against(results, "regression", "yacht", "gp", "crps") == "0.12 against 0.25"
 
 
+def test_a_change_of_the_default_is_told_by_pairs(monkeypatch):
+    former = {"lr": 1}
+    monkeypatch.setitem(summary.FORMER, "once", {"regression": digest(former)})
+
+    def fits(parameters, seconds, **splits_of_table):
+        return [
+            line(
+                "regression", name, split, OURS, parameters, nll=nll, crps=crps, fit_seconds=seconds
+            )
+            for name, splits in splits_of_table.items()
+            for split, (nll, crps) in splits.items()
+        ]
+
+    results = results_of(
+        *fits(former, 2, bike={0: (0, 0.5), 1: (0, 0.5), 2: (7, 7)}, yacht={0: (0, 1), 1: (0, 1)}),
+        *fits(None, 3, bike={0: (0, 0.25), 1: (1, 0.5), 9: (7, 7)}, yacht={0: (0, 1)}),
+    )
+    header, _, row = summary.paired(results, "once").split("\n")
+    assert header.startswith("| table | splits | NLL, less before's | CRPS, part of before's |")
+    assert row == "| bike | 2 | +0.500 ± 0.500 | 0.750 ± 0.250 | 1.50 |"
+    assert summary.paired({}, "once") == "not run"
+
+
 def test_recent_contenders_are_shown_as_differences_on_common_splits():
     results = results_of(
         *(line("regression", "kin8nm", split, OURS, nll=split, crps=0.25) for split in (0, 1)),
@@ -126,9 +149,10 @@ def test_recent_contenders_are_shown_as_differences_on_common_splits():
 
 
 def test_settings_that_a_figure_names_are_in_the_results():
-    for task, settings in summary.FORMER.items():
-        results = read_results(RESULTS / f"peers-{task}.jsonl").values()
-        assert settings in {digest(result["settings"]["parameters"]) for result in results}
+    for former in summary.FORMER.values():
+        for task, settings in former.items():
+            results = read_results(RESULTS / f"peers-{task}.jsonl").values()
+            assert settings in {digest(result["settings"]["parameters"]) for result in results}
 
 
 def test_every_mutant_that_survives_is_judged():

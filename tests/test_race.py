@@ -174,6 +174,30 @@ def test_a_kind_runs_for_as_long_as_it_gains_and_may_help(many_rows, score, expe
     assert other.n_epochs == RUNGS[:2]
 
 
+@pytest.mark.parametrize(
+    ("network", "score", "of_few_rows", "of_many_rows"),
+    [
+        # Far behind at first, near the best by what is still to come.
+        ("mlp", lambda n: 3.1 + 0.1 * np.log2(n / 20), RUNGS[:1], RUNGS),
+        ("mlp", lambda n: 2.5 + 0.1 * np.log2(n / 20), RUNGS[:1], RUNGS[:2]),  # not near it
+        ("mlp", lambda n: 3.2 - n / 100, RUNGS[:1], RUNGS[:2]),  # gets worse
+        # Not the best of its network.
+        ("kernel", lambda n: 3.1 + 0.1 * np.log2(n / 20), RUNGS[:1], RUNGS[:1]),
+    ],
+)
+def test_the_best_of_each_network_goes_on_where_rows_are_many(
+    many_rows, monkeypatch, network, score, of_few_rows, of_many_rows
+):
+    common = {"max_epochs": 160, "batch_size": 20, "n_iter_no_change": None}
+    kernel = Kind(network="kernel", hidden_layer_sizes=(2,), **common)
+    kind = kernel if network == "kernel" else Kind(hidden_layer_sizes=(), **common)
+    for least, expected in ((201, of_few_rows), (200, of_many_rows)):
+        monkeypatch.setattr("sklearn_probmix.race.MANY_ROWS", least)
+        other, judge = Judge(lambda n: 4.0), Judge(score)
+        race(entrants_of([kernel, kind], many_rows), division_of(400), [other, judge], np.ones(400))
+        assert (judge.n_epochs, other.n_epochs) == (expected, RUNGS[:2])
+
+
 def test_what_the_mixture_does_not_need_is_not_delivered(many_rows):
     kind = Kind(hidden_layer_sizes=(), max_epochs=20, batch_size=20)
     judges = [Judge(lambda n: 0.0), Judge(lambda n: -20.0), Judge(lambda n: -np.inf)]

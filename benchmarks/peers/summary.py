@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import operator
+
+from scipy import stats
+
 from benchmarks.markdown import NOT_RUN, table
 from benchmarks.peers.contenders import EXTRA, OURS, PEERS, RECENT
 from benchmarks.peers.report import DATASETS, FACTORS, NO_SCORE, fits_of, settings_of_ours
 
-__all__ = ["against", "beside_former", "beside_peers", "beside_recent", "changes"]
+__all__ = ["against", "beside_former", "beside_peers", "beside_recent", "changes", "paired"]
 
-# The digests of settings of ours that many splits were run with: the first three kinds, trained to
-# their end (of classes, two).
-FORMER = {"regression": "0c184558", "aside": "0c184558", "classification": "bf45b6a6"}
-FORMER_TITLE = "three kinds"
+# The digests of former defaults that many splits were run with: the first three kinds, trained to
+# their end (of classes, two), and the race before the best of each network went on in it.
+THREE_KINDS, BEST_OF_ALL = "three kinds", "best of all"
+FORMER = {
+    THREE_KINDS: {"regression": "0c184558", "aside": "0c184558", "classification": "bf45b6a6"},
+    BEST_OF_ALL: {"regression": "c64ea662"},
+}
 # Their y takes few values, and today's default gives each a mass: its NLL is that of a probability,
 # which compares with no density.
 OF_FEW_VALUES = {"wine-quality-red", "winequality-white", "naval-propulsion-plant", "abalone"}
@@ -22,9 +29,9 @@ INTERVALS = {"mapie-cqr"}
 
 
 def _ours(results, task, which):
-    """Return the title of "today" or "former", and all fits with ours by these settings."""
-    if which == "former":
-        return FORMER_TITLE, fits_of(results, task, FORMER[task])
+    """Return the title of "today" or of a former default, and all fits with ours by it."""
+    if which in FORMER:
+        return which, fits_of(results, task, FORMER[which][task])
     settings, is_today = settings_of_ours(results, task)
     title = "today's default" if is_today else "the default as last run"
     return title, fits_of(results, task, settings)
@@ -37,8 +44,8 @@ def beside_peers(results, which):
     ----------
     results : dict
         Of the task "regression", as `read_results` returns them.
-    which : {"today", "former"}
-        Settings of ours.
+    which : str
+        "today", or one of `FORMER`.
 
     Returns
     -------
@@ -106,11 +113,11 @@ def beside_former(results):
         Markdown: NLL / CRPS, coverage of today's 90 % intervals, seconds of the processor.
     """
     (title, today), (_, former) = (
-        _ours(results, "regression", name) for name in ("today", "former")
+        _ours(results, "regression", name) for name in ("today", THREE_KINDS)
     )
     rows = []
     for dataset in DATASETS["regression"]:
-        cells = {title: today[dataset, OURS], FORMER_TITLE: former[dataset, OURS]}
+        cells = {title: today[dataset, OURS], THREE_KINDS: former[dataset, OURS]}
         splits = _common(*cells.values())
         if not splits:
             continue
@@ -129,6 +136,42 @@ def beside_former(results):
     return table(rows) if rows else NOT_RUN
 
 
+def paired(results, which):
+    """Render what changed from a former default to today's, on the splits that both have.
+
+    Parameters
+    ----------
+    results : dict
+        Of the task "regression".
+    which : str
+        One of `FORMER`.
+
+    Returns
+    -------
+    str
+        Markdown: means over the splits and their standard errors; CRPS and seconds of the processor
+        as parts of the former's.
+    """
+    (_, today), (_, former) = (_ours(results, "regression", name) for name in ("today", which))
+    rows = []
+    for dataset in DATASETS["regression"]:
+        new, old = today[dataset, OURS], former[dataset, OURS]
+        if len(splits := _common(new, old)) < 2:
+            continue
+        nll, crps = ([cell.on(score, splits) for cell in (new, old)] for score in SCORES)
+        seconds = [cell.on("fit_seconds", splits).mean() for cell in (new, old)]
+        rows.append(
+            {
+                "table": dataset,
+                "splits": len(splits),
+                "NLL, less before's": _mean("+.3f", operator.sub(*nll)),
+                "CRPS, part of before's": _mean(".3f", operator.truediv(*crps)),
+                "seconds, part of before's": f"{operator.truediv(*seconds):.2f}",
+            }
+        )
+    return table(rows) if rows else NOT_RUN
+
+
 def changes(results, task):
     """Say on how many tables the first score is lower than formerly, and the range of changes.
 
@@ -142,7 +185,7 @@ def changes(results, task):
     -------
     str
     """
-    (_, today), (_, former) = (_ours(results, task, name) for name in ("today", "former"))
+    (_, today), (_, former) = (_ours(results, task, name) for name in ("today", THREE_KINDS))
     score = "log_loss" if task == "classification" else "nll"
     found = []
     for dataset in DATASETS[task]:
@@ -196,6 +239,11 @@ def _means(cell, splits, dataset):
         return None
     nll, crps = (cell.on(score, splits).mean() for score in SCORES)
     return nll, FACTORS.get(dataset, 1) * crps
+
+
+def _mean(form, values):
+    """Mean and standard error of a number of each split."""
+    return f"{values.mean():{form}} ± {stats.sem(values):.3f}"
 
 
 def _less(theirs, ours, dataset):
