@@ -280,7 +280,7 @@ def _going_on(running, runners, row_weight, is_first):
     _, weights = _mixture(runners, row_weight)
     best = max((runner.scores[-1].mean() for runner in runners if runner.scores), default=0)
     n_rows = len(runners[0].division.train)
-    leaders = _leaders(running) if n_rows >= MANY_ROWS else []
+    leaders = _leaders(running, runners) if n_rows >= MANY_ROWS else []
     hopeful = [
         runner
         for runner in running
@@ -295,15 +295,16 @@ def _going_on(running, runners, row_weight, is_first):
     return [runner for runner in hopeful if runner in heaviest[:_MOST_RUNNERS]]
 
 
-def _leaders(running):
-    """Of each network the kind of the highest score among those that may go on."""
+def _leaders(running, runners):
+    """Of each network the kind of the highest score among those that may go on; of one none."""
     leaders: dict[str, _Runner] = {}
     for runner in running:
         if runner.scores and not runner.is_over:
             best = leaders.setdefault(runner.entrant.kind.network, runner)
             if runner.scores[-1].mean() > best.scores[-1].mean():
                 leaders[runner.entrant.kind.network] = runner
-    return list(leaders.values())
+    is_mixed = len({runner.entrant.kind.network for runner in runners}) > 1
+    return list(leaders.values()) if is_mixed else []
 
 
 def _delivered(runners, row_weight):

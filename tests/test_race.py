@@ -198,6 +198,16 @@ def test_the_best_of_each_network_goes_on_where_rows_are_many(
         assert (judge.n_epochs, other.n_epochs) == (expected, RUNGS[:2])
 
 
+def test_where_all_are_of_one_network_none_goes_on_for_it(many_rows, monkeypatch):
+    monkeypatch.setattr("sklearn_probmix.race.MANY_ROWS", 200)
+    kind = Kind(hidden_layer_sizes=(), max_epochs=160, batch_size=20, n_iter_no_change=None)
+    kinds = [kind.updated(max_epochs=20), kind]
+    other, judge = Judge(lambda n: 4.0), Judge(lambda n: 3.6 + 0.05 * np.log2(n / 20))
+    race(entrants_of(kinds, many_rows), division_of(400), [other, judge], np.ones(400))
+    # Still gaining and near, but not about to overtake the other, which has ended.
+    assert (judge.n_epochs, other.n_epochs) == (RUNGS[:2], RUNGS[:1])
+
+
 def test_what_the_mixture_does_not_need_is_not_delivered(many_rows):
     kind = Kind(hidden_layer_sizes=(), max_epochs=20, batch_size=20)
     judges = [Judge(lambda n: 0.0), Judge(lambda n: -20.0), Judge(lambda n: -np.inf)]
