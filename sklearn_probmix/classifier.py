@@ -134,9 +134,9 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         rows that did not choose T; "off" shows what training alone achieves; "on" does it
         wherever rows were left out. Costs little.
     hidden_layer_sizes : sequence of int or None, default=None
-        Units of the hidden layers. The kinds behind "auto" have two or three layers of 64 to 256; a
-        kind by name has (128, 64). Fewer, such as (32,), for less than 100 rows; () is a linear
-        network. Two layers of 256 take a third longer than (128, 64).
+        Units of the hidden layers. The kinds behind "auto" have none, or two or three layers of 32
+        to 256; a kind by name has (128, 64). Fewer, such as (32,), for less than 100 rows; () is a
+        linear network. Two layers of 256 take a third longer than (128, 64).
     activation : {"relu", "silu", "gelu", "elu", "tanh"} or None, default=None
         What the units compute. "silu" suits smooth borders between classes; "relu", that of a kind
         by name, the others. All take about the same time.
@@ -151,14 +151,16 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
         Raise `weight_decay` towards 1 for small noisy tables. A step costs the same; a lower `lr`
         may need more epochs.
     batch_size : int, "auto", "full" or None, default=None
-        Rows of a step. "auto", that of all kinds, is 64 below 4,000 rows and 256 from there, in a
-        race 1,024 from 40,000; "full" takes all rows at once. An epoch of 256 takes a third of the
-        time of one of 64, and learns less.
+        Rows of a step. "auto" is 64 below 4,000 rows and 256 from there, in a race 1,024 from
+        40,000; "full" takes all rows at once. None is "auto", but 64 in the kinds behind
+        method="auto" that look at similar rows. An epoch of 256 takes a third of the time of one of
+        64, and learns less.
     max_epochs : int, "auto" or None, default=None
         Passes over the rows; the time of a fit is in proportion. None or "auto" makes about 3,000
         steps, 100 to 600 passes; in a race of n rows, from 40,000, ``3000 * (n / 40000) ** 0.6``
-        steps. 20 to 100 give a first look, and end the race of "auto". The best epoch of each
-        member is kept, so that too many do little harm but for time.
+        steps; fewer in kinds that look at similar rows. 20 to 100 give a first look. Any
+        value but None ends the race of method="auto". The best epoch of each member is kept, so
+        that too many do little harm but for time.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
         Which rows the networks leave out, to end training, to weigh kinds and to calibrate.
 
@@ -166,7 +168,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
           of its own, so that together they learn from all rows. An int is the number of parts, of
           which `n_members` is a multiple.
         * "holdout", and so "auto" with one member: all leave out the same fifth; a float in (0, 1)
-          another share. From 50,000 rows "auto" leaves out 10,000 rows.
+          another share. From 50,000 rows "auto" with several members leaves out 10,000 rows.
         * A splitter of scikit-learn, or a list of pairs of training and test rows: its first split.
           For rows that follow each other in time, ``[(earlier_rows, later_rows)]``.
         * None: nothing is left out, and the last epoch is kept. Only where you know `max_epochs`.

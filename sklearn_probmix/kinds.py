@@ -93,7 +93,8 @@ class Kind(BaseEstimator):
         "linear" predicts wider densities far from the training rows.
     response : {"pooled", "expected"} or None, default=None
         Pool the responses (eq. 14), or mix their losses (Assumption 4.2). None means "pooled" for
-        Normal and log-normal, "expected" for every other family.
+        the Normal families, with the log-normal and the transformed one, for histograms and
+        lattices, "expected" for every other family.
     n_mixes : int, default=1
         Draws of lam for each pair (K of eq. 16); a step costs as many times more.
     objective : {"expected-log", "log-expected"}, default="expected-log"
@@ -141,8 +142,8 @@ class Kind(BaseEstimator):
     lr, weight_decay : float, default=0.003 and 0.1
         Of the AdamW optimiser. For Poisson counts the decay is divided by their mean.
     lr_schedule : {"constant", "cosine", "averaged"}, default="cosine"
-        Whether lr falls to 0 along a cosine over `max_epochs`; or stays, and a moving average of
-        the weights is judged and kept.
+        "constant" leaves lr as it is; "cosine" lets it fall to 0 over `max_epochs`; "averaged"
+        leaves it, and a moving average of the weights is judged and kept.
     batch_size : int, "auto" or "full", default="auto"
         "auto" is 64 below 4,000 rows and 256 from there, with averaged weights 1,024 from 40,000;
         "full" takes all rows in one batch.
@@ -152,7 +153,7 @@ class Kind(BaseEstimator):
         rows, it makes ``n_steps * (n_rows / 40,000) ** 0.6`` steps.
     n_steps : int, default=3000
         Steps of the optimiser that `max_epochs="auto"` makes; of a kernel network half of them from
-        4,000 rows, where a step costs more and sees more.
+        4,000 rows, where a step costs more and sees more, but in a race all from 40,000.
     n_iter_no_change : int or None, default=50
         Stop after so many epochs, or passes where an epoch of a race is several, in which no member
         has a better validation score; None never stops early. The best epochs are kept in either

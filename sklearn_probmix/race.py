@@ -179,9 +179,9 @@ def race(
     error of the gain, and either has a weight in the mixture or may yet overtake the best. Of a
     table of many rows the best of each network, kernel or not, need only come near the best of all:
     kernel networks learn early, and others add to them late. Of a large table no more than three go
-    on after the second rung, those of the largest weights, and an epoch is a rung's steps, not a
-    pass; of a small one it is a few passes. The outcome depends on the seeds alone. Ctrl-C ends the
-    race where it is, and stops the workers.
+    on after the second rung, those of the largest weights, and an epoch is a pass of at most 200
+    steps; of a small one it is a few passes. The outcome depends on the seeds alone. Ctrl-C ends
+    the race where it is, and stops the workers.
 
     Parameters
     ----------

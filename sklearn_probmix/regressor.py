@@ -131,8 +131,8 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
 
         "fast" is a race of four of these kinds, and takes a third of the time, of ten thousand rows
         two thirds: choose it for a first look, and in searches. It tries no family beside
-        `family`, of which "auto" is then "normal": name another where y is skewed, else its mean
-        comes out too low, a count, or often 0.
+        `family`, of which "auto" is then "normal": name another where y is a count, is often 0, or
+        is skewed, whose mean comes out too low otherwise.
 
         "parametric" is "auto" without the kinds that keep training rows: choose it where a model
         must not hold data of persons, or to predict faster.
@@ -162,9 +162,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
     family : str or Family, default="auto"
         What values y can have, and what shape its density has for a given x. "auto" is "normal"
         and, with ``method="auto"`` or "parametric", lets kinds of other families run too where y
-        looks like it: few values, counts, a heap of zeros, skewed, shares, and a histogram of any
-        other y. Name one where you know better, or where no density may reach beyond the values
-        that are possible:
+        looks like it: few values, counts, a heap of zeros, skewed, shares, and a histogram unless y
+        takes few values. Name one where you know better, or where no density may reach beyond the
+        values that are possible:
 
         * any number: "normal"; "homoscedastic-normal", whose width does not depend on x;
           "transformed" where y is skewed; "histogram" for any shape, also several peaks;
@@ -191,9 +191,9 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         and is an error for families other than the Normal, log-normal and transformed. Costs
         little.
     hidden_layer_sizes : sequence of int or None, default=None
-        Units of the hidden layers. The kinds behind "auto" have two or three layers of 64 to 256; a
-        kind by name has (128, 64). Fewer, such as (32,), for less than 100 rows; () is a linear
-        network. Two layers of 256 take a third longer than (128, 64).
+        Units of the hidden layers. The kinds behind "auto" have none, or two or three layers of 32
+        to 256; a kind by name has (128, 64). Fewer, such as (32,), for less than 100 rows; () is a
+        linear network. Two layers of 256 take a third longer than (128, 64).
     activation : {"relu", "silu", "gelu", "elu", "tanh"} or None, default=None
         What the units compute. "silu" suits smooth responses with little noise; "relu", that of a
         kind by name, the others. All take about the same time.
@@ -208,14 +208,16 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
         Raise `weight_decay` towards 1 for small noisy tables. A step costs the same; a lower `lr`
         may need more epochs.
     batch_size : int, "auto", "full" or None, default=None
-        Rows of a step. "auto", that of all kinds, is 64 below 4,000 rows and 256 from there, in a
-        race 1,024 from 40,000; "full" takes all rows at once. An epoch of 256 takes a third of the
-        time of one of 64, and learns less.
+        Rows of a step. "auto" is 64 below 4,000 rows and 256 from there, in a race 1,024 from
+        40,000; "full" takes all rows at once. None is "auto", but 64 in the kinds behind
+        method="auto" that look at similar rows. An epoch of 256 takes a third of the time of one of
+        64, and learns less.
     max_epochs : int, "auto" or None, default=None
         Passes over the rows; the time of a fit is in proportion. None or "auto" makes about 3,000
         steps, 100 to 600 passes; in a race of n rows, from 40,000, ``3000 * (n / 40000) ** 0.6``
-        steps. 20 to 100 give a first look, and end the race of "auto". The best epoch of each
-        member is kept, so that too many do little harm but for time.
+        steps; fewer in kinds that look at similar rows. 20 to 100 give a first look. Any
+        value but None ends the race of method="auto". The best epoch of each member is kept, so
+        that too many do little harm but for time.
     validation : {"auto", "holdout", "cv"}, float, int, splitter, list or None, default="auto"
         Which rows the networks leave out, to end training, to weigh kinds and to calibrate.
 
@@ -223,7 +225,7 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
           of its own, so that together they learn from all rows. An int is the number of parts, of
           which `n_members` is a multiple.
         * "holdout", and so "auto" with one member: all leave out the same fifth; a float in (0, 1)
-          another share. From 50,000 rows "auto" leaves out 10,000 rows.
+          another share. From 50,000 rows "auto" with several members leaves out 10,000 rows.
         * A splitter of scikit-learn, or a list of pairs of training and test rows: its first split.
           For rows that follow each other in time, ``[(earlier_rows, later_rows)]``.
         * None: nothing is left out, and the last epoch is kept. Only where you know `max_epochs`.

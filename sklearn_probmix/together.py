@@ -47,8 +47,8 @@ def fit_together(
     of counts, the bins of a histogram), or whose columns have other numbers of levels are fitted in
     passes of their own, and so is every table where a `Kind` of `method` has its own family. A
     table that is alone in its pass is fitted as by `fit`. In a pass of several there is no race:
-    the kinds of method="auto" or "fast" are trained to their end, those of other families left
-    out.
+    the kinds of method="auto", "fast" or "parametric" are trained to their end, those of other
+    families left out.
 
     Parameters
     ----------
