@@ -24,7 +24,7 @@ from sklearn_probmix import ProbMixupRegressor
 
 __all__ = ["DATASETS", "fit", "jobs", "report"]
 
-# Those of many rows on which the race of the default ends with kernel networks alone, or nearly so.
+# Those of many rows on which kernel networks have most of the weight of the default.
 DATASETS = "parkinsons", "bike", "protein"
 _METHOD = {"method": "parametric"}
 _SCORES = "nll", "crps", "rmse", "fit_seconds"
