@@ -388,9 +388,12 @@ class BaseProbMixup(WeighedKinds):
             y, weight = _tensors(y, weight)
             # Refuses what is too far from the rows before, and would move all of them.
             self._own_response().standardise(y)
-            shift, scale = (part.numpy() for part in self.family_.scaling(y, weight))
+            shift, scale = self.family_.scaling(y, weight)
+            # Of equal responses, whose scale is their size, it is 0, of all others 1.
+            squared = self.family_.standardise(y, shift, scale).square()
+            new = ((weight / weight.sum()) @ squared).round() * scale**2
             self.y_shift_, variance = merge_moments(
-                self.y_shift_, self.y_scale_**2, shift, scale**2, share
+                self.y_shift_, self.y_scale_**2, shift.numpy(), new.numpy(), share
             )
             self.y_scale_ = np.sqrt(variance)
 
