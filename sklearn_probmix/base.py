@@ -346,7 +346,9 @@ class BaseProbMixup(WeighedKinds):
             # Indexed, an array without axes becomes the number that scikit-learn expects.
             sample_weight = to_numbers(sample_weight, "sample_weight")[()]
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        weight = weight * self._weight_of_response(y)
+        weight, rows = weight.copy(), np.flatnonzero(weight)
+        if len(rows):
+            weight[rows] *= self._weight_of_response(y, rows)
         if not weight.max() > 0:
             raise ValueError("sample_weight sums to 0; expected at least one positive weight.")
         if (weight == weight[0]).all():
@@ -355,8 +357,9 @@ class BaseProbMixup(WeighedKinds):
         weight[weight <= _LEAST_WEIGHT * weight.mean()] = 0
         return weight / weight[weight > 0].mean()
 
-    def _weight_of_response(self, y):
-        return np.ones(len(y))
+    def _weight_of_response(self, y, rows):
+        """Weights of these rows, by what y is in them."""
+        return np.ones(len(rows))
 
     def _fit_scaling(self, X, y, weight):
         """Learn how X and y are standardised."""
