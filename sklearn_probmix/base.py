@@ -385,8 +385,14 @@ class BaseProbMixup(WeighedKinds):
             return
         encoder, before = self.encoder_, self.scaler_
         encoded = X if encoder is None else encoder.encode(X)
-        new = fit_scaler(encoded, weight, None if encoder is None else encoder.is_number)
-        self.scaler_, share = merge_scalers(before, new)
+        with np.errstate(over="ignore"):
+            new = fit_scaler(encoded, weight, None if encoder is None else encoder.is_number)
+            self.scaler_, share = merge_scalers(before, new)
+        if not np.isfinite(self.scaler_.var_).all():
+            raise ValueError(
+                "X holds numbers that are too far from those of earlier parts: the square of the "
+                "distance overflows; expected at most 1e150 in size."
+            )
         if self.family_.is_normal:
             y, weight = _tensors(y, weight)
             # Refuses what is too far from the rows before, and would move all of them.

@@ -332,6 +332,14 @@ class TestStream:
                 est.partial_fit(rows, 2 * rows[:, 0])
         assert_allclose(est.predict(x[1]), 2 * x[1][:, 0], atol=60)
 
+    def test_a_number_whose_square_overflows_is_refused(self):
+        est = regressor().partial_fit(X[:100], Y[:100])
+        before, rows = est.scaler_.mean_.copy(), X[100:101].astype(np.float64)
+        rows[0, 1] = 1e200
+        with pytest.raises(ValueError, match="X holds numbers that are too far .* at most 1e150"):
+            est.partial_fit(rows, Y[100:101])
+        assert_array_equal(est.scaler_.mean_, before)
+
     def test_a_failed_call_leaves_the_scaling(self):
         est = regressor().partial_fit(X[:100], Y[:100])
         before = est.scaler_.mean_.copy()
