@@ -346,7 +346,9 @@ class BaseProbMixup(WeighedKinds):
             # Indexed, an array without axes becomes the number that scikit-learn expects.
             sample_weight = to_numbers(sample_weight, "sample_weight")[()]
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        weight = weight * self._weight_of_response(y)
+        weight, rows = weight.copy(), np.flatnonzero(weight)
+        if len(rows):
+            weight[rows] *= self._weight_of_response(y, rows)
         if not weight.max() > 0:
             raise ValueError("sample_weight sums to 0; expected at least one positive weight.")
         if (weight == weight[0]).all():
@@ -355,8 +357,9 @@ class BaseProbMixup(WeighedKinds):
         weight[weight <= _LEAST_WEIGHT * weight.mean()] = 0
         return weight / weight[weight > 0].mean()
 
-    def _weight_of_response(self, y):
-        return np.ones(len(y))
+    def _weight_of_response(self, y, rows):
+        """Weights of these rows, by what y is in them."""
+        return np.ones(len(rows))
 
     def _fit_scaling(self, X, y, weight):
         """Learn how X and y are standardised."""
@@ -382,15 +385,24 @@ class BaseProbMixup(WeighedKinds):
             return
         encoder, before = self.encoder_, self.scaler_
         encoded = X if encoder is None else encoder.encode(X)
-        new = fit_scaler(encoded, weight, None if encoder is None else encoder.is_number)
-        self.scaler_, share = merge_scalers(before, new)
+        with np.errstate(over="ignore"):
+            new = fit_scaler(encoded, weight, None if encoder is None else encoder.is_number)
+            self.scaler_, share = merge_scalers(before, new)
+        if not np.isfinite(self.scaler_.var_).all():
+            raise ValueError(
+                "X holds numbers that are too far from those of earlier parts: the square of the "
+                "distance overflows; expected at most 1e150 in size."
+            )
         if self.family_.is_normal:
             y, weight = _tensors(y, weight)
             # Refuses what is too far from the rows before, and would move all of them.
             self._own_response().standardise(y)
-            shift, scale = (part.numpy() for part in self.family_.scaling(y, weight))
+            shift, scale = self.family_.scaling(y, weight)
+            # Of equal responses, whose scale is their size, it is 0, of all others 1.
+            squared = self.family_.standardise(y, shift, scale).square()
+            new = ((weight / weight.sum()) @ squared).round() * scale**2
             self.y_shift_, variance = merge_moments(
-                self.y_shift_, self.y_scale_**2, shift, scale**2, share
+                self.y_shift_, self.y_scale_**2, shift.numpy(), new.numpy(), share
             )
             self.y_scale_ = np.sqrt(variance)
 

@@ -445,11 +445,11 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
             raise ValueError(f"y holds the single class {label!r}; expected at least 2 classes.")
         return X, np.searchsorted(self.classes_, y)
 
-    def _weight_of_response(self, y):
+    def _weight_of_response(self, y, rows):
         if self.class_weight is None:
-            return super()._weight_of_response(y)
+            return super()._weight_of_response(y, rows)
         if not isinstance(self.class_weight, dict):
-            return compute_sample_weight(self.class_weight, self.classes_[y])
+            return compute_sample_weight(self.class_weight, self.classes_[y[rows]])
         # Of all classes, since part of a stream may lack some.
         classes = self.classes_.tolist()
         unknown = [label for label in self.class_weight if label not in classes]
@@ -463,7 +463,7 @@ class ProbMixupClassifier(ProbabilityClassifierMixin, BaseProbMixup):
             raise ValueError(
                 f"class_weight={self.class_weight!r}; expected finite weights, at least 0."
             )
-        return np.array(weights, dtype=np.float64)[y]
+        return np.array(weights, dtype=np.float64)[y[rows]]
 
     def _make_family(self):
         n_classes = len(self.classes_)

@@ -185,7 +185,8 @@ class Components(ABC):
     def log_probability(self, low: Array, high: Array) -> Array:
         """Logarithm of the probability of the closed cell between low and high."""
         is_upper = self.cdf(low) > 0.5
-        with np.errstate(divide="ignore"):
+        # Of narrow cells rounding may leave less than nothing.
+        with np.errstate(divide="ignore", invalid="ignore"):
             far = np.where(is_upper, self.sf(low), self.cdf(high))
             near = np.where(is_upper, self.sf(high), self.cdf(low))
             probability = far - near

@@ -243,7 +243,11 @@ def _find_delimiter(text: str) -> str:
     lines = list(islice(_lines(text), _SAMPLE))
 
     def quality(delimiter: str) -> tuple[float, int]:
-        counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter) if row)
+        try:
+            counts = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter) if row)
+        except csv.Error:
+            # `_split` says in which line.
+            return 0.0, 0
         n_cells, n_lines = counts.most_common(1)[0]
         return (n_lines / counts.total() if n_cells > 1 else 0.0), n_cells
 
@@ -263,7 +267,7 @@ def _split(path: Path, text: str, delimiter: str) -> tuple[list[str], dict[str, 
     except csv.Error as error:
         raise ValueError(
             f"{path}, line {reader.line_num}: {error}; expected a quote at its end for each at the "
-            "beginning of a cell."
+            "beginning of a cell, and shorter cells."
         ) from error
     header = [name.strip() for name in lines[0][1]]
     repeated = sorted(name for name, n in Counter(header).items() if n > 1)

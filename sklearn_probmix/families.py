@@ -296,11 +296,26 @@ class Family(ABC):
         return f"{type(self).__name__}({arguments})"
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        if type(self) is not type(other):
+            return False
+        own, others = vars(self), vars(other)
+        return own.keys() == others.keys() and all(
+            _are_equal(own[name], others[name]) for name in own
+        )
 
     def __hash__(self) -> int:
         # By names alone, since values of a family of one's own may be lists or arrays.
         return hash((type(self), frozenset(vars(self))))
+
+
+def _are_equal(one, other):
+    """Compare values that may be arrays or tensors, which compare each number."""
+    if one is other:
+        return True
+    if getattr(one, "shape", ()) != getattr(other, "shape", ()):
+        return False
+    equal = one == other
+    return bool(equal.all() if hasattr(equal, "all") else equal)
 
 
 def constant(family: Family, name: str, device: torch.device) -> Tensor:

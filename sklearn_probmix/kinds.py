@@ -278,7 +278,7 @@ class Kind(BaseEstimator):
         **parameters
             By name.
         """
-        return type(self)(**(self.get_params() | parameters))
+        return type(self)(**(self.get_params(deep=False) | parameters))
 
     def check_values(self) -> None:
         """Raise a ValueError that names a parameter which has no such value."""
@@ -416,7 +416,7 @@ class Kind(BaseEstimator):
     def to_dict(self) -> dict[str, Any]:
         """All parameters, by name."""
         sizes = self.hidden_layer_sizes
-        return self.get_params() | {
+        return self.get_params(deep=False) | {
             "hidden_layer_sizes": tuple(sizes) if np.iterable(sizes) else sizes
         }
 

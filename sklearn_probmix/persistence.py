@@ -461,7 +461,8 @@ def _restore_fitted(est, written, tensors):
         is_set = est.classes_.ndim == 1 and len(est.classes_) > 1
         is_set = is_set and np.array_equal(np.unique(est.classes_), est.classes_)
         check(is_set, "classes_", repr(est.classes_)[:200], "at least 2 sorted labels")
-        est._weight_of_response(np.arange(len(est.classes_)))
+        codes = np.arange(len(est.classes_))
+        est._weight_of_response(codes, codes)
     est.family_ = _checked_family(est, getattr(est, "family_", None), est._make_family())
     entries = written.get("responses_", [])
     check_type("responses_", entries, list)

@@ -136,8 +136,9 @@ class _Runner:
         return self.training is None or (is_unjudged and self.is_interrupted)
 
     def end(self) -> Trained:
-        """Return the net, and nothing of a kind that is missing."""
-        return NOT_BEGUN if self.training is None or self.is_missing else self.training.end()
+        """End what has begun, and return the net, but nothing of a kind that is missing."""
+        trained = NOT_BEGUN if self.training is None else self.training.end()
+        return NOT_BEGUN if self.is_missing else trained
 
     def deserves_more(self, weight: float, best: float, leads: bool) -> bool:
         """Whether another rung may help a mixture in which this kind has a weight.
@@ -308,14 +309,16 @@ def _leaders(running, runners):
 
 
 def _delivered(runners, row_weight):
-    """End the kinds that the mixture needs, all of masses or all of densities; None for others."""
+    """Return what the mixture needs, all of masses or all of densities; None for others."""
     _, weights = _mixture(runners, row_weight)
     masses = np.array([runner.entrant.has_masses for runner in runners])
     rules = masses if weights[masses].sum() > 0.5 else ~masses
     needed = (weights >= LEAST_SHARE) & rules
     # Where nothing can be kept, the caller says why.
     needed |= ~needed.any() | np.array([runner.is_missing for runner in runners])
-    return [runner.end() if own else None for runner, own in zip(runners, needed, strict=True)]
+    # All of them, since what callbacks of a user have opened they close at the end.
+    ended = [runner.end() for runner in runners]
+    return [new if own else None for new, own in zip(ended, needed, strict=True)]
 
 
 def _watched(entrant, bar, workers):

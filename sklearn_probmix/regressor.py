@@ -508,16 +508,16 @@ class ProbMixupRegressor(DistributionRegressorMixin, BaseProbMixup):
             return [kind for kind in kinds if kind.family is None]
         return kinds
 
-    def _weight_of_response(self, y):
-        weight = super()._weight_of_response(y)
+    def _weight_of_response(self, y, rows):
+        weight = super()._weight_of_response(y, rows)
         if self._is_auto() and self.family == "auto":
-            apart = responses_apart(y.reshape(len(y), -1))
+            apart = responses_apart(y[rows].reshape(len(rows), -1))
             weight[apart] = 0
             if len(apart):
+                first = rows[apart[0]]
                 warn(
-                    f"y has {len(apart)} of {len(y)} values far from all others, as in row "
-                    f"{apart[0]}: {y[apart[0]]}. They are left out; with a family= by name they "
-                    "are not."
+                    f"y has {len(apart)} of {len(rows)} values far from all others, as in row "
+                    f"{first}: {y[first]}. They are left out; with a family= by name they are not."
                 )
         return weight
 

@@ -78,7 +78,8 @@ class WeighedKinds(BaseEstimator):
 
     def _own_response(self) -> Response:
         """Return the response as kinds without a family of their own see it."""
-        shift, scale = torch.from_numpy(self.y_shift_), torch.from_numpy(self.y_scale_)
+        # Copies, as these may be read-only, mapped from a file.
+        shift, scale = torch.tensor(self.y_shift_), torch.tensor(self.y_scale_)
         return Response(self.family_, shift, scale, self.calibration_)
 
     def _calibrate(self, kind: Kind, calibration: Spread | Temperature | None) -> None:

@@ -1,9 +1,12 @@
 """Kinds of several families in one mixture: who is asked, who judges, and what is delivered."""
 
+import warnings
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
+from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from sklearn_probmix import (
@@ -95,6 +98,21 @@ class TestResponsesApart:
         # All others are in the range of NORMAL.
         without = ProbMixupRegressor(**SMALL, hidden_layer_sizes=(8,)).fit(X, NORMAL, weight)
         assert_array_equal(est.predict(X), without.predict(X))
+
+    def test_rows_of_no_weight_are_not_looked_at(self):
+        weight, y = np.ones(150), NORMAL.copy()
+        weight[3], y[3], y[7] = 0, 1e6, 9999
+        quick = ProbMixupRegressor(**SMALL, hidden_layer_sizes=(8,), max_epochs=1)
+        with pytest.warns(UserWarning, match="1 of 149 values far .* row 7: 9999.0"):
+            est = clone(quick).fit(X, y, weight)
+        kept = weight > 0
+        with pytest.warns(UserWarning, match="1 of 149 values far .* row 6: 9999.0"):
+            without = clone(quick).fit(X[kept], y[kept])
+        assert_array_equal(est.predict(X), without.predict(X))
+        y[7] = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            quick.fit(X, y, weight)
 
     def test_a_family_by_name_keeps_them(self):
         y = NORMAL.copy()

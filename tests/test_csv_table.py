@@ -273,6 +273,7 @@ def test_codes_that_begin_with_e_are_no_numbers(write):
         (["x,y", "1,2.5", "1,3.5"], "no column is left"),
         (["x,y", "1,", "2,"], "'y', to be predicted, is empty"),
         (["x,y", '"1,2', *["1,2"] * 40_000], "larger than field limit .*; expected a quote"),
+        (["x,y", "1,2", f"{'a' * 140_000},2"], "line 3: .*larger than field limit .*shorter cells"),
         (["x,z", "1,2"], "no column 'y'; expected one of"),
         (["x,yy", "1,2"], "Did you mean 'yy'"),
         (["1,2", "3,4"], "The first line holds numbers"),

@@ -804,6 +804,14 @@ def test_cells_of_large_counts_are_those_of_the_normal(width):
     assert_allclose(counts.log_probability([mu], width), log_density + np.log(n_atoms), rtol=1e-3)
 
 
+def test_cells_as_narrow_as_the_spacing_of_floats():
+    y = np.random.default_rng(0).uniform(0.01, 5.0, (200_000, 1))
+    dist = PredictiveDistribution("gamma", {"a": [[3.3]]})
+    expected = dist.logpdf(y) + np.log(1e-15)
+    # The ends of a cell are rounded to floats, which are up to 9e-16 apart.
+    assert_allclose(dist.log_probability(y, 1e-15), expected, atol=0.7)
+
+
 def test_cells_of_small_masses_between_large_ones():
     masses = [[[0.6, 1e-9, 3e-9, 0.4 - 4e-9]]]
     dist = PredictiveDistribution(LatticeComponents([0.0, 1.0, 1.5, 3.0], masses))

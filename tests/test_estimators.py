@@ -473,6 +473,14 @@ class TestClassifier:
         est = classifier(method="erm", class_weight="balanced", weight_decay=1.0, max_epochs=20)
         assert abs(est.fit(X, y).predict_proba(X)[:, 1].mean() - 0.5) < 0.15
 
+    def test_rows_of_no_weight_do_not_count_in_balanced_classes(self, classes):
+        X, y = classes
+        est = classifier(class_weight="balanced")
+        weight = np.where(y == 0, np.arange(len(y)) % 2, 1)
+        kept = weight > 0
+        expected = clone(est).fit(X[kept], y[kept]).predict_proba(X)
+        assert_array_equal(est.fit(X, y, sample_weight=weight).predict_proba(X), expected)
+
 
 class TestRandomness:
     @pytest.mark.parametrize("n_neighbors", [None, 3])

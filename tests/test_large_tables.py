@@ -301,6 +301,16 @@ class TestStream:
         if make is ProbMixupRegressor:
             assert_allclose([est.y_shift_[0], est.y_scale_[0]], [Y.mean(), Y.std()], rtol=1e-10)
 
+    def test_equal_responses_of_a_chunk_have_no_variance(self):
+        y = 1000 + np.repeat([0.0, 3.0, 1.0], 20)
+        order = np.random.default_rng(0).permutation(60)
+        est = regressor().partial_fit(X[order[:20]], y[order[:20]])
+        # The next rows come one by one, and the last are all alike.
+        rest = np.sort(order[20:])
+        for rows in (*rest[:-10, None], rest[-10:]):
+            est.partial_fit(X[rows], y[rows])
+        assert_allclose([est.y_shift_[0], est.y_scale_[0]], [y.mean(), y.std()], rtol=1e-10)
+
     @pytest.mark.parametrize("weight", [None, np.linspace(0.1, 1, 100)])
     def test_a_column_that_is_missing_in_a_chunk_keeps_its_scale(self, weight):
         est = regressor().partial_fit(X[:100], Y[:100])
@@ -321,6 +331,14 @@ class TestStream:
             for rows in x:
                 est.partial_fit(rows, 2 * rows[:, 0])
         assert_allclose(est.predict(x[1]), 2 * x[1][:, 0], atol=60)
+
+    def test_a_number_whose_square_overflows_is_refused(self):
+        est = regressor().partial_fit(X[:100], Y[:100])
+        before, rows = est.scaler_.mean_.copy(), X[100:101].astype(np.float64)
+        rows[0, 1] = 1e200
+        with pytest.raises(ValueError, match="X holds numbers that are too far .* at most 1e150"):
+            est.partial_fit(rows, Y[100:101])
+        assert_array_equal(est.scaler_.mean_, before)
 
     def test_a_failed_call_leaves_the_scaling(self):
         est = regressor().partial_fit(X[:100], Y[:100])

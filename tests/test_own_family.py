@@ -8,9 +8,12 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, stats
+from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection import GridSearchCV
 
 from sklearn_probmix import Family, Kind, ProbMixupRegressor, load_model, save_model
 from sklearn_probmix.distributions import PredictiveDistribution
+from sklearn_probmix.families import Normal
 from sklearn_probmix.metrics import crps
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
@@ -116,6 +119,29 @@ def test_a_kind_may_have_one_that_holds_lists_and_arrays(table):
     method = Kind(family=Listing(), hidden_layer_sizes=(4,))
     est = ProbMixupRegressor(method=[method, "erm"], n_members=2, max_epochs=1, random_state=0)
     assert est.fit(*table).weights_.shape == (2,)
+    # A clone has a family for each kind, of arrays of its own.
+    est.set_params(method=[method, method.updated(method="probmix")], warm_start=True)
+    again = clone(est).fit(*table)
+    assert list(again.responses_) == [Listing()]
+    again.set_params(method=clone(est).method).fit(*table)
+    other = Listing()
+    other.grid = np.arange(2.0)
+    assert other != Listing() != TwoPieceNormal()
+    other.grid = np.arange(3.0) / 2
+    assert other != Listing()
+
+
+def test_a_kind_may_have_one_that_is_an_estimator(table):
+    class Tunable(BaseEstimator, Normal):
+        def __init__(self, variance_floor=1e-4):
+            Normal.__init__(self, variance_floor)
+
+    method = Kind(family=Tunable(), hidden_layer_sizes=(4,))
+    assert method == clone(method).set_params(family__variance_floor=1e-4)
+    assert method != clone(method).set_params(family__variance_floor=1e-3)
+    est = ProbMixupRegressor(method=method, n_members=2, max_epochs=1, random_state=0)
+    search = GridSearchCV(est, {"method__family__variance_floor": [0.5]}, cv=2).fit(*table)
+    assert search.best_estimator_.responses_.keys() == {Tunable(0.5)}
 
 
 def test_saved_and_loaded(table, est, tmp_path):

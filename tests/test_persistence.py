@@ -2,6 +2,7 @@ import os
 import pickle
 import stat
 import struct
+import warnings
 from pathlib import Path
 
 import joblib
@@ -709,3 +710,20 @@ def test_other_ways_of_saving_work(way, tmp_path):
         assert_predicts_the_same(est, copy)
         copy.partial_fit(X, y)
         assert isinstance(reg.net_.module_, Ensemble)
+
+
+def test_a_model_mapped_from_a_file_is_used_without_warnings(tmp_path):
+    est = regressor().fit(X, Y)
+    joblib.dump(est, tmp_path / "model.joblib")
+    mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+    assert not mapped.y_scale_.flags.writeable
+    # Torch would warn of each only once.
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert_predicts_the_same(est, mapped)
+            mapped.partial_fit(X, Y)
+    finally:
+        torch.set_warn_always(before)

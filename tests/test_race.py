@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback
 
 from sklearn_probmix import Kind, ProbMixupClassifier, ProbMixupRegressor, load_model, save_model
 from sklearn_probmix.families import Normal
@@ -71,6 +72,21 @@ def test_the_training_of_a_kind_that_enters_does_not_depend_on_who_does_not(race
         found, expected = (n.module_.state_dict() for n in (net, everyone.nets_[1 + kind]))
         for name, value in expected.items():
             np.testing.assert_array_equal(found[name], value)
+
+
+def test_callbacks_see_the_end_of_every_kind(racers, many_rows):
+    class Open(Callback):
+        n_begun = n_open = 0
+
+        def on_train_begin(self, net, **kwargs):
+            self.n_begun, self.n_open = self.n_begun + 1, self.n_open + 1
+
+        def on_train_end(self, net, **kwargs):
+            self.n_open -= 1
+
+    callback = Open()
+    est = racer(callbacks=[callback], validation=0.5).fit(*many_rows)
+    assert (len(est.kinds_), callback.n_begun, callback.n_open) == (2, 4, 0)
 
 
 @pytest.mark.parametrize(
