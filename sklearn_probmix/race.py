@@ -62,6 +62,8 @@ class _Runner:
 
     training: Training | None = None
     is_over = is_interrupted = False
+    #: Whether the last rung made no step, as where an epoch is longer.
+    is_waiting = False
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class _Runner:
             if len(self._rungs) < self._n_rungs:
                 self._train(training, n_steps)
             rung = self._rungs[self._n_rungs - 1]
-            self.is_over = rung["is_over"]
+            self.is_over, self.is_waiting = rung["is_over"], rung["is_waiting"]
             if rung["scores"] is not None:
                 self.scores.append(rung["scores"])
             self.is_interrupted = training.stop_reason == "interruption"
@@ -118,13 +120,13 @@ class _Runner:
         return training
 
     def _train(self, training, n_steps):
-        training.advance(self._epochs_until(n_steps))
-        scores = None
-        if training.is_kept and self.judge is not None:
+        n_epochs, scores = self._epochs_until(n_steps), None
+        training.advance(n_epochs)
+        if training.is_kept and self.judge is not None and n_epochs:
             with training.at_best() as net:
                 scores = np.maximum(self.judge(net), _LEAST_SCORE)
         is_over = training.stop_reason is not None or training.n_epochs >= self.max_epochs
-        self._rungs.append({"scores": scores, "is_over": is_over})
+        self._rungs.append({"scores": scores, "is_over": is_over, "is_waiting": not n_epochs})
         if self.checkpoint is not None and training.stop_reason != "interruption":
             state = {"rungs": self._rungs, "training": training.state()}
             self.checkpoint.save(self.place, state)
@@ -153,6 +155,8 @@ class _Runner:
         """
         if self.is_over:
             return False
+        if self.is_waiting:
+            return True
         if len(self.scores) == 1:
             # Some that learn slowly end in front, but none from so far behind.
             is_near = self.scores[0].mean() >= best - _FAR_BEHIND

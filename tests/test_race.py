@@ -231,6 +231,16 @@ def test_the_longest_run_is_that_of_the_kind(many_rows):
     assert only.net.loader is None
 
 
+def test_a_rung_shorter_than_an_epoch_ends_no_run(many_rows, monkeypatch):
+    monkeypatch.setattr("sklearn_probmix.race._FIRST_RUNG", 20)
+    # Rungs end after 20, 40, 80, ... steps, epochs after 50.
+    kind = Kind(hidden_layer_sizes=(), max_epochs=6, batch_size=4, n_iter_no_change=None)
+    judge = Judge(np.log)
+    (only,) = race(entrants_of([kind], many_rows), division_of(400), [judge], np.ones(400))
+    assert judge.n_epochs == [1, 2, 4, 6]
+    assert only.n_epochs == 6
+
+
 @pytest.mark.parametrize(
     ("batch_size", "n_steps", "patience", "n_epochs"), [("full", 4, 3, 13), (80, 6, 5, 25)]
 )
