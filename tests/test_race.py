@@ -214,6 +214,21 @@ def test_the_best_of_each_network_goes_on_where_rows_are_many(
         assert (judge.n_epochs, other.n_epochs) == (expected, RUNGS[:2])
 
 
+def test_rows_count_by_their_weight(many_rows):
+    # Learns the rows of weight, and gets worse on the others.
+    light = np.arange(400) % 2 == 1
+    kind = Kind(hidden_layer_sizes=(), max_epochs=160, batch_size=20, n_iter_no_change=None)
+    entrants = entrants_of([kind], many_rows)
+    for least, expected in ((1.0, RUNGS[:2]), (1e-6, RUNGS)):
+        judge = Judge(np.log)
+
+        def judged(net, judge=judge):
+            return judge(net) * np.where(light, -3, 1)
+
+        race(entrants, division_of(400), [judged], np.where(light, least, 1.0))
+        assert judge.n_epochs == expected
+
+
 def test_what_the_mixture_does_not_need_is_not_delivered(many_rows):
     kind = Kind(hidden_layer_sizes=(), max_epochs=20, batch_size=20)
     judges = [Judge(lambda n: 0.0), Judge(lambda n: -20.0), Judge(lambda n: -np.inf)]
