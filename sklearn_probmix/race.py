@@ -62,6 +62,8 @@ class _Runner:
 
     training: Training | None = None
     is_over = is_interrupted = False
+    #: Whether the last rung made no step, as where an epoch is longer.
+    is_waiting = False
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class _Runner:
             if len(self._rungs) < self._n_rungs:
                 self._train(training, n_steps)
             rung = self._rungs[self._n_rungs - 1]
-            self.is_over = rung["is_over"]
+            self.is_over, self.is_waiting = rung["is_over"], rung["is_waiting"]
             if rung["scores"] is not None:
                 self.scores.append(rung["scores"])
             self.is_interrupted = training.stop_reason == "interruption"
@@ -118,13 +120,13 @@ class _Runner:
         return training
 
     def _train(self, training, n_steps):
-        training.advance(self._epochs_until(n_steps))
-        scores = None
-        if training.is_kept and self.judge is not None:
+        n_epochs, scores = self._epochs_until(n_steps), None
+        training.advance(n_epochs)
+        if training.is_kept and self.judge is not None and n_epochs:
             with training.at_best() as net:
                 scores = np.maximum(self.judge(net), _LEAST_SCORE)
         is_over = training.stop_reason is not None or training.n_epochs >= self.max_epochs
-        self._rungs.append({"scores": scores, "is_over": is_over})
+        self._rungs.append({"scores": scores, "is_over": is_over, "is_waiting": not n_epochs})
         if self.checkpoint is not None and training.stop_reason != "interruption":
             state = {"rungs": self._rungs, "training": training.state()}
             self.checkpoint.save(self.place, state)
@@ -140,7 +142,11 @@ class _Runner:
         trained = NOT_BEGUN if self.training is None else self.training.end()
         return NOT_BEGUN if self.is_missing else trained
 
-    def deserves_more(self, weight: float, best: float, leads: bool) -> bool:
+    def mean_score(self, row_weight: Array) -> float:
+        """Mean of the last scores."""
+        return float(np.average(self.scores[-1], weights=row_weight))
+
+    def deserves_more(self, weight: float, best: float, leads: bool, row_weight: Array) -> bool:
         """Whether another rung may help a mixture in which this kind has a weight.
 
         Parameters
@@ -150,17 +156,21 @@ class _Runner:
             Mean score of the best kind.
         leads : bool
             Whether it is the best of its network where the first rung tells little.
+        row_weight : array of shape (n,)
+            Of the rows that were judged.
         """
         if self.is_over:
             return False
+        if self.is_waiting:
+            return True
         if len(self.scores) == 1:
             # Some that learn slowly end in front, but none from so far behind.
-            is_near = self.scores[0].mean() >= best - _FAR_BEHIND
+            is_near = self.mean_score(row_weight) >= best - _FAR_BEHIND
             return weight >= _SHARE_TO_GO_ON or is_near or leads
-        gain = self.scores[-1] - self.scores[-2]
+        gain = (self.scores[-1] - self.scores[-2]) * (row_weight / row_weight.mean())
         if gain.mean() <= gain.std() / math.sqrt(len(gain)):
             return False
-        expected = self.scores[-1].mean() + _STILL_TO_COME * gain.mean()
+        expected = self.mean_score(row_weight) + _STILL_TO_COME * gain.mean()
         return weight >= _SHARE_TO_GO_ON or expected >= best - leads * _FAR_BEHIND
 
 
@@ -279,13 +289,15 @@ def _run(workers, n_steps, runner):
 def _going_on(running, runners, row_weight, is_first):
     """Of the kinds that ran this rung, those that run the next."""
     _, weights = _mixture(runners, row_weight)
-    best = max((runner.scores[-1].mean() for runner in runners if runner.scores), default=0)
+    scores = (runner.mean_score(row_weight) for runner in runners if runner.scores)
+    best = max(scores, default=0)
     n_rows = len(runners[0].division.train)
-    leaders = _leaders(running, runners) if n_rows >= MANY_ROWS else []
+    is_mixed = len({runner.entrant.kind.network for runner in runners}) > 1
+    leaders = _leaders(running, row_weight) if is_mixed and n_rows >= MANY_ROWS else []
     hopeful = [
         runner
         for runner in running
-        if runner.deserves_more(weights[runner.place], best, runner in leaders)
+        if runner.deserves_more(weights[runner.place], best, runner in leaders, row_weight)
     ]
     if is_first or n_rows < LARGE_TABLE:
         return hopeful
@@ -296,16 +308,15 @@ def _going_on(running, runners, row_weight, is_first):
     return [runner for runner in hopeful if runner in heaviest[:_MOST_RUNNERS]]
 
 
-def _leaders(running, runners):
-    """Of each network the kind of the highest score among those that may go on; of one none."""
+def _leaders(running, row_weight):
+    """Of each network the kind of the highest score among those that may go on."""
     leaders: dict[str, _Runner] = {}
     for runner in running:
         if runner.scores and not runner.is_over:
             best = leaders.setdefault(runner.entrant.kind.network, runner)
-            if runner.scores[-1].mean() > best.scores[-1].mean():
+            if runner.mean_score(row_weight) > best.mean_score(row_weight):
                 leaders[runner.entrant.kind.network] = runner
-    is_mixed = len({runner.entrant.kind.network for runner in runners}) > 1
-    return list(leaders.values()) if is_mixed else []
+    return list(leaders.values())
 
 
 def _delivered(runners, row_weight):

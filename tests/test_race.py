@@ -224,6 +224,21 @@ def test_where_all_are_of_one_network_none_goes_on_for_it(many_rows, monkeypatch
     assert (judge.n_epochs, other.n_epochs) == (RUNGS[:2], RUNGS[:1])
 
 
+def test_rows_count_by_their_weight(many_rows):
+    # Learns the rows of weight, and gets worse on the others.
+    light = np.arange(400) % 2 == 1
+    kind = Kind(hidden_layer_sizes=(), max_epochs=160, batch_size=20, n_iter_no_change=None)
+    entrants = entrants_of([kind], many_rows)
+    for least, expected in ((1.0, RUNGS[:2]), (1e-6, RUNGS)):
+        judge = Judge(np.log)
+
+        def judged(net, judge=judge):
+            return judge(net) * np.where(light, -3, 1)
+
+        race(entrants, division_of(400), [judged], np.where(light, least, 1.0))
+        assert judge.n_epochs == expected
+
+
 def test_what_the_mixture_does_not_need_is_not_delivered(many_rows):
     kind = Kind(hidden_layer_sizes=(), max_epochs=20, batch_size=20)
     judges = [Judge(lambda n: 0.0), Judge(lambda n: -20.0), Judge(lambda n: -np.inf)]
@@ -239,6 +254,16 @@ def test_the_longest_run_is_that_of_the_kind(many_rows):
     assert judge.n_epochs == [20, 40, 50]
     assert only.n_epochs == len(only.net.history) == 50
     assert only.net.loader is None
+
+
+def test_a_rung_shorter_than_an_epoch_ends_no_run(many_rows, monkeypatch):
+    monkeypatch.setattr("sklearn_probmix.race._FIRST_RUNG", 20)
+    # Rungs end after 20, 40, 80, ... steps, epochs after 50.
+    kind = Kind(hidden_layer_sizes=(), max_epochs=6, batch_size=4, n_iter_no_change=None)
+    judge = Judge(np.log)
+    (only,) = race(entrants_of([kind], many_rows), division_of(400), [judge], np.ones(400))
+    assert judge.n_epochs == [1, 2, 4, 6]
+    assert only.n_epochs == 6
 
 
 @pytest.mark.parametrize(
