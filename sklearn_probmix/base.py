@@ -333,9 +333,15 @@ class BaseProbMixup(WeighedKinds):
             )
         least = 2 if reset else 1
         allow_nd = self.net is not None
-        X = to_columns(
-            self, X, name=f"X{suffix}", reset=reset, allow_nd=allow_nd, ensure_min_samples=least
-        )
+        name = f"X{suffix}"
+        checks = {"allow_nd": allow_nd, "ensure_min_samples": least}
+        try:
+            X = to_columns(self, X, name=name, reset=reset, **checks)
+        except ValueError as error:
+            # What scikit-learn says of columns is of X.
+            if name in str(error):
+                raise
+            raise ValueError(f"{name}: {error}") from error
         y = to_targets(y, f"y{suffix}")
         check_consistent_length(X, y)
         return X, y

@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 
 # What is drawn of a row lies between these quantiles.
 _ENDS = 0.001, 0.999
+# And as far as floats can be told apart, and their differences be counted in.
+_FARTHEST, _NARROWEST = 1e300, 1e-300
 # More bars than this would be a comb; so many atoms are looked at, the others skipped evenly.
 _MOST_BARS, _MOST_ATOMS = 100, 10_000
 _N_CELLS = 100
@@ -56,7 +58,7 @@ class Outline(NamedTuple):
         if top > 0 and len(self.atoms):
             width = min(width, (1 - self.mass.sum()) / top)
         bars = self.mass / (width if 0 < width < np.inf else 1.0)
-        highest = max(top, bars.max(initial=0.0))
+        highest = max(top, bars.max(initial=0.0)) or 1.0
         return curve / highest, bars / highest
 
 
@@ -84,10 +86,10 @@ def outlines(dist: Any) -> list[Outline]:
     >>> len(many.atoms), bool(abs(many.x[many.density.argmax()] - 1e6) < 100)
     (0, True)
     """
-    low, high = dist.ppf(_ENDS)
+    low, high = _quantiles(dist, _ENDS)
     if not any(block.has_atoms for block in dist.blocks):
         # Quantiles are dense where a narrow component is, the even grid where the tails are.
-        quantiles = dist.ppf(np.linspace(*_ENDS, _N_CELLS + 1))
+        quantiles = _quantiles(dist, np.linspace(*_ENDS, _N_CELLS + 1))
         grid = np.concatenate([quantiles, np.linspace(low, high, _N_CELLS + 1)])
         grid.sort(axis=0)
         density = dist.pdf(grid)
@@ -95,6 +97,10 @@ def outlines(dist: Any) -> list[Outline]:
     atoms = np.concatenate([block.atoms(low, high, _MOST_ATOMS) for block in dist.blocks])
     ends = zip(dist, atoms.T, low, high, strict=True)
     return [_beside_atoms(row, np.unique(own), *between) for row, own, *between in ends]
+
+
+def _quantiles(dist, q):
+    return np.clip(dist.ppf(q), -_FARTHEST, _FARTHEST)
 
 
 def _beside_atoms(row, atoms, low, high):
@@ -197,7 +203,7 @@ def readable(value: float) -> str:
 
 
 def _svg(outline: Outline, low: float, high: float) -> str:
-    unit = _WIDTH / (high - low) if 0 < high - low < np.inf else 1.0
+    unit = _WIDTH / (high - low) if _NARROWEST < high - low < np.inf else 1.0
     curve, bars = outline.heights()
     shapes = []
     if len(curve):

@@ -644,4 +644,5 @@ def _try(est):
         mixtures = [as_mixture(net.infer(X)) for net in est.nets_]
         mixtures = [Mixture(*(part.cpu() for part in mixture)) for mixture in mixtures]
         predicted = np.asarray(est._predictive(mixtures))
-    check(np.isfinite(predicted).all(), "prediction of the model", "NaN or infinity", "numbers")
+    # A mean may be infinite, as that of a wide log-normal is.
+    check(not np.isnan(predicted).any(), "prediction of the model", "NaN", "numbers")

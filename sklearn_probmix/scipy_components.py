@@ -354,10 +354,12 @@ def _at_infinity(value, x, found):
 
 def _count(low, high, most):
     """Count from low to high, in steps that leave at most so many, on a new first axis."""
+    # Where there is nothing to count the bound is above.
+    bound = np.minimum(low, high)
     step = np.maximum(np.ceil((high - low + 1) / most), 1)
     n_steps = int(((high - low) / step).max(initial=0))
     x = low + step * np.arange(n_steps + 1).reshape(-1, *[1] * low.ndim)
-    return np.where(x <= high, x, low)
+    return np.where(x <= high, x, bound)
 
 
 def _check_params(name, family, params):

@@ -280,7 +280,8 @@ class _BaseDistributionStacking(_BaseComposition):
         weight = np.ones(len(y))
         if sample_weight is not None:
             sample_weight = to_numbers(sample_weight, "sample_weight")[()]
-            weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
+            sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
+            weight = sample_weight
         if groups is not None:
             groups = to_groups(groups)
             check_consistent_length(y, groups)

@@ -335,8 +335,13 @@ class TestValidationData:
 
     def test_number_of_features(self, table):
         X, y = table
-        with pytest.raises(ValueError, match="2 features.* expecting 3"):
+        with pytest.raises(ValueError, match="X_val: X has 2 features.* expecting 3"):
             regressor().fit(X, y, X_val=X[:, :2], y_val=y)
+        names = [pd.DataFrame(X, columns=list(order)) for order in ("abc", "acb")]
+        with pytest.raises(ValueError, match="X_val: The feature names should match"):
+            regressor().fit(names[0], y, X_val=names[1], y_val=y)
+        with pytest.raises(ValueError, match="X_val: Expected 2D array, got 1D"):
+            regressor().fit(X, y, X_val=X[:, 0], y_val=y)
 
 
 class TestWeights:

@@ -190,6 +190,13 @@ def test_density_of_large_counts_follows_the_recurrence(far):
     assert_allclose(dist.logpdf(mu + len(steps)), expected, rtol=1e-10)
 
 
+def test_where_no_atom_is_between_the_bounds_there_is_none():
+    low, high = np.array([0.2, 1.2]), np.array([0.9, 2.2])
+    atoms = scipy_components("poisson", {"mu": [[2.0], [3.0]]}).atoms(low, high, 100)
+    assert ((low <= atoms) & (atoms <= high)).all()
+    assert 2 in atoms[:, 1]
+
+
 def test_atoms_of_shifted_counts_are_those_between_the_bounds():
     parts = scipy_components("poisson", {"mu": [[2.0, 3.0]], "loc": [[0.25, 0.5]]})
     atoms = parts.atoms(np.array([-0.6]), np.array([2.4]), 100)
@@ -765,6 +772,18 @@ class TestHtml:
             PredictiveDistribution("cauchy", {"loc": [[0.0]], "scale": [[1e290]]}),
             PredictiveDistribution("poisson", {"mu": [[0.0]]}),
             PredictiveDistribution("gamma", {"a": [[1e-4]]}),
+            PredictiveDistribution("gamma", {"a": [[1e-8]]}),
+            PredictiveDistribution("lognorm", {"s": [[1000.0]]}),
+            PredictiveDistribution("norm", {"loc": [[-1e308]], "scale": [[1e308]]}),
+            PredictiveDistribution("norm", {"loc": [[0.0]], "scale": [[1e-320]]}),
+            # No count lies between the ends of what is drawn.
+            PredictiveDistribution.mix(
+                [
+                    PredictiveDistribution("norm", {"loc": [[0.5]], "scale": [[0.05]]}),
+                    PredictiveDistribution("poisson", {"mu": [[3.0]]}),
+                ],
+                [0.9999, 0.0001],
+            ),
             PredictiveDistribution("norm", {"loc": [[0.0]], "scale": [[1.0]]})[:0],
         ],
         ids=repr,

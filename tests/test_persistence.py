@@ -496,6 +496,14 @@ def test_what_cannot_be_saved_says_why(tmp_path):
         save_model(own, path)
 
 
+def test_a_model_may_predict_an_infinite_mean(tmp_path):
+    y = np.exp(100 * np.random.default_rng(0).normal(size=len(X)))
+    est = regressor(family="lognormal").fit(X, y)
+    assert np.isinf(est.predict(X)).any()
+    save_model(est, tmp_path / "model")
+    np.testing.assert_array_equal(load_model(tmp_path / "model").predict(X), est.predict(X))
+
+
 def test_what_load_model_would_refuse_is_not_saved(fitted, tmp_path):
     long = clone_fitted(fitted)
     long.history_ *= 10_000

@@ -799,6 +799,11 @@ class TestErrors:
 
 
 class TestWeightsOfRows:
+    def test_one_weight_is_that_of_all_rows(self, table):
+        X, y = table
+        est = stacker().fit(X, y, sample_weight=2.0)
+        assert_array_equal(est.predict(X), clone(est).fit(X, y, np.full(len(y), 2.0)).predict(X))
+
     def test_reach_the_last_step_of_a_pipeline(self, table):
         X, y = table
         weight = np.linspace(0.1, 3, len(y))
