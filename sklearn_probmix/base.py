@@ -339,7 +339,7 @@ class BaseProbMixup(WeighedKinds):
             X = to_columns(self, X, name=name, reset=reset, **checks)
         except ValueError as error:
             # What scikit-learn says of columns is of X.
-            if name in str(error):
+            if not suffix or name in str(error):
                 raise
             raise ValueError(f"{name}: {error}") from error
         y = to_targets(y, f"y{suffix}")
