@@ -24,6 +24,8 @@ _ENDS = 0.001, 0.999
 _FARTHEST, _NARROWEST = 1e300, 1e-300
 # More bars than this would be a comb; so many atoms are looked at, the others skipped evenly.
 _MOST_BARS, _MOST_ATOMS = 100, 10_000
+# Of an atom beside a density, of which less is not seen.
+_LEAST_MASS = 1e-6
 _N_CELLS = 100
 _EMPTY = np.empty(0)
 # Of the HTML: rows and outputs that are shown, and the size of a picture in pixels.
@@ -104,16 +106,16 @@ def _quantiles(dist, q):
 
 
 def _beside_atoms(row, atoms, low, high):
-    step = -(-len(atoms) // _MOST_BARS)
-    atoms = atoms[::step]
     mass = row.pmf(atoms[:, None])[:, 0]
     # The bounds are repeated among the atoms.
-    atoms, mass = atoms[mass > 0], mass[mass > 0]
-    if step > 1:
-        return _cells(row, atoms, _EMPTY, _EMPTY)
+    is_seen = mass > (0.0 if row.is_discrete else _LEAST_MASS)
+    atoms, mass = atoms[is_seen], mass[is_seen]
+    edges = np.linspace(low, high, _N_CELLS + 1)
+    if len(atoms) > _MOST_BARS:
+        counted = atoms[:: -(-len(atoms) // _MOST_BARS)]
+        return _cells(row, counted if row.is_discrete else edges, _EMPTY, _EMPTY)
     if row.is_discrete or low == high:
         return Outline(_EMPTY, _EMPTY, atoms, mass)
-    edges = np.linspace(low, high, _N_CELLS + 1)
     return _cells(row, edges, atoms, mass)
 
 

@@ -491,6 +491,31 @@ def test_masses_on_a_lattice_are_to_scale_with_a_density_beside():
     assert_allclose([curve.max(), bars.max()], 1, atol=0.05)
 
 
+@pytest.mark.parametrize(
+    ("mu", "share"),
+    [
+        (3.0, 0.5),  # a few counts, far below the density
+        (3.0, 0.0),  # as of a member that a stack needs not
+        (500.0, 0.5),  # more than there are bars
+    ],
+)
+def test_a_wide_density_beside_counts_is_drawn_whole(mu, share):
+    counts = PredictiveDistribution("poisson", {"mu": [[mu]]})
+    normal = PredictiveDistribution("norm", {"loc": [[5000.0]], "scale": [[1000.0]]})
+    both = PredictiveDistribution.mix([counts, normal], [share, 1 - share])
+    (outline,) = PredictiveDensityDisplay.from_predictions([3], both).outlines
+    seen = stats.poisson(mu).pmf(outline.atoms)
+    assert_allclose(outline.mass, share * seen)
+    assert_allclose(seen.sum(), 1.0 if share and mu < 100 else 0.0, atol=2e-3)
+    # Cells are 80 wide, and those of the counts have their mass where it has no bars.
+    is_far = outline.x > 1000
+    expected = (1 - share) * stats.norm.pdf(outline.x, 5000, 1000)
+    assert_allclose(outline.density[is_far], expected[is_far], rtol=0.02)
+    assert 7500 < outline.x.max() < 8200
+    area = outline.density.sum() * np.diff(outline.x).mean()
+    assert_allclose(area + outline.mass.sum(), 0.998, atol=5e-3)
+
+
 def test_values_of_a_long_lattice_are_not_skipped():
     values = np.arange(2000) / 10
     masses = np.exp(-0.5 * ((values - 80) / 0.5) ** 2)
