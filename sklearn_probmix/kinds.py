@@ -282,7 +282,12 @@ class Kind(BaseEstimator):
 
     def check_values(self) -> None:
         """Raise a ValueError that names a parameter which has no such value."""
-        validate_parameter_constraints(self._parameter_constraints, self.get_params(), "Kind")
+        parameters = self.get_params(deep=False)
+        for name, value in parameters.items():
+            # To write out a nest of them takes seconds.
+            if isinstance(value, Kind):
+                raise ValueError(f"The {name!r} parameter of Kind is a Kind; expected a value.")
+        validate_parameter_constraints(self._parameter_constraints, parameters, "Kind")
 
     def check(self, family: Family) -> None:
         """Raise a ValueError that names a parameter which has no such value, or not for the family.

@@ -517,3 +517,12 @@ def test_a_warm_start_settles_dropout_no_other_way():
     )
     assert est.fit(X[:50], X[:50, 0]).kinds_[0].dropout == 0.1
     assert est.fit(X, X[:, 0]).kinds_[0].dropout == 0.1
+
+
+@pytest.mark.parametrize("name", ["method", "family"])
+def test_a_nest_of_kinds_is_refused_without_being_written_out(name):
+    nest = Kind()
+    for _ in range(250):
+        nest = Kind(**{name: nest})
+    with pytest.raises(ValueError, match=f"'{name}' parameter of Kind is a Kind; expected a value"):
+        nest.check_values()
