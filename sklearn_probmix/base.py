@@ -364,7 +364,7 @@ class BaseProbMixup(WeighedKinds):
         return weight / weight[weight > 0].mean()
 
     def _weight_of_response(self, y, rows):
-        """Weights of these rows, by what y is in them."""
+        """Weights, of shape (len(rows),), of these rows by what y is in them."""
         return np.ones(len(rows))
 
     def _fit_scaling(self, X, y, weight):

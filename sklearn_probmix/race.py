@@ -143,7 +143,7 @@ class _Runner:
         return NOT_BEGUN if self.is_missing else trained
 
     def mean_score(self, row_weight: Array) -> float:
-        """Mean of the last scores."""
+        """Mean of the last scores in nats, of rows of weights of shape (n,)."""
         return float(np.average(self.scores[-1], weights=row_weight))
 
     def deserves_more(self, weight: float, best: float, leads: bool, row_weight: Array) -> bool:
@@ -310,13 +310,10 @@ def _going_on(running, runners, row_weight, is_first):
 
 def _leaders(running, row_weight):
     """Of each network the kind of the highest score among those that may go on."""
-    leaders: dict[str, _Runner] = {}
-    for runner in running:
-        if runner.scores and not runner.is_over:
-            best = leaders.setdefault(runner.entrant.kind.network, runner)
-            if runner.mean_score(row_weight) > best.mean_score(row_weight):
-                leaders[runner.entrant.kind.network] = runner
-    return list(leaders.values())
+    judged = [runner for runner in running if runner.scores and not runner.is_over]
+    # The best is the last of its network, and of equals the first.
+    judged.sort(key=lambda runner: (runner.mean_score(row_weight), -runner.place))
+    return list({runner.entrant.kind.network: runner for runner in judged}.values())
 
 
 def _delivered(runners, row_weight):
